@@ -1,0 +1,95 @@
+//! Every bound of the system in one place, each with its reason. Bounds that depend on each other are asserted below.
+
+/// Largest encoded arguments of one job. Larger data belongs in a blob store; the job carries its address.
+pub const ARGS_BYTES_MAX: usize = 256 << 10;
+/// Largest encoded result of one job.
+pub const RESULT_BYTES_MAX: usize = 256 << 10;
+/// Largest stored error (type, message, traceback) of one attempt; the edge truncates, the core refuses.
+pub const ERROR_BYTES_MAX: usize = 64 << 10;
+/// Largest state that a job saves for its next attempt, and largest progress note.
+pub const STATE_BYTES_MAX: usize = 64 << 10;
+/// Errors kept with a job; older attempts keep their times and outcome only.
+pub const ATTEMPTS_KEPT_MAX: usize = 10;
+/// Jobs in one command: bounds the time that one entry takes to apply (about 2 microseconds a job).
+pub const BATCH_JOBS_MAX: usize = 1_000;
+/// Encoded bytes of one command, which is one log entry. Four mebibytes are written and synced in about 2 ms.
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a queue, function, tag or unique name.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Tags of one job.
+pub const TAGS_MAX: usize = 32;
+/// Queues or functions named in one claim.
+pub const CLAIM_NAMES_MAX: usize = 1_024;
+/// Priorities run from minus this to plus this, as in Django.
+pub const PRIORITY_MAX: i64 = 100;
+/// Depth of nested values that a decoder follows.
+pub const DEPTH_MAX: usize = 32;
+/// Items of one array or map that a decoder accepts.
+pub const ITEMS_MAX: usize = 65_536;
+/// Jobs in memory that are not finished. About 600 bytes each.
+pub const JOBS_MAX: usize = 10_000_000;
+/// Different job specifications (function and options) alive at once.
+pub const SPECS_MAX: usize = 100_000;
+/// Open sessions.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Leases that one session holds at a time: ending a session must not stall the group.
+pub const LEASES_MAX: usize = 10_000;
+/// Answers kept for one session until it acknowledges them; a client with more in flight is refused.
+pub const REPLIES_MAX: usize = 4_096;
+/// Bytes of answers kept for one session; a client that does not acknowledge is refused beyond it.
+pub const REPLY_BYTES_MAX: usize = 32 << 20;
+/// Bytes of jobs that one claim hands out, unless a single job is larger: its answer must fit one frame.
+pub const CLAIM_BYTES_MAX: usize = 4 << 20;
+/// Runs of one job that its history remembers; older ones are dropped.
+pub const HISTORY_MAX: usize = 50;
+/// Queues ever used. Each keeps its totals for good, so their number is bounded.
+pub const QUEUES_MAX: usize = 10_000;
+/// Functions ever used, bounded for the same reason.
+pub const FUNCTIONS_MAX: usize = 10_000;
+/// Weight of a queue in one claim. The sums of 1,024 of them stay far inside 64 bits.
+pub const WEIGHT_MAX: u64 = 1_000_000;
+/// Options of a function that only the worker side reads (retry policy, executor).
+pub const META_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a reason: why a queue was paused, why a job was cancelled.
+pub const REASON_BYTES_MAX: usize = 1_024;
+/// Labels of one session, each a name and a text.
+pub const LABELS_MAX: usize = 32;
+/// What the state machine may hold by its own estimate; beyond it enqueueing is refused, everything else goes on.
+pub const MACHINE_BYTES_MAX: u64 = 8 << 30;
+/// Items that one `Tick` or `Evict` may touch, so that upkeep never stalls the group.
+pub const UPKEEP_ITEMS_MAX: usize = 1_000;
+/// Requests waiting in a node's inbox. Beyond it `submit` waits, then answers `Overloaded`.
+pub const INBOX_REQUESTS_MAX: usize = 65_536;
+/// Bytes waiting in a node's inbox.
+pub const INBOX_BYTES_MAX: usize = 64 << 20;
+/// Requests that one attached process may have outstanding.
+pub const ATTACHED_REQUESTS_MAX: usize = 4_096;
+/// Processes attached to one node over its Unix socket.
+pub const ATTACHED_PROCESSES_MAX: usize = 1_024;
+/// Bytes of entries that one group commit carries, unless a single entry is larger.
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
+/// One segment file of the write-ahead log.
+pub const SEGMENT_BYTES: usize = 32 << 20;
+/// Bytes of log since the last snapshot that trigger the next one.
+pub const LOG_BYTES_SNAPSHOT: u64 = 64 << 20;
+/// Bytes of log that are never exceeded: writers wait for the snapshot instead.
+pub const LOG_BYTES_MAX: u64 = 256 << 20;
+/// One chunk of a snapshot file.
+pub const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// Jobs of one page of the copy-on-write job table.
+pub const PAGE_JOBS: usize = 256;
+/// A session that is not heard of for this long is expired (default).
+pub const SESSION_TTL_MS: u64 = 15_000;
+/// Longest time to live that a session may ask for.
+pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
+/// Largest frame between an attached process and its node: one command or one answer and its header.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+const _: () = assert!(COMMAND_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
+const _: () = assert!(ARGS_BYTES_MAX + (64 << 10) < COMMAND_BYTES_MAX);
+const _: () =
+    assert!(CLAIM_BYTES_MAX + ARGS_BYTES_MAX + STATE_BYTES_MAX + META_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
+const _: () = assert!(CLAIM_BYTES_MAX * 2 <= REPLY_BYTES_MAX);
+const _: () = assert!(COMMAND_BYTES_MAX * 2 <= SEGMENT_BYTES);
+const _: () = assert!(LOG_BYTES_SNAPSHOT < LOG_BYTES_MAX);
+const _: () = assert!(INBOX_BYTES_MAX >= COMMAND_BYTES_MAX * 4);

@@ -1,0 +1,12 @@
+//! The words that every other module uses. Depends on nothing in this crate.
+
+pub mod checksum;
+pub mod codec;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod time;
+
+pub use error::{Error, Result};
+pub use ids::{ClusterId, GroupId, JobId, LeaseToken, LogIndex, NodeId, SessionId, Term};
+pub use time::{Clock, Millis};

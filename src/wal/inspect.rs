@@ -1,0 +1,242 @@
+//! What a log looks like from outside: for people, and for `salvage` to know what it may keep. Changes nothing.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+use super::frame::GroupHeader;
+use super::recover::{self, Walk};
+use super::segment::{self, SegmentHeader};
+use super::{Recovered, DIR_NAME};
+use crate::base::codec::Writer;
+use crate::base::{Error, Result};
+use crate::disk::{Access, Disk, RealDisk};
+
+/// Bytes read at once where a part of a file may be unreadable.
+const CAREFUL_BYTES: usize = 4096;
+
+/// A log as it lies on the disk.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The log's own directory.
+    pub dir: PathBuf,
+    pub segments: Vec<SegmentReport>,
+    /// Why the log cannot be opened. Nothing if it can.
+    pub damage: Option<Damage>,
+    /// What opening it would give, its entries left out. Nothing if it cannot be opened or there is no log.
+    pub recovered: Option<Recovered>,
+    /// First and last index that can be read; 0 if there are no entries.
+    pub first_index: u64,
+    pub last_index: u64,
+    /// What `salvage` would set aside; empty if there is nothing to salvage.
+    pub salvage_loses: Vec<PathBuf>,
+    /// Last index that `salvage` would keep; 0 if none.
+    pub salvage_keeps_upto: u64,
+}
+
+/// One file of the log.
+#[derive(Clone, Debug, Default)]
+pub struct SegmentReport {
+    pub name: String,
+    pub bytes: u64,
+    pub group_bytes: u64,
+    pub groups: u64,
+    /// Indexes of its entries; 0 if it has none.
+    pub first_index: u64,
+    pub last_index: u64,
+    /// A later file took its place; it goes at the next start.
+    pub replaced: bool,
+    /// Why its header cannot be read.
+    pub error: Option<String>,
+}
+
+/// Where answered data is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    pub path: PathBuf,
+    pub offset: u64,
+    pub message: String,
+}
+
+/// Reads the log of a data directory on this machine's disk.
+pub fn inspect(dir: &Path) -> Result<Report> {
+    inspect_on(&RealDisk, dir)
+}
+
+/// Reads the log of the data directory `dir`.
+///
+/// # Errors
+/// Only if the directory itself cannot be read, or the log is from a newer version. Damage is in the report.
+pub fn inspect_on(disk: &dyn Disk, dir: &Path) -> Result<Report> {
+    let dir = dir.join(DIR_NAME);
+    let mut report = Report { dir: dir.clone(), ..Report::default() };
+    let mut newest_first_group = u64::MAX;
+    for (sequence, name) in recover::segment_names(disk, &dir)?.into_iter().rev() {
+        let path = dir.join(&name);
+        let segment = match recover::read_header(disk, &path, sequence, None) {
+            Ok(header) => {
+                let replaced = header.first_group >= newest_first_group;
+                newest_first_group = newest_first_group.min(header.first_group);
+                describe(name, replaced, &header, &recover::walk(&careful(disk, &path, &header)?, &header, None))
+            }
+            Err(Error::Corrupt { message, .. }) => {
+                SegmentReport { name, error: Some(message), ..SegmentReport::default() }
+            }
+            Err(other) => return Err(other),
+        };
+        report.segments.insert(0, segment);
+    }
+    let live = report.segments.iter().filter(|segment| !segment.replaced && segment.first_index > 0);
+    report.first_index = live.clone().map(|segment| segment.first_index).min().unwrap_or(0);
+    report.last_index = live.map(|segment| segment.last_index).max().unwrap_or(0);
+    match recover::scan(disk, &dir, None) {
+        Ok(scan) => {
+            report.recovered = scan.map(|scan| Recovered { entries: Vec::new(), ..scan.recovered });
+        }
+        Err(Error::Corrupt { path, offset, message }) => {
+            let damage = Damage { path: path.into(), offset, message };
+            let cut = cut_at(disk, &dir, &damage)?;
+            report.salvage_loses.clone_from(&cut.set_aside);
+            report.salvage_keeps_upto = cut.kept_upto(&report);
+            report.damage = Some(damage);
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(report)
+}
+
+fn describe(name: String, replaced: bool, header: &SegmentHeader, walk: &Walk) -> SegmentReport {
+    let indexes = |pick: fn(&GroupHeader) -> u64| walk.groups.iter().map(move |(_, group)| pick(group));
+    SegmentReport {
+        name,
+        bytes: header.segment_bytes,
+        group_bytes: (walk.end - segment::HEADER_BYTES) as u64,
+        groups: walk.groups.len() as u64,
+        first_index: indexes(|group| group.first_index).filter(|index| *index > 0).min().unwrap_or(0),
+        last_index: indexes(|group| group.last_index).max().unwrap_or(0),
+        replaced,
+        error: None,
+    }
+}
+
+/// What is before a place of damage, and what is not.
+pub struct Cut {
+    /// Files that come before the damaged one.
+    pub before: Vec<PathBuf>,
+    /// The damaged file and those behind it, in order.
+    pub set_aside: Vec<PathBuf>,
+    /// The header and the good groups of the damaged file, if its header can be read and there are any.
+    pub kept: Option<(SegmentHeader, Vec<u8>)>,
+    kept_index: u64,
+}
+
+impl Cut {
+    fn kept_upto(&self, report: &Report) -> u64 {
+        let before =
+            report.segments.iter().filter(|segment| self.before.iter().any(|path| path.ends_with(&segment.name)));
+        before.map(|segment| segment.last_index).max().unwrap_or(0).max(self.kept_index)
+    }
+}
+
+/// Divides a log at a place of damage.
+pub fn cut_at(disk: &dyn Disk, dir: &Path, damage: &Damage) -> Result<Cut> {
+    let mut cut = Cut { before: Vec::new(), set_aside: Vec::new(), kept: None, kept_index: 0 };
+    for (sequence, name) in recover::segment_names(disk, dir)? {
+        let path = dir.join(name);
+        // Names sort by sequence. Only they are compared: a path in an error has gone through a text.
+        let order = path.file_name().cmp(&damage.path.file_name());
+        if order == Ordering::Less {
+            cut.before.push(path);
+            continue;
+        }
+        let damaged = order == Ordering::Equal;
+        cut.set_aside.push(path.clone());
+        // Damage within the header means that nothing behind it can be trusted.
+        if !damaged || damage.offset < segment::HEADER_BYTES as u64 {
+            continue;
+        }
+        let Ok(header) = recover::read_header(disk, &path, sequence, None) else { continue };
+        let mut bytes = careful(disk, &path, &header)?;
+        let walk = recover::walk(&bytes, &header, None);
+        let ends = walk.groups.iter().map(|(offset, group)| (offset + group.group_bytes(), group.last_index));
+        let good: Vec<(usize, u64)> = ends.take_while(|(end, _)| *end as u64 <= damage.offset).collect();
+        cut.kept_index = good.iter().map(|(_, index)| *index).max().unwrap_or(0);
+        bytes.truncate(good.last().map_or(segment::HEADER_BYTES, |(end, _)| *end));
+        cut.kept = Some((header, bytes.split_off(segment::HEADER_BYTES)));
+    }
+    Ok(cut)
+}
+
+/// Reads a whole segment, with zeros where it is too short or cannot be read.
+fn careful(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<Vec<u8>> {
+    if let Ok(bytes) = recover::read_segment(disk, path, header) {
+        return Ok(bytes);
+    }
+    let Some(file) = disk.open(path, Access::Read)? else { return Ok(vec![0; segment::HEADER_BYTES]) };
+    let length =
+        file.len()?.clamp(segment::HEADER_BYTES as u64, header.segment_bytes.max(segment::HEADER_BYTES as u64));
+    let mut bytes = vec![0; length as usize];
+    for (position, part) in bytes.chunks_mut(CAREFUL_BYTES).enumerate() {
+        if file.read_at((position * CAREFUL_BYTES) as u64, part).is_err() {
+            part.fill(0);
+        }
+    }
+    Ok(bytes)
+}
+
+impl Report {
+    /// Whether the log can be opened as it is.
+    pub fn is_healthy(&self) -> bool {
+        self.damage.is_none()
+    }
+
+    /// Appends the report as a MessagePack map with names.
+    pub fn write(&self, out: &mut Writer) {
+        out.map(8);
+        out.str("directory").str(&self.dir.display().to_string());
+        out.str("healthy").bool(self.is_healthy());
+        out.str("first_index").u64(self.first_index);
+        out.str("last_index").u64(self.last_index);
+        out.str("damage").option(self.damage.as_ref(), |out, damage| {
+            out.map(3);
+            out.str("file").str(&damage.path.display().to_string());
+            out.str("offset").u64(damage.offset);
+            out.str("message").str(&damage.message);
+        });
+        out.str("opens_with").option(self.recovered.as_ref(), |out, recovered| {
+            out.map(5);
+            out.str("term").u64(recovered.hard_state.term);
+            out.str("commit").u64(recovered.hard_state.commit);
+            out.str("previous_index").u64(recovered.previous_index);
+            out.str("cut_bytes").u64(recovered.cut_bytes);
+            out.str("suspect_upto").option(recovered.suspect_upto, |out, index| {
+                out.u64(index);
+            });
+        });
+        out.str("salvage").option(self.damage.as_ref(), |out, _| {
+            out.map(2);
+            out.str("keeps_upto").u64(self.salvage_keeps_upto);
+            out.str("sets_aside").array(self.salvage_loses.len());
+            self.salvage_loses.iter().for_each(|path| {
+                out.str(&path.display().to_string());
+            });
+        });
+        out.str("segments").array(self.segments.len());
+        self.segments.iter().for_each(|segment| segment.write(out));
+    }
+}
+
+impl SegmentReport {
+    fn write(&self, out: &mut Writer) {
+        out.map(8);
+        out.str("file").str(&self.name);
+        out.str("bytes").u64(self.bytes);
+        out.str("group_bytes").u64(self.group_bytes);
+        out.str("groups").u64(self.groups);
+        out.str("first_index").u64(self.first_index);
+        out.str("last_index").u64(self.last_index);
+        out.str("replaced").bool(self.replaced);
+        out.str("error").option(self.error.as_ref(), |out, error| {
+            out.str(error);
+        });
+    }
+}
