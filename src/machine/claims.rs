@@ -1,0 +1,155 @@
+//! `Claim`: which ready jobs a session gets, in which order.
+//!
+//! Inside a queue: priority, then the order of becoming enqueued (J8). Between queues: the order given (strict), or
+//! smooth weighted round robin, whose state belongs to the session. Each lease has a token greater than every earlier
+//! one (J2).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use super::command::Claim;
+use super::job::State;
+use super::outcome::{Outcome, Refusal};
+use super::queues::Rank;
+use super::table::Slot;
+use super::Machine;
+use crate::base::codec::Writer;
+use crate::base::{limits, SessionId};
+
+/// The heads of the lines of one queue that a claim may take from.
+struct Heads {
+    queue: u32,
+    weight: i64,
+    /// How much the round robin owes this queue.
+    credit: i64,
+    heap: BinaryHeap<Reverse<(Rank, u32)>>,
+}
+
+impl Machine {
+    pub(super) fn claim(&mut self, claim: &Claim<'_>) -> Outcome {
+        let Some(session) = self.sessions.get(&claim.session) else {
+            return Err(Refusal::session_expired(claim.session.0));
+        };
+        let rota = session.rota.clone();
+        self.expire(limits::UPKEEP_ITEMS_MAX);
+        let mut heads = if self.has_expired() { Vec::new() } else { self.heads(claim, &rota) };
+        let max = claim.max.min(limits::LEASES_MAX - self.leases_held(claim.session).min(limits::LEASES_MAX));
+        let (mut given, mut items) = (0, Writer::with_capacity(256));
+        while given < max && items.len() < limits::CLAIM_BYTES_MAX {
+            let Some(position) = choose(&mut heads, claim.strict) else { break };
+            let slot = self.take_head(&mut heads[position]);
+            self.lease(slot, claim.session);
+            self.write_claimed(slot, &mut items);
+            given += 1;
+        }
+        if !claim.strict && given > 0 {
+            self.keep_rota(claim.session, &heads);
+        }
+        let mut payload = Writer::with_capacity(items.len() + 5);
+        payload.array(given).raw(items.as_bytes());
+        Ok(payload.into_bytes())
+    }
+
+    /// Whether a claim could give something now.
+    pub fn ready(&self, queues: &[&str], functions: &[&str]) -> bool {
+        queues.iter().any(|queue| self.ready_lines(queue, functions).next().is_some())
+    }
+
+    /// The lines of a queue that are not paused and hold jobs of these functions, by the number of the function.
+    pub(super) fn ready_lines<'a>(
+        &'a self,
+        queue: &str,
+        functions: &'a [&str],
+    ) -> impl Iterator<Item = (u32, &'a BTreeMap<Rank, Slot>)> + 'a {
+        let queue = self.queues.number_of(queue).map(|number| self.queues.get(number));
+        let queue = queue.filter(|queue| queue.pause.is_none());
+        queue.into_iter().flat_map(move |queue| {
+            let known = functions.iter().filter_map(|name| self.functions.number_of(name));
+            known.filter_map(|number| queue.lines.get(&number).map(|line| (number, line)))
+        })
+    }
+
+    fn heads(&self, claim: &Claim<'_>, rota: &BTreeMap<u32, i64>) -> Vec<Heads> {
+        let known: BTreeSet<u32> = claim.functions.iter().filter_map(|name| self.functions.number_of(name)).collect();
+        let mut named = BTreeSet::new();
+        let mut all = Vec::with_capacity(claim.queues.len());
+        for (name, weight) in &claim.queues {
+            let Some(number) = self.queues.number_of(name) else { continue };
+            let queue = self.queues.get(number);
+            if queue.pause.is_some() || !named.insert(number) {
+                continue;
+            }
+            let heap = queue.heads_of(&known).map(Reverse).collect();
+            // A weight of zero would starve the queue; the least is one.
+            let weight = (*weight).clamp(1, limits::WEIGHT_MAX) as i64;
+            all.push(Heads { queue: number, weight, credit: rota.get(&number).copied().unwrap_or(0), heap });
+        }
+        all
+    }
+
+    /// Takes the first job of a queue out of its heads, and puts the next of that line in its place.
+    fn take_head(&mut self, heads: &mut Heads) -> Slot {
+        let Reverse((rank, function)) = heads.heap.pop().expect("a chosen queue has a head");
+        let line = self.queues.get(heads.queue).lines.get(&function).expect("a head stands in a line");
+        let mut ranks = line.range(rank..);
+        let slot = *ranks.next().expect("a head stands in a line").1;
+        heads.heap.extend(ranks.next().map(|(next, _)| Reverse((*next, function))));
+        slot
+    }
+
+    fn lease(&mut self, slot: Slot, session: SessionId) {
+        self.edit(slot, |job| {
+            job.attempt = job.attempt.saturating_add(1);
+            job.rare_mut().session = session;
+        });
+        self.move_to(slot, State::Processing, self.clock);
+    }
+
+    fn keep_rota(&mut self, session: SessionId, heads: &[Heads]) {
+        let Some(session) = self.sessions.get_mut(&session) else { return };
+        let credits = heads.iter().filter(|heads| heads.credit != 0);
+        Arc::make_mut(session).rota = credits.map(|heads| (heads.queue, heads.credit)).collect();
+    }
+
+    fn write_claimed(&self, slot: Slot, writer: &mut Writer) {
+        let job = self.table.get(slot);
+        let spec = &self.specs.get(job.spec).spec;
+        writer.array(17).id(job.id).u64(job.order).str(&spec.function).str(&spec.queue).bin(&job.args);
+        writer.u64(job.attempt.into()).u64(job.crashes.into()).i64(spec.priority);
+        writer.u64(job.created.0).u64(job.enqueued().unwrap_or_default().0).u64(job.at.0);
+        writer.option(spec.timeout, |writer, span| {
+            writer.u64(span.0);
+        });
+        writer.u64(spec.max_attempts).u64(spec.max_crashes).array(spec.tags.len());
+        for tag in &spec.tags {
+            writer.str(tag);
+        }
+        let saved = job.rare.as_ref().and_then(|rare| rare.saved.as_ref());
+        writer.bin(&spec.meta).option(saved, |writer, saved| {
+            writer.bin(saved);
+        });
+    }
+}
+
+/// The position of the queue to take the next job from.
+fn choose(heads: &mut [Heads], strict: bool) -> Option<usize> {
+    if strict {
+        return heads.iter().position(|heads| !heads.heap.is_empty());
+    }
+    let (mut best, mut sum) = (None, 0);
+    for position in 0..heads.len() {
+        if heads[position].heap.is_empty() {
+            continue;
+        }
+        let weight = heads[position].weight;
+        heads[position].credit = heads[position].credit.saturating_add(weight);
+        sum += weight;
+        if best.is_none_or(|best: usize| heads[position].credit > heads[best].credit) {
+            best = Some(position);
+        }
+    }
+    let best = best?;
+    heads[best].credit -= sum;
+    Some(best)
+}

@@ -1,0 +1,297 @@
+//! Commands: one variant for each replicated verb, decoded from MessagePack arrays `[op, ...]` inside a request
+//! `[session, sequence, acked_up_to, command]`.
+//!
+//! Decoding checks every limit and names the place of what it refuses, as in `jobs[3].args: 300000 bytes, at most
+//! 262144`. The door of a node calls [`check`] before anything enters the log; `apply` decodes again and answers
+//! `invalid` to what would not pass.
+
+use std::collections::BTreeSet;
+
+use super::decode::{bytes, list, name, names, number, reason, Place, Result};
+use super::job::Ending;
+use super::specs::Spec;
+use super::stored::{self, Archived};
+use crate::base::codec::Reader;
+use crate::base::{limits, Error, JobId, LeaseToken, Millis, SessionId};
+
+/// A command and what makes it exactly-once.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// 0: no session, the command may be applied as often as it is sent.
+    pub session: SessionId,
+    pub sequence: u64,
+    pub acked_up_to: u64,
+    pub command: Command<'a>,
+}
+
+#[derive(Debug)]
+pub enum Command<'a> {
+    OpenSession(Opening<'a>),
+    CloseSession(SessionId),
+    ExpireSession(SessionId),
+    Enqueue { specs: Vec<Spec>, jobs: Vec<NewJob<'a>> },
+    Claim(Claim<'a>),
+    Finish(Vec<Finish<'a>>),
+    Progress(Vec<Progress<'a>>),
+    Cancel { ids: Vec<JobId>, reason: &'a str },
+    Requeue(Vec<JobId>),
+    Delete(Vec<JobId>),
+    PauseQueue { queue: &'a str, until: Option<Millis>, reason: &'a str },
+    ResumeQueue(&'a str),
+    Tick { items_max: usize },
+    Evict { ordinal: u64 },
+    Restore(Vec<Archived>),
+}
+
+#[derive(Debug)]
+pub struct Opening<'a> {
+    pub ttl: Millis,
+    pub kind: &'a str,
+    pub host: &'a str,
+    pub pid: u64,
+    pub labels: Vec<(&'a str, &'a str)>,
+}
+
+#[derive(Debug)]
+pub struct NewJob<'a> {
+    pub id: JobId,
+    /// Position in the specs of the same command.
+    pub spec: usize,
+    pub args: &'a [u8],
+    pub delay: Millis,
+    pub run_at: Option<Millis>,
+    pub unique: Option<&'a str>,
+}
+
+#[derive(Debug)]
+pub struct Claim<'a> {
+    pub session: SessionId,
+    pub queues: Vec<(&'a str, u64)>,
+    /// The queues in the order given; else weighted round robin.
+    pub strict: bool,
+    pub functions: Vec<&'a str>,
+    pub max: usize,
+}
+
+/// How one run ended, told by its worker.
+#[derive(Debug)]
+pub struct Finish<'a> {
+    pub id: JobId,
+    pub token: LeaseToken,
+    pub ending: Ending,
+    pub result: Option<&'a [u8]>,
+    pub error: Option<&'a [u8]>,
+    pub delay: Millis,
+    pub reason: &'a str,
+}
+
+#[derive(Debug)]
+pub struct Progress<'a> {
+    pub id: JobId,
+    pub token: LeaseToken,
+    pub progress: Option<&'a [u8]>,
+    pub saved: Option<&'a [u8]>,
+}
+
+/// Decodes a request whole and checks every limit: what a node refuses before it enters the log.
+pub fn check(request: &[u8]) -> Result<()> {
+    if request.len() > limits::COMMAND_BYTES_MAX {
+        let found = request.len();
+        return Err(Error::Invalid(format!("request: {found} bytes, at most {}", limits::COMMAND_BYTES_MAX)));
+    }
+    match decode(request) {
+        Ok(_) => Ok(()),
+        Err(Error::Foreign(unknown)) => Err(Error::Invalid(unknown)),
+        Err(error) => Err(error),
+    }
+}
+
+/// `Error::Foreign` for an operation that this version does not know, `Error::Invalid` for anything else.
+pub(super) fn decode(request: &[u8]) -> Result<Request<'_>> {
+    let reader = &mut Reader::new(request);
+    reader.array_of(4, "request").at("request")?;
+    let session = SessionId(reader.u64().at("session")?);
+    let sequence = reader.u64().at("sequence")?;
+    let acked_up_to = reader.u64().at("acked_up_to")?;
+    if session.0 != 0 && sequence == 0 {
+        return Err(Error::Invalid("sequence: 0, the first is 1".into()));
+    }
+    let command = command(reader)?;
+    reader.end().at("request")?;
+    Ok(Request { session, sequence, acked_up_to, command })
+}
+
+fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
+    let length = reader.array().at("command")?;
+    let op = reader.u64().at("op")?;
+    let (items, name) = match op {
+        1 => (6, "OpenSession"),
+        2 => (2, "CloseSession"),
+        3 => (2, "ExpireSession"),
+        4 => (3, "Enqueue"),
+        5 => (6, "Claim"),
+        6 => (2, "Finish"),
+        7 => (2, "Progress"),
+        8 => (3, "Cancel"),
+        9 => (2, "Requeue"),
+        10 => (2, "Delete"),
+        11 => (4, "PauseQueue"),
+        12 => (2, "ResumeQueue"),
+        13 => (2, "Tick"),
+        14 => (2, "Evict"),
+        15 => (2, "Restore"),
+        _ => return Err(Error::Foreign(format!("operation {op} is not known to this version of raftwork"))),
+    };
+    if length != items {
+        return Err(Error::Invalid(format!("{name} has {items} items, not {length}")));
+    }
+    Ok(match op {
+        1 => Command::OpenSession(opening(reader)?),
+        2 => Command::CloseSession(SessionId(reader.u64().at("session")?)),
+        3 => Command::ExpireSession(SessionId(reader.u64().at("session")?)),
+        4 => enqueue(reader)?,
+        5 => Command::Claim(claim(reader)?),
+        6 => Command::Finish(list(reader, "results", limits::BATCH_JOBS_MAX, finish)?),
+        7 => Command::Progress(list(reader, "items", limits::BATCH_JOBS_MAX, progress)?),
+        8 => Command::Cancel { ids: ids(reader)?, reason: reason(reader)? },
+        9 => Command::Requeue(ids(reader)?),
+        10 => Command::Delete(ids(reader)?),
+        11 => Command::PauseQueue {
+            queue: name_at(reader, "queue")?,
+            until: reader.option(|reader| reader.u64()).at("until_ms")?.map(Millis),
+            reason: reason(reader)?,
+        },
+        12 => Command::ResumeQueue(name_at(reader, "queue")?),
+        13 => Command::Tick { items_max: number(reader, u64::MAX).at("items_max")? as usize },
+        14 => Command::Evict { ordinal: reader.u64().at("ordinal")? },
+        _ => Command::Restore(list(reader, "records", limits::BATCH_JOBS_MAX, |reader| stored::decode(reader.bin()?))?),
+    })
+}
+
+fn name_at<'a>(reader: &mut Reader<'a>, place: &str) -> Result<&'a str> {
+    name(reader).at(place)
+}
+
+fn ids(reader: &mut Reader<'_>) -> Result<Vec<JobId>> {
+    list(reader, "ids", limits::BATCH_JOBS_MAX, |reader| reader.id())
+}
+
+fn opening<'a>(reader: &mut Reader<'a>) -> Result<Opening<'a>> {
+    let ttl = Millis(number(reader, limits::SESSION_TTL_MS_MAX).at("ttl_ms")?);
+    let kind = reader.str().at("kind")?;
+    if !matches!(kind, "client" | "worker") {
+        return Err(Error::Invalid("kind: neither \"client\" nor \"worker\"".into()));
+    }
+    Ok(Opening {
+        ttl,
+        kind,
+        host: name_at(reader, "host")?,
+        pid: reader.u64().at("pid")?,
+        labels: list(reader, "labels", limits::LABELS_MAX, |reader| {
+            reader.array_of(2, "a label")?;
+            Ok((name(reader)?, bytes(reader.str()?, limits::NAME_BYTES_MAX)?))
+        })?,
+    })
+}
+
+fn enqueue<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
+    let specs = list(reader, "specs", limits::BATCH_JOBS_MAX, Spec::decode)?;
+    let jobs = list(reader, "jobs", limits::BATCH_JOBS_MAX, |reader| new_job(reader, specs.len()))?;
+    // Ids that a client made one after another rise: then none of them is there twice.
+    if !jobs.windows(2).all(|pair| pair[0].id < pair[1].id) {
+        let mut seen = BTreeSet::new();
+        if let Some(position) = jobs.iter().position(|job| !seen.insert(job.id)) {
+            return Err(Error::Invalid(format!("jobs[{position}].id: an earlier job of this batch has it too")));
+        }
+    }
+    Ok(Command::Enqueue { specs, jobs })
+}
+
+fn new_job<'a>(reader: &mut Reader<'a>, specs: usize) -> Result<NewJob<'a>> {
+    reader.array_of(6, "a job")?;
+    let id = reader.id().at("id")?;
+    let spec = reader.u64().at("spec_index")?;
+    if spec >= specs as u64 {
+        return Err(Error::Invalid(format!("spec_index: {spec}, there are {specs} specs")));
+    }
+    Ok(NewJob {
+        id,
+        spec: spec as usize,
+        args: bytes(reader.bin().at("args")?, limits::ARGS_BYTES_MAX).at("args")?,
+        delay: Millis(reader.u64().at("delay_ms")?),
+        run_at: reader.option(|reader| reader.u64()).at("run_at_ms")?.map(Millis),
+        unique: reader.option(name).at("unique_key")?,
+    })
+}
+
+fn claim<'a>(reader: &mut Reader<'a>) -> Result<Claim<'a>> {
+    Ok(Claim {
+        session: SessionId(reader.u64().at("session")?),
+        queues: list(reader, "queues", limits::CLAIM_NAMES_MAX, |reader| {
+            reader.array_of(2, "a queue")?;
+            Ok((name(reader).at("name")?, number(reader, limits::WEIGHT_MAX).at("weight")?))
+        })?,
+        strict: reader.bool().at("strict")?,
+        functions: names(reader, "functions", limits::CLAIM_NAMES_MAX)?,
+        max: number(reader, limits::BATCH_JOBS_MAX as u64).at("max")? as usize,
+    })
+}
+
+fn finish<'a>(reader: &mut Reader<'a>) -> Result<Finish<'a>> {
+    let length = reader.array()?;
+    let id = reader.id().at("id")?;
+    let token = LeaseToken(reader.u64().at("token")?);
+    let code = reader.u64().at("outcome")?;
+    let ending = Ending::from_code(code).filter(|ending| *ending != Ending::Lost);
+    let ending = ending.ok_or_else(|| Error::Invalid(format!("outcome: {code}, at most 6")))?;
+    let items = match ending {
+        Ending::Retried => 5,
+        Ending::Released => 3,
+        _ => 4,
+    };
+    if length != items {
+        return Err(Error::Invalid(format!("outcome {code} has {items} items, not {length}")));
+    }
+    let mut finish = Finish { id, token, ending, result: None, error: None, delay: Millis(0), reason: "" };
+    match ending {
+        Ending::Succeeded => {
+            let result = reader.option(|reader| bytes(reader.bin()?, limits::RESULT_BYTES_MAX));
+            finish.result = result.at("result")?;
+        }
+        Ending::Retried => {
+            finish.delay = Millis(reader.u64().at("delay_ms")?);
+            finish.error = Some(error(reader).at("error")?);
+        }
+        Ending::Failed | Ending::Crashed => finish.error = Some(error(reader).at("error")?),
+        Ending::Snoozed => finish.delay = Millis(reader.u64().at("delay_ms")?),
+        Ending::Cancelled => finish.reason = reason(reader)?,
+        Ending::Released | Ending::Lost => {}
+    }
+    Ok(finish)
+}
+
+fn error<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
+    reader.bin().and_then(check_error)
+}
+
+/// The bytes of `[type, message, traceback]`.
+pub(super) fn check_error(error: &[u8]) -> Result<&[u8]> {
+    let inside = &mut Reader::new(bytes(error, limits::ERROR_BYTES_MAX)?);
+    inside.array_of(3, "an error")?;
+    for part in ["type", "message", "traceback"] {
+        inside.str().at(part)?;
+    }
+    inside.end()?;
+    Ok(error)
+}
+
+fn progress<'a>(reader: &mut Reader<'a>) -> Result<Progress<'a>> {
+    reader.array_of(4, "an item")?;
+    let note = |reader: &mut Reader<'a>| bytes(reader.bin()?, limits::STATE_BYTES_MAX);
+    Ok(Progress {
+        id: reader.id().at("id")?,
+        token: LeaseToken(reader.u64().at("token")?),
+        progress: reader.option(note).at("progress")?,
+        saved: reader.option(note).at("state")?,
+    })
+}

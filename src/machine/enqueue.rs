@@ -1,0 +1,173 @@
+//! `Enqueue`: all jobs of a batch at one index, or none of them (L4).
+
+use std::collections::BTreeSet;
+
+use super::command::NewJob;
+use super::job::{Job, State};
+use super::outcome::{Outcome, Refusal};
+use super::specs::{Spec, UniqueMode};
+use super::tally::Tally;
+use super::Machine;
+use crate::base::codec::Writer;
+use crate::base::{limits, JobId};
+
+/// What became of a job that was not simply created. The numbers are those of the answer.
+enum Exception {
+    /// The id is known: the job was enqueued before.
+    Known = 1,
+    /// Its unique key is held.
+    Held = 2,
+    /// It was created in the place of the holder, which waited.
+    Replaced = 3,
+}
+
+/// A specification of the command: how it is encoded, and its number once a job has it.
+pub(super) struct Form {
+    bytes: Vec<u8>,
+    number: Option<u32>,
+}
+
+impl Machine {
+    pub(super) fn enqueue(&mut self, specs: Vec<Spec>, jobs: &[NewJob<'_>]) -> Outcome {
+        self.room(jobs.len())?;
+        let mut forms = self.forms(specs.iter())?;
+        self.refuse_conflicts(&specs, jobs)?;
+        let mut exceptions = Vec::new();
+        for (position, job) in jobs.iter().enumerate() {
+            let spec = &specs[job.spec];
+            let exception = self.enqueue_one(spec, &mut forms[job.spec], job);
+            exceptions.extend(exception.map(|(what, id)| (position, what, id)));
+        }
+        Ok(answer(&exceptions))
+    }
+
+    /// Encodes the specifications, and refuses more new ones than there is room for.
+    pub(super) fn forms<'a>(&self, specs: impl Iterator<Item = &'a Spec> + Clone) -> Result<Vec<Form>, Refusal> {
+        let (mut fresh, mut queues, mut functions) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let encode = |spec: &Spec| {
+            let mut writer = Writer::with_capacity(96);
+            spec.encode(&mut writer);
+            let number = self.specs.number_of(writer.as_bytes());
+            Form { bytes: writer.into_bytes(), number }
+        };
+        let forms: Vec<Form> = specs.clone().map(encode).collect();
+        for (spec, form) in specs.zip(&forms).filter(|(_, form)| form.number.is_none()) {
+            fresh.insert(&form.bytes);
+            queues.extend(self.queues.number_of(&spec.queue).is_none().then_some(&spec.queue));
+            functions.extend(self.functions.number_of(&spec.function).is_none().then_some(&spec.function));
+        }
+        let kinds = [
+            ("specifications", self.specs.len() + fresh.len(), limits::SPECS_MAX),
+            ("queues", self.queues.len() + queues.len(), limits::QUEUES_MAX),
+            ("functions", self.functions.len() + functions.len(), limits::FUNCTIONS_MAX),
+        ];
+        match kinds.into_iter().find(|(_, sum, max)| sum > max) {
+            Some((what, _, max)) => Err(Refusal::overloaded(format!("more than {max} {what}"))),
+            None => Ok(forms),
+        }
+    }
+
+    /// Refuses the batch if a job that insists on its unique key would not get it. Whoever comes first in the batch
+    /// takes the key, so a key that an earlier job of the batch asked for is held in any case.
+    fn refuse_conflicts(&self, specs: &[Spec], jobs: &[NewJob<'_>]) -> Result<(), Refusal> {
+        if !specs.iter().any(|spec| spec.unique_mode == UniqueMode::Raise) {
+            return Ok(());
+        }
+        let mut asked = std::collections::BTreeMap::new();
+        for (position, job) in jobs.iter().enumerate() {
+            let Some(key) = job.unique.filter(|_| self.table.find(job.id).is_none()) else { continue };
+            let holder = asked.get(key).copied().or_else(|| self.unique.holder(key, self.clock));
+            match holder {
+                Some(holder) if specs[job.spec].unique_mode == UniqueMode::Raise => {
+                    return Err(Refusal::conflict(position, holder));
+                }
+                Some(holder) => asked.entry(key).or_insert(holder),
+                None => asked.entry(key).or_insert(job.id),
+            };
+        }
+        Ok(())
+    }
+
+    fn enqueue_one(&mut self, spec: &Spec, form: &mut Form, new: &NewJob<'_>) -> Option<(Exception, JobId)> {
+        if self.table.find(new.id).is_some() {
+            return Some((Exception::Known, new.id));
+        }
+        let holder = new.unique.and_then(|key| self.unique.holder(key, self.clock));
+        if let Some(holder) = holder {
+            if spec.unique_mode != UniqueMode::Replace || !self.replace(holder, new.id) {
+                return Some((Exception::Held, holder));
+            }
+        }
+        self.create(spec, form, new);
+        holder.map(|holder| (Exception::Replaced, holder))
+    }
+
+    /// Cancels the waiting holder of a key in favour of a new job. `false` if it does not wait.
+    fn replace(&mut self, holder: JobId, new: JobId) -> bool {
+        let Some(slot) = self.table.find(holder).filter(|slot| self.table.get(*slot).state.is_waiting()) else {
+            return false;
+        };
+        self.edit(slot, |job| job.rare_mut().reason = Some(format!("replaced by {new}").into()));
+        self.move_to(slot, State::Cancelled, self.clock);
+        true
+    }
+
+    fn create(&mut self, spec: &Spec, form: &mut Form, new: &NewJob<'_>) {
+        let number = self.intern(spec, form);
+        let due = new.run_at.unwrap_or(self.clock.plus(new.delay)).max(self.clock);
+        let state = if due > self.clock { State::Scheduled } else { State::Enqueued };
+        let mut job = Job {
+            id: new.id,
+            args: new.args.into(),
+            created: self.clock,
+            at: due,
+            order: 0,
+            spec: number,
+            attempt: 0,
+            crashes: 0,
+            generation: 0,
+            state,
+            cancel_requested: false,
+            rare: None,
+        };
+        if new.unique.is_some() || spec.expires.is_some() {
+            let rare = job.rare_mut();
+            rare.unique = new.unique.map(Into::into);
+            rare.expires = spec.expires.map(|span| due.plus(span));
+        }
+        let slot = self.add(job, Tally::enter);
+        self.take_unique(slot);
+    }
+
+    /// The number of a specification, which a job is about to have.
+    pub(super) fn intern(&mut self, spec: &Spec, form: &mut Form) -> u32 {
+        // Two equal specifications in one command: the first made the number.
+        let known = form.number.or_else(|| self.specs.number_of(&form.bytes));
+        let number = known.unwrap_or_else(|| {
+            let queue = self.queues.number(&spec.queue);
+            let function = self.functions.number(&spec.function);
+            self.specs.insert(form.bytes.clone(), spec.clone(), queue, function)
+        });
+        form.number = Some(number);
+        number
+    }
+}
+
+/// `nil` when every job was simply created, as nearly always.
+fn answer(exceptions: &[(usize, Exception, JobId)]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    if exceptions.is_empty() {
+        writer.nil();
+        return writer.into_bytes();
+    }
+    writer.array(exceptions.len());
+    for (position, what, id) in exceptions {
+        let code = match what {
+            Exception::Known => 1,
+            Exception::Held => 2,
+            Exception::Replaced => 3,
+        };
+        writer.array(3).u64(*position as u64).u64(code).id(*id);
+    }
+    writer.into_bytes()
+}

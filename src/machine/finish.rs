@@ -1,0 +1,143 @@
+//! `Finish` and `Progress`: what the holder of a lease says. Any other token changes nothing (J3).
+//!
+//! Attempts and crashes are counted apart (J7). A claim spends an attempt; a run that was released, snoozed or crashed
+//! gives it back. A failure with no attempt left is final, and so is a crash when `max_crashes` are reached. A job that
+//! somebody asked to cancel does not wait again: whatever its run says short of success or failure, it is cancelled.
+
+use super::command::{Finish, Progress};
+use super::job::{Ending, Job, Run, State};
+use super::outcome::{self, code, Outcome};
+use super::specs::Spec;
+use super::table::Slot;
+use super::Machine;
+use crate::base::{limits, JobId, LeaseToken, Millis};
+
+impl Machine {
+    pub(super) fn finish(&mut self, results: &[Finish<'_>]) -> Outcome {
+        let mut codes = Vec::with_capacity(results.len());
+        for result in results {
+            codes.push(match self.leased(result.id, result.token) {
+                Err(code) => code,
+                Ok(slot) => {
+                    self.keep_words(slot, result);
+                    self.end_run(slot, result.ending, result.delay);
+                    code::DONE
+                }
+            });
+        }
+        outcome::codes(codes.into_iter())
+    }
+
+    pub(super) fn progress(&mut self, items: &[Progress<'_>]) -> Outcome {
+        let mut codes = Vec::with_capacity(items.len());
+        for item in items {
+            codes.push(match self.leased(item.id, item.token) {
+                Err(code) => code,
+                Ok(slot) => {
+                    self.edit(slot, |job| {
+                        let rare = job.rare_mut();
+                        rare.progress = item.progress.map(Into::into).or(rare.progress.take());
+                        rare.saved = item.saved.map(Into::into).or(rare.saved.take());
+                    });
+                    code::DONE
+                }
+            });
+        }
+        outcome::codes(codes.into_iter())
+    }
+
+    /// The job, if this token holds its lease.
+    fn leased(&self, id: JobId, token: LeaseToken) -> Result<Slot, u8> {
+        let slot = self.table.find(id).ok_or(code::UNKNOWN)?;
+        if self.table.get(slot).token() == Some(token) {
+            return Ok(slot);
+        }
+        Err(code::LEASE_LOST)
+    }
+
+    /// Stores what a run left behind.
+    fn keep_words(&mut self, slot: Slot, result: &Finish<'_>) {
+        if result.result.is_none() && result.error.is_none() && result.reason.is_empty() {
+            return;
+        }
+        self.edit(slot, |job| {
+            let rare = job.rare_mut();
+            rare.result = result.result.map(Into::into);
+            rare.error = result.error.map(Into::into).or(rare.error.take());
+            if !result.reason.is_empty() {
+                rare.reason = Some(result.reason.into());
+            }
+        });
+    }
+
+    /// Ends the run of a job: where it goes next follows from how the run ended and from what is left to spend.
+    pub(super) fn end_run(&mut self, slot: Slot, ending: Ending, delay: Millis) {
+        let job = self.table.get(slot);
+        let entry = self.specs.get(job.spec);
+        let next = next_state(job, &entry.spec, ending);
+        let delay = if matches!(ending, Ending::Crashed | Ending::Lost) { entry.spec.crash_delay } else { delay };
+        let (to, at) = match next {
+            State::Retrying | State::Scheduled if delay > Millis(0) => (next, self.clock.plus(delay)),
+            State::Retrying | State::Scheduled => (State::Enqueued, self.clock),
+            _ => (next, self.clock),
+        };
+        let (home, now) = (self.home(job.spec), self.clock);
+        self.edit(slot, |job| account(job, ending, to, now));
+        self.tallies(home, |tally| tally.ended(ending));
+        self.move_to(slot, to, at);
+    }
+}
+
+/// Retrying and scheduled stand for waiting with a delay that may be zero.
+fn next_state(job: &Job, spec: &Spec, ending: Ending) -> State {
+    let waiting = match ending {
+        Ending::Succeeded => return State::Succeeded,
+        Ending::Failed => return State::Failed,
+        Ending::Cancelled => return State::Cancelled,
+        Ending::Retried if u64::from(job.attempt) >= spec.max_attempts => return State::Failed,
+        Ending::Crashed | Ending::Lost if u64::from(job.crashes) + 1 >= spec.max_crashes => return State::Failed,
+        Ending::Retried | Ending::Crashed | Ending::Lost => State::Retrying,
+        Ending::Snoozed => State::Scheduled,
+        Ending::Released => State::Enqueued,
+    };
+    if job.cancel_requested {
+        return State::Cancelled;
+    }
+    waiting
+}
+
+/// What the end of a run changes in the record, besides the state.
+fn account(job: &mut Job, ending: Ending, to: State, now: Millis) {
+    let (attempt, started) = (job.attempt, job.at);
+    if matches!(ending, Ending::Snoozed | Ending::Released | Ending::Crashed | Ending::Lost) {
+        job.attempt -= 1;
+    }
+    let crashed = matches!(ending, Ending::Crashed | Ending::Lost);
+    if crashed {
+        job.crashes = job.crashes.saturating_add(1);
+    }
+    let crashes = job.crashes;
+    let rare = job.rare_mut();
+    match to {
+        State::Succeeded => (rare.error, rare.saved, rare.reason) = (None, None, None),
+        State::Failed if crashed => rare.reason = Some(format!("crashed {crashes} times").into()),
+        _ => {}
+    }
+    if ending == Ending::Released {
+        return;
+    }
+    let error = match ending {
+        Ending::Retried | Ending::Failed | Ending::Crashed => rare.error.clone(),
+        _ => None,
+    };
+    if rare.history.len() >= limits::HISTORY_MAX {
+        rare.history.remove(0);
+    }
+    if rare.history.is_empty() {
+        rare.history.reserve_exact(1); // Most jobs run once.
+    }
+    rare.history.push(Run { attempt, ending, started, ended: now, error });
+    if let Some(old) = rare.history.len().checked_sub(limits::ATTEMPTS_KEPT_MAX + 1) {
+        rare.history[old].error = None;
+    }
+}

@@ -1,0 +1,264 @@
+//! A machine out of an image: primary records are read, every index and every figure that can be counted is made anew.
+//!
+//! The bytes come from a file whose checksums hold, or from a peer; they are checked all the same, as a machine that
+//! breaks its own invariants would take down every node that loads it.
+
+use std::sync::Arc;
+
+use super::decode::{list, number, Place};
+use super::image::{section, STATE_VERSION};
+use super::job::State;
+use super::queues::Pause;
+use super::sessions::Replies;
+use super::specs::Spec;
+use super::stored::decode_job;
+use super::tally::Tally;
+use super::{Machine, Session};
+use crate::base::codec::Reader;
+use crate::base::{limits, Error, LogIndex, Millis, Result, SessionId};
+
+/// Largest record: a session with all the answers it may keep.
+const RECORD_BYTES_MAX: usize = limits::REPLY_BYTES_MAX + 2 * limits::FRAME_BYTES_MAX;
+/// Largest counter: a place in line has 56 bits, below those of the priority, and no sum of counters overflows.
+const COUNTER_MAX: u64 = (1 << 56) - 1;
+
+/// Builds a machine from the chunks of an image, in their order.
+#[derive(Debug, Default)]
+pub struct Loader {
+    machine: Machine,
+    section: u8,
+    /// The beginning of a record whose end is in the next chunk.
+    carry: Vec<u8>,
+    /// How many records of the sections from queues to jobs the head announced, once it came; and how many came.
+    announced: Option<[u64; 6]>,
+    read: [u64; 6],
+}
+
+fn corrupt(message: impl Into<String>) -> Error {
+    Error::Corrupt { path: "the image of the state".into(), offset: 0, message: message.into() }
+}
+
+impl Loader {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next chunk.
+    pub fn section(&mut self, section: u8, bytes: &[u8]) -> Result<()> {
+        if section != self.section {
+            if section < self.section || !self.carry.is_empty() {
+                return Err(corrupt(format!("section {section} begins inside section {}", self.section)));
+            }
+            self.section = section;
+        }
+        if self.carry.is_empty() {
+            let used = self.records(bytes)?;
+            self.carry.extend_from_slice(&bytes[used..]);
+            return Ok(());
+        }
+        let mut joined = std::mem::take(&mut self.carry);
+        joined.extend_from_slice(bytes);
+        let used = self.records(&joined)?;
+        joined.drain(..used);
+        self.carry = joined;
+        Ok(())
+    }
+
+    /// Reads the whole records at the front and tells how many bytes they take.
+    fn records(&mut self, bytes: &[u8]) -> Result<usize> {
+        let mut rest = bytes;
+        while let Some((length, body)) = rest.split_first_chunk::<4>() {
+            let length = u32::from_le_bytes(*length) as usize;
+            if length > RECORD_BYTES_MAX {
+                return Err(corrupt(format!("a record of {length} bytes in section {}", self.section)));
+            }
+            let Some((record, behind)) = body.split_at_checked(length) else { break };
+            let section = self.section;
+            self.record(record).map_err(|error| match error {
+                Error::Foreign(newer) => Error::Foreign(newer),
+                other => corrupt(format!("section {section}: {other}")),
+            })?;
+            rest = behind;
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    fn record(&mut self, record: &[u8]) -> Result<()> {
+        let reader = &mut Reader::new(record);
+        if (section::QUEUES..=section::JOBS).contains(&self.section) {
+            self.read[(self.section - section::QUEUES) as usize] += 1;
+        }
+        match self.section {
+            section::HEAD => self.head(reader)?,
+            section::QUEUES => self.queue(reader)?,
+            section::FUNCTIONS => self.function(reader)?,
+            section::SPECS => self.spec(reader)?,
+            section::SESSIONS => self.session(reader)?,
+            section::WINDOWS => self.window(reader)?,
+            section::JOBS => self.job(reader)?,
+            other => return Err(Error::Invalid(format!("section {other} is not known"))),
+        }
+        reader.end()
+    }
+
+    fn head(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        reader.array_of(9, "the head")?;
+        let version = reader.u64()?;
+        if version != u64::from(STATE_VERSION) {
+            return Err(Error::Foreign(format!("state of version {version}; this version reads {STATE_VERSION}")));
+        }
+        let machine = &mut self.machine;
+        machine.applied = LogIndex(number(reader, COUNTER_MAX).at("applied")?);
+        machine.clock = Millis(reader.u64()?);
+        machine.token = number(reader, COUNTER_MAX).at("token")?;
+        machine.order = number(reader, COUNTER_MAX).at("order")?;
+        machine.ordinal = number(reader, COUNTER_MAX).at("ordinal")?;
+        machine.evicted = number(reader, machine.ordinal).at("evicted")?;
+        machine.tally = Tally::decode(reader)?;
+        let mut counts = [0; 6];
+        reader.array_of(counts.len(), "the counts")?;
+        for count in &mut counts {
+            *count = reader.u64()?;
+        }
+        match self.announced.replace(counts) {
+            None => Ok(()),
+            Some(_) => Err(Error::Invalid("a second head".into())),
+        }
+    }
+
+    fn queue(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        reader.array_of(3, "a queue")?;
+        let name: Arc<str> = reader.str()?.into();
+        let queues = &mut self.machine.queues;
+        if queues.number_of(&name).is_some() {
+            return Err(Error::Invalid("the same queue twice".into()));
+        }
+        let number = queues.number(&name);
+        let queue = queues.get_mut(number);
+        queue.pause = reader.option(|reader| {
+            reader.array_of(2, "a pause")?;
+            let until = reader.option(|reader| reader.u64())?.map(Millis);
+            Ok(Pause { until, reason: reader.str()?.into() })
+        })?;
+        queue.tally = Tally::decode(reader)?;
+        let until = queue.pause.as_ref().and_then(|pause| pause.until);
+        self.machine.pauses.extend(until.map(|until| (until, number)));
+        Ok(())
+    }
+
+    fn function(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        reader.array_of(2, "a function")?;
+        let name: Arc<str> = reader.str()?.into();
+        let functions = &mut self.machine.functions;
+        if functions.number_of(&name).is_some() {
+            return Err(Error::Invalid("the same function twice".into()));
+        }
+        let number = functions.number(&name);
+        functions.get_mut(number).tally = Tally::decode(reader)?;
+        Ok(())
+    }
+
+    fn spec(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        reader.array_of(2, "a specification")?;
+        let number = number(reader, limits::SPECS_MAX as u64 - 1)? as u32;
+        let spec = Spec::decode(reader)?;
+        let queue = self.machine.queues.number_of(&spec.queue);
+        let function = self.machine.functions.number_of(&spec.function);
+        let known = queue.zip(function).ok_or_else(|| Error::Invalid("a queue or function that is not there".into()));
+        let (queue, function) = known?;
+        if !self.machine.specs.load(number, spec, queue, function) {
+            return Err(Error::Invalid("the same specification twice".into()));
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        reader.array_of(10, "a session")?;
+        let mut session = Session {
+            id: SessionId(reader.u64()?),
+            ttl: Millis(reader.u64()?),
+            kind: reader.str()?.into(),
+            host: reader.str()?.into(),
+            pid: reader.u64()?,
+            labels: list(reader, "labels", limits::LABELS_MAX, |reader| {
+                reader.array_of(2, "a label")?;
+                Ok((Box::from(reader.str()?), Box::from(reader.str()?)))
+            })?
+            .into(),
+            opened: Millis(reader.u64()?),
+            replies: Replies { acked: reader.u64()?, ..Replies::default() },
+            rota: Default::default(),
+        };
+        for _ in 0..reader.array()? {
+            reader.array_of(2, "a reply")?;
+            let sequence = reader.u64()?;
+            session.replies.keep(sequence, reader.bin()?);
+        }
+        for _ in 0..reader.array()? {
+            reader.array_of(2, "a credit")?;
+            let queue = number(reader, limits::QUEUES_MAX as u64)? as u32;
+            session.rota.insert(queue, reader.i64()?);
+        }
+        self.machine.sessions.insert(session.id, Arc::new(session));
+        Ok(())
+    }
+
+    fn window(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        reader.array_of(3, "a window")?;
+        let key: Arc<str> = reader.str()?.into();
+        let id = reader.id()?;
+        let until = Millis(reader.u64()?);
+        self.machine.unique.take(&key, id, Some(until));
+        Ok(())
+    }
+
+    fn job(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        reader.array_of(3, "a job with its slot")?;
+        let slot = number(reader, limits::JOBS_MAX as u64 - 1)? as u32;
+        let spec = number(reader, u32::MAX.into())? as u32;
+        let machine = &mut self.machine;
+        let entry = machine.specs.find(spec).ok_or_else(|| Error::Invalid(format!("specification {spec}")))?;
+        let windowed = entry.spec.unique_window.is_some();
+        let job = decode_job(reader, spec)?;
+        let counter = match job.state {
+            State::Processing => machine.token,
+            state if state.is_final() => machine.ordinal,
+            _ => machine.order,
+        };
+        let held = job.session().is_some_and(|session| machine.sessions.contains_key(&session)) && job.attempt > 0;
+        if job.order > counter || (job.state == State::Processing && !held) {
+            return Err(Error::Invalid(format!("job {}: its place in line or its lease", job.id)));
+        }
+        if let Some(key) = job.unique().filter(|_| !windowed && !job.state.is_final()) {
+            machine.unique.take(key, job.id, None);
+        }
+        let (state, id, weight) = (job.state, job.id, job.weight());
+        if !machine.table.insert_at(slot, job) {
+            return Err(Error::Invalid(format!("job {id}: the same slot or id twice")));
+        }
+        let home = machine.home(spec);
+        machine.specs.hold(spec);
+        machine.bytes += weight;
+        machine.tallies(home, |tally| tally.by_state[state as usize] += 1);
+        if !machine.link(slot, home) {
+            return Err(Error::Invalid(format!("job {id}: its place in line is taken")));
+        }
+        Ok(())
+    }
+
+    /// The machine, if everything that was announced has come.
+    pub fn finish(self) -> Result<Machine> {
+        if !self.carry.is_empty() {
+            return Err(corrupt("it ends inside a record"));
+        }
+        if self.announced != Some(self.read) {
+            return Err(corrupt(format!("records {:?}, announced {:?}", self.read, self.announced)));
+        }
+        let queues = self.machine.queues.iter().map(|queue| &queue.tally);
+        let functions = self.machine.functions.iter().map(|function| &function.tally);
+        if !queues.chain(functions).chain([&self.machine.tally]).all(Tally::holds) {
+            return Err(corrupt("the figures do not add up"));
+        }
+        Ok(self.machine)
+    }
+}

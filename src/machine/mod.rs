@@ -1,0 +1,215 @@
+//! The state machine: every rule about jobs, as a pure function of its state and a command.
+//!
+//! ```text
+//! command   what may be asked, decoded and checked        outcome   what may be answered
+//! job       one job, its states and their transitions     specs     function, queue and options, shared by jobs
+//! table     where jobs lie; index: by id                  queues    lines of ready jobs, pauses
+//! moves     the only place where jobs come, change, go    tally     figures that follow from the moves
+//! enqueue claims finish admin sessions unique upkeep      the verbs
+//! stored    a job as bytes; record: as others see it       image     the whole state as bytes; load: and back
+//! view      questions that change nothing; filter, search: which jobs a person means
+//! ```
+//!
+//! Determinism: no clock, no randomness, no input or output, no threads, no walk over a hash map. Time is whole
+//! milliseconds and comes with the command; it never goes back (T1). Two machines that were given the same requests,
+//! or of which one was loaded from an image of the other, answer the same and have the same [`Machine::digest`] (L6).
+//!
+//! Totality: every request that the door lets through has an answer. The only error is an operation of a newer version,
+//! which stops the node instead of being skipped.
+
+mod admin;
+#[cfg(any(debug_assertions, feature = "sim"))]
+mod audit;
+mod blob;
+mod claims;
+mod command;
+mod decode;
+mod enqueue;
+pub mod filter;
+mod finish;
+mod image;
+mod index;
+pub mod job;
+mod load;
+mod moves;
+pub mod outcome;
+pub mod queues;
+pub mod record;
+pub mod search;
+mod sessions;
+pub mod specs;
+mod stored;
+mod table;
+pub mod tally;
+mod unique;
+mod upkeep;
+pub mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::base::{Error, JobId, LeaseToken, LogIndex, Millis, Result, SessionId};
+use command::{Command, Request};
+use outcome::{Outcome, Refusal};
+use queues::{Functions, Queues};
+use sessions::Before;
+use specs::{Spec, Specs};
+use table::{Slot, Table};
+use tally::Tally;
+use unique::Unique;
+
+pub use blob::Blob;
+pub use command::check;
+pub use image::{Image, STATE_VERSION};
+pub use job::Job;
+pub use load::Loader;
+pub use sessions::Session;
+pub use view::{Answer, Later};
+
+/// The whole state. The first group of fields is stored in an image, the second follows from it.
+#[derive(Debug, Default)]
+pub struct Machine {
+    applied: LogIndex,
+    /// Cluster time: the greatest that a command brought.
+    clock: Millis,
+    /// The newest fencing token, place in line, finish ordinal; and up to which ordinal jobs left memory.
+    token: u64,
+    order: u64,
+    ordinal: u64,
+    evicted: u64,
+    table: Table,
+    specs: Specs,
+    queues: Queues,
+    functions: Functions,
+    sessions: BTreeMap<SessionId, Arc<Session>>,
+    unique: Unique,
+    tally: Tally,
+
+    due: BTreeMap<(Millis, u64), Slot>,
+    deadlines: BTreeMap<(Millis, JobId), Slot>,
+    leases: BTreeMap<SessionId, BTreeMap<LeaseToken, Slot>>,
+    finished: BTreeMap<u64, Slot>,
+    pauses: BTreeSet<(Millis, u32)>,
+    bytes: u64,
+
+    /// What the command that is being applied did; empty between commands.
+    effects: Effects,
+    /// Queues, by number, that it gave ready jobs.
+    fresh: Vec<(u32, usize)>,
+}
+
+/// What a command did that somebody may wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Queues that got ready jobs, and how many.
+    pub ready: Vec<(Box<str>, usize)>,
+    /// Jobs that became final, or were deleted before they did.
+    pub finished: Vec<JobId>,
+    /// Running jobs that are to stop.
+    pub cancels: Vec<(SessionId, JobId, LeaseToken)>,
+    /// Leases that ended with their session without its doing.
+    pub lost: Vec<(SessionId, JobId, LeaseToken)>,
+    /// Sessions that ended.
+    pub closed: Vec<SessionId>,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies the request at an index of the log and gives the bytes of the answer. Adds to `effects`.
+    ///
+    /// # Errors
+    /// Only for an operation that this version does not know: the node must stop, and nothing has changed.
+    pub fn apply(&mut self, index: LogIndex, now: Millis, request: &[u8], effects: &mut Effects) -> Result<Vec<u8>> {
+        let decoded = match command::decode(request) {
+            Err(Error::Foreign(unknown)) => return Err(Error::Foreign(unknown)),
+            other => other,
+        };
+        self.applied = index;
+        self.clock = self.clock.max(now);
+        std::mem::swap(&mut self.effects, effects);
+        let reply = match decoded {
+            Ok(request) => self.once(index, request),
+            Err(error) => outcome::encode(index, &Err(Refusal::invalid(error.to_string()))),
+        };
+        let fresh = std::mem::take(&mut self.fresh);
+        let ready = fresh.into_iter().map(|(queue, jobs)| (Box::from(&*self.queues.get(queue).name), jobs));
+        self.effects.ready.extend(ready);
+        std::mem::swap(&mut self.effects, effects);
+        Ok(reply)
+    }
+
+    /// Applies a request unless its session has had the answer already (L5).
+    fn once(&mut self, index: LogIndex, request: Request<'_>) -> Vec<u8> {
+        match self.before(request.session, request.sequence, request.acked_up_to) {
+            Before::Repeated(reply) => return reply.to_vec(),
+            Before::Refused(refusal) => return outcome::encode(index, &Err(refusal)),
+            Before::New => {}
+        }
+        let reply = outcome::encode(index, &self.verb(index, request.command));
+        self.after(request.session, request.sequence, &reply);
+        reply
+    }
+
+    fn verb(&mut self, index: LogIndex, command: Command<'_>) -> Outcome {
+        match command {
+            Command::OpenSession(opening) => self.open_session(index, &opening),
+            Command::CloseSession(session) => self.end_session(session, true),
+            Command::ExpireSession(session) => self.end_session(session, false),
+            Command::Enqueue { specs, jobs } => self.enqueue(specs, &jobs),
+            Command::Claim(claim) => self.claim(&claim),
+            Command::Finish(results) => self.finish(&results),
+            Command::Progress(items) => self.progress(&items),
+            Command::Cancel { ids, reason } => self.cancel(&ids, reason),
+            Command::Requeue(ids) => self.requeue(&ids),
+            Command::Delete(ids) => self.delete(&ids),
+            Command::PauseQueue { queue, until, reason } => self.pause_queue(queue, until, reason),
+            Command::ResumeQueue(queue) => self.resume_queue(queue),
+            Command::Tick { items_max } => self.tick(items_max),
+            Command::Evict { ordinal } => self.evict(ordinal),
+            Command::Restore(records) => self.restore(records),
+        }
+    }
+
+    /// Index of the newest entry that was applied.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Cluster time.
+    pub fn clock(&self) -> Millis {
+        self.clock
+    }
+
+    /// Jobs in memory.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Estimate of the memory that jobs take; the same on every node.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The open sessions and how long each may stay silent.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, Millis)> + '_ {
+        self.sessions.values().map(|session| (session.id, session.ttl))
+    }
+
+    /// A job in memory with its specification.
+    pub fn job(&self, id: JobId) -> Option<(&Job, &Spec)> {
+        let job = self.table.get(self.table.find(id)?);
+        Some((job, &self.specs.get(job.spec).spec))
+    }
+
+    /// The figures of the whole machine.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}

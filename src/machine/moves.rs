@@ -1,0 +1,206 @@
+//! The only place where jobs come, change state and go: each move keeps the record, the indexes, the figures and the
+//! unique keys together.
+//!
+//! Indexes follow from the records alone, which is why an image holds none of them:
+//!
+//! | state               | is found in                                                   |
+//! |---------------------|---------------------------------------------------------------|
+//! | scheduled, retrying | `due` by time; `deadlines` if it expires                       |
+//! | enqueued            | the line of its queue and function; `deadlines` if it expires  |
+//! | processing          | `leases` by session and token                                 |
+//! | a final one         | `finished` by ordinal                                         |
+
+use super::job::{allowed, Job, State};
+use super::queues::rank;
+use super::table::Slot;
+use super::tally::Tally;
+use super::{outcome::Refusal, Machine};
+use crate::base::{limits, LeaseToken, Millis, SessionId};
+
+/// Where a job belongs, read from its specification.
+#[derive(Clone, Copy)]
+pub(super) struct Home {
+    pub queue: u32,
+    pub function: u32,
+    pub priority: i64,
+}
+
+impl Machine {
+    pub(super) fn home(&self, spec: u32) -> Home {
+        let entry = self.specs.get(spec);
+        Home { queue: entry.queue, function: entry.function, priority: entry.spec.priority }
+    }
+
+    /// Stores a job that is not in memory. `order` is given here; everything else is in the record. `count` tells the
+    /// figures whether the job is new or came back.
+    pub(super) fn add(&mut self, mut job: Job, count: fn(&mut Tally, State)) -> Slot {
+        job.order = self.next_order(job.state);
+        let (home, state) = (self.home(job.spec), job.state);
+        self.specs.hold(job.spec);
+        self.bytes += job.weight();
+        let slot = self.table.insert(job);
+        self.tallies(home, |tally| count(tally, state));
+        let free = self.link(slot, home);
+        debug_assert!(free, "a number is given once");
+        if state == State::Enqueued {
+            self.announce(home.queue, 1);
+        }
+        slot
+    }
+
+    /// Changes the state along the table of transitions. `at` is when it is due for a job that will wait, else now.
+    pub(super) fn move_to(&mut self, slot: Slot, to: State, at: Millis) {
+        let job = self.table.get(slot);
+        let (from, home) = (job.state, self.home(job.spec));
+        debug_assert!(allowed(from, to), "{} to {} is not in the table", from.name(), to.name());
+        if !allowed(from, to) {
+            return;
+        }
+        self.unlink(slot, home);
+        let order = self.next_order(to);
+        self.edit(slot, |job| {
+            match from {
+                State::Enqueued => {
+                    let at = job.at;
+                    job.rare_mut().enqueued = at;
+                }
+                State::Processing => {
+                    let at = job.at;
+                    let rare = job.rare_mut();
+                    (rare.started, rare.session) = (at, SessionId(0));
+                }
+                _ => {}
+            }
+            job.state = to;
+            job.at = at;
+            job.order = order;
+        });
+        self.tallies(home, |tally| tally.shift(from, to));
+        let free = self.link(slot, home);
+        debug_assert!(free, "a number is given once");
+        match to {
+            State::Enqueued => self.announce(home.queue, 1),
+            _ if to.is_final() => {
+                self.release_unique(slot);
+                self.effects.finished.push(self.table.get(slot).id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a job out of memory: into the archive if it is final and `archive` says so, else for good.
+    pub(super) fn remove(&mut self, slot: Slot, archive: bool) -> Job {
+        let job = self.table.get(slot);
+        let (home, state) = (self.home(job.spec), job.state);
+        self.unlink(slot, home);
+        if !state.is_final() {
+            self.release_unique(slot);
+        }
+        let job = self.table.remove(slot);
+        self.bytes -= job.weight();
+        self.tallies(home, |tally| if archive { tally.archive(state) } else { tally.delete(state) });
+        self.specs.release(job.spec);
+        job
+    }
+
+    /// Changes a record without changing its state, and keeps the estimate of memory right.
+    pub(super) fn edit(&mut self, slot: Slot, change: impl FnOnce(&mut Job)) {
+        let job = self.table.get_mut(slot);
+        let before = job.weight();
+        change(job);
+        self.bytes = self.bytes - before + job.weight();
+    }
+
+    /// The figures of the machine, of the queue and of the function.
+    pub(super) fn tallies(&mut self, home: Home, change: impl Fn(&mut Tally)) {
+        change(&mut self.tally);
+        change(&mut self.queues.get_mut(home.queue).tally);
+        change(&mut self.functions.get_mut(home.function).tally);
+    }
+
+    /// Puts a job into the indexes of its state. `false` if its place there is taken, which only a bad image can do.
+    pub(super) fn link(&mut self, slot: Slot, home: Home) -> bool {
+        let job = self.table.get(slot);
+        let (id, at, order, state) = (job.id, job.at, job.order, job.state);
+        let (session, expires) = (job.session(), job.expires());
+        let free = match state {
+            State::Scheduled | State::Retrying | State::Awaiting => self.due.insert((at, order), slot).is_none(),
+            State::Enqueued => {
+                let rank = rank(home.priority, order);
+                self.queues.get_mut(home.queue).push(home.function, rank, slot)
+            }
+            State::Processing => {
+                let session = session.unwrap_or_default();
+                self.leases.entry(session).or_default().insert(LeaseToken(order), slot).is_none()
+            }
+            State::Succeeded | State::Failed | State::Cancelled => self.finished.insert(order, slot).is_none(),
+        };
+        if let Some(expires) = expires.filter(|_| state.is_waiting()) {
+            self.deadlines.insert((expires, id), slot);
+        }
+        free
+    }
+
+    fn unlink(&mut self, slot: Slot, home: Home) {
+        let job = self.table.get(slot);
+        let (id, at, order, state) = (job.id, job.at, job.order, job.state);
+        let (session, expires) = (job.session(), job.expires());
+        match state {
+            State::Scheduled | State::Retrying | State::Awaiting => {
+                self.due.remove(&(at, order));
+            }
+            State::Enqueued => self.queues.get_mut(home.queue).take(home.function, rank(home.priority, order)),
+            State::Processing => {
+                let session = session.unwrap_or_default();
+                if let Some(held) = self.leases.get_mut(&session) {
+                    held.remove(&LeaseToken(order));
+                    if held.is_empty() {
+                        self.leases.remove(&session);
+                    }
+                }
+            }
+            State::Succeeded | State::Failed | State::Cancelled => {
+                self.finished.remove(&order);
+            }
+        }
+        if let Some(expires) = expires.filter(|_| state.is_waiting()) {
+            self.deadlines.remove(&(expires, id));
+        }
+    }
+
+    /// The next number of the kind that a state needs: token, ordinal or place in line.
+    fn next_order(&mut self, state: State) -> u64 {
+        if state == State::Processing {
+            self.token = (self.token + 1).max(self.applied.0);
+            return self.token;
+        }
+        if state.is_final() {
+            self.ordinal += 1;
+            return self.ordinal;
+        }
+        self.order += 1;
+        self.order
+    }
+
+    /// Notes that a queue got ready jobs, for the effects.
+    pub(super) fn announce(&mut self, queue: u32, jobs: usize) {
+        if self.queues.get(queue).pause.is_some() || jobs == 0 {
+            return;
+        }
+        match self.fresh.iter_mut().find(|(number, _)| *number == queue) {
+            Some((_, sum)) => *sum += jobs,
+            None => self.fresh.push((queue, jobs)),
+        }
+    }
+
+    /// Whether so many more jobs may come in.
+    pub(super) fn room(&self, jobs: usize) -> Result<(), Refusal> {
+        if self.table.len() + jobs > limits::JOBS_MAX {
+            return Err(Refusal::overloaded(format!("{} jobs are in memory", self.table.len())));
+        }
+        if self.bytes > limits::MACHINE_BYTES_MAX {
+            return Err(Refusal::overloaded(format!("jobs take {} bytes of memory", self.bytes)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,368 @@
+//! One job as bytes: what `Machine::finished` gives to the archive, what `Restore` brings back, and the two maps that
+//! people see (`detail` and `row`). Live and archived jobs go through the same struct, so both look the same.
+//!
+//! A record is one MessagePack array of 36 items in the order of [`JobRecord`]. Only two positions are promised to a
+//! reader that knows nothing else, such as the archive:
+//!
+//! | position | value                                                                              |
+//! |----------|------------------------------------------------------------------------------------|
+//! | 0        | format of the record, 1                                                            |
+//! | 1        | keep until, milliseconds since the epoch; 0 = not kept at all                      |
+//!
+//! Invariants
+//! * `decode(encode(x)) == x`; bytes behind the last item are refused.
+//! * What a filter reads stands before the large values, so a scan does not touch arguments or results.
+
+use super::filter::without_module;
+use crate::base::codec::{Reader, Writer};
+use crate::base::{Error, JobId, Result};
+
+/// Format of a record; a later version reads all earlier ones.
+pub const RECORD_FORMAT: u64 = 1;
+/// Items of the array.
+const RECORD_ITEMS: usize = 36;
+/// Bytes of an error message that a row shows; the detail has all of it.
+const ROW_MESSAGE_BYTES_MAX: usize = 500;
+
+/// Names of the job states by their code.
+pub const STATE_NAMES: [&str; 8] =
+    ["awaiting", "scheduled", "enqueued", "processing", "retrying", "succeeded", "failed", "cancelled"];
+
+/// Names of how an attempt ended, by the outcome codes of `Finish`; the last is a lease that was lost.
+pub const OUTCOME_NAMES: [&str; 8] =
+    ["succeeded", "retried", "failed", "snoozed", "released", "cancelled", "crashed", "lost"];
+
+/// One past attempt of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttemptRecord<'a> {
+    pub attempt: u64,
+    pub started_ms: u64,
+    pub ended_ms: u64,
+    /// Index into [`OUTCOME_NAMES`].
+    pub outcome: u8,
+    /// MessagePack `[type, message, traceback]`.
+    pub error: Option<&'a [u8]>,
+}
+
+/// All that is known of one job. Borrowed: made from a live job or from the bytes of an archived one, without copying.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobRecord<'a> {
+    /// Finish time plus the retention of its final state; 0 when it is not kept, or not final yet.
+    pub keep_until_ms: u64,
+    pub id: JobId,
+    /// Index into [`STATE_NAMES`].
+    pub state: u8,
+    pub function: &'a str,
+    pub queue: &'a str,
+    pub priority: i64,
+    pub tags: Vec<&'a str>,
+    /// Attempts started so far, so 1 while the first one runs.
+    pub attempt: u64,
+    pub crashes: u64,
+    pub generation: u64,
+    pub created_ms: u64,
+    pub run_at_ms: Option<u64>,
+    pub enqueued_ms: Option<u64>,
+    pub started_ms: Option<u64>,
+    pub finished_ms: Option<u64>,
+    pub unique_key: Option<&'a str>,
+    /// The last error: MessagePack `[type, message, traceback]`.
+    pub error: Option<&'a [u8]>,
+    /// Why it was cancelled or failed, in words, when there is no error.
+    pub reason: Option<&'a str>,
+    pub session: Option<u64>,
+    pub token: Option<u64>,
+    pub cancel_requested: bool,
+    pub max_attempts: u64,
+    pub max_crashes: u64,
+    pub timeout_ms: Option<u64>,
+    pub expires_ms: Option<u64>,
+    pub keep_result_ms: u64,
+    pub keep_failed_ms: u64,
+    /// 0 skip, 1 replace, 2 raise.
+    pub unique_mode: u8,
+    pub unique_window_ms: Option<u64>,
+    pub crash_delay_ms: u64,
+    pub args: &'a [u8],
+    pub result: Option<&'a [u8]>,
+    /// `(progress, saved state)`: what the job reported and saved last.
+    pub progress: Option<&'a [u8]>,
+    pub state_saved: Option<&'a [u8]>,
+    pub meta: &'a [u8],
+    /// Oldest first.
+    pub attempts: Vec<AttemptRecord<'a>>,
+}
+
+/// When this record may be forgotten; 0 = it is not kept. Reads the first two items only.
+pub fn keep_until_ms(record: &[u8]) -> Result<u64> {
+    let mut reader = Reader::new(record);
+    reader.array_of(RECORD_ITEMS, "a job record")?;
+    check_format(&mut reader)?;
+    reader.u64()
+}
+
+/// The detail map of an archived record.
+pub fn detail(record: &[u8]) -> Result<Vec<u8>> {
+    Ok(JobRecord::decode(record)?.detail(true))
+}
+
+/// Bits that say what a record is about, so that an archive can skip a thousand records without reading them. A record
+/// has the [`label`] of its state, function, queue, error type and of each tag; other bits may be set by chance.
+pub fn labels(record: &[u8]) -> u64 {
+    JobRecord::decode(record).map_or(u64::MAX, |record| record.labels())
+}
+
+/// The bit of one word of a field.
+pub fn label(field: &str, word: &str) -> u64 {
+    if field == "state" {
+        return STATE_NAMES.iter().position(|name| *name == word).map_or(0, |state| 1 << state);
+    }
+    // FNV-1a: any fixed hash does, as long as it stays the same for as long as records are kept.
+    let bytes = field.bytes().chain([0]).chain(word.bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    1 << (STATE_NAMES.len() as u64 + (hash >> 32) % (64 - STATE_NAMES.len() as u64))
+}
+
+fn check_format(reader: &mut Reader<'_>) -> Result<()> {
+    match reader.u64()? {
+        RECORD_FORMAT => Ok(()),
+        other => Err(Error::Invalid(format!("a job record of format {other}; this version knows {RECORD_FORMAT}"))),
+    }
+}
+
+impl<'a> JobRecord<'a> {
+    /// The bytes of this record.
+    pub fn encode(&self) -> Vec<u8> {
+        let large = self.args.len() + self.result.map_or(0, <[u8]>::len) + self.meta.len();
+        let mut w = Writer::with_capacity(256 + large);
+        w.array(RECORD_ITEMS).u64(RECORD_FORMAT).u64(self.keep_until_ms).id(self.id).u64(self.state.into());
+        w.str(self.function).str(self.queue).i64(self.priority).array(self.tags.len());
+        for tag in &self.tags {
+            w.str(tag);
+        }
+        w.u64(self.attempt).u64(self.crashes).u64(self.generation).u64(self.created_ms);
+        for moment in [self.run_at_ms, self.enqueued_ms, self.started_ms, self.finished_ms] {
+            number(&mut w, moment);
+        }
+        text(&mut w, self.unique_key);
+        bytes(&mut w, self.error);
+        text(&mut w, self.reason);
+        number(&mut w, self.session);
+        number(&mut w, self.token);
+        w.bool(self.cancel_requested).u64(self.max_attempts).u64(self.max_crashes);
+        number(&mut w, self.timeout_ms);
+        number(&mut w, self.expires_ms);
+        w.u64(self.keep_result_ms).u64(self.keep_failed_ms).u64(self.unique_mode.into());
+        number(&mut w, self.unique_window_ms);
+        w.u64(self.crash_delay_ms).bin(self.args);
+        bytes(&mut w, self.result);
+        w.array(2);
+        bytes(&mut w, self.progress);
+        bytes(&mut w, self.state_saved);
+        w.bin(self.meta).array(self.attempts.len());
+        for past in &self.attempts {
+            w.array(5).u64(past.attempt).u64(past.started_ms).u64(past.ended_ms).u64(past.outcome.into());
+            bytes(&mut w, past.error);
+        }
+        w.into_bytes()
+    }
+
+    /// Reads a record that may be damaged.
+    pub fn decode(record: &'a [u8]) -> Result<Self> {
+        let mut r = Reader::new(record);
+        r.array_of(RECORD_ITEMS, "a job record")?;
+        check_format(&mut r)?;
+        let decoded = Self {
+            keep_until_ms: r.u64()?,
+            id: r.id()?,
+            state: code(&mut r, STATE_NAMES.len(), "a job state")?,
+            function: r.str()?,
+            queue: r.str()?,
+            priority: r.i64()?,
+            tags: (0..r.array()?).map(|_| r.str()).collect::<Result<_>>()?,
+            attempt: r.u64()?,
+            crashes: r.u64()?,
+            generation: r.u64()?,
+            created_ms: r.u64()?,
+            run_at_ms: r.option(Reader::u64)?,
+            enqueued_ms: r.option(Reader::u64)?,
+            started_ms: r.option(Reader::u64)?,
+            finished_ms: r.option(Reader::u64)?,
+            unique_key: r.option(Reader::str)?,
+            error: r.option(Reader::bin)?,
+            reason: r.option(Reader::str)?,
+            session: r.option(Reader::u64)?,
+            token: r.option(Reader::u64)?,
+            cancel_requested: r.bool()?,
+            max_attempts: r.u64()?,
+            max_crashes: r.u64()?,
+            timeout_ms: r.option(Reader::u64)?,
+            expires_ms: r.option(Reader::u64)?,
+            keep_result_ms: r.u64()?,
+            keep_failed_ms: r.u64()?,
+            unique_mode: code(&mut r, 3, "a unique mode")?,
+            unique_window_ms: r.option(Reader::u64)?,
+            crash_delay_ms: r.u64()?,
+            args: r.bin()?,
+            result: r.option(Reader::bin)?,
+            progress: {
+                r.array_of(2, "progress and saved state")?;
+                r.option(Reader::bin)?
+            },
+            state_saved: r.option(Reader::bin)?,
+            meta: r.bin()?,
+            attempts: (0..r.array()?).map(|_| decode_attempt(&mut r)).collect::<Result<_>>()?,
+        };
+        r.end()?;
+        Ok(decoded)
+    }
+
+    fn labels(&self) -> u64 {
+        let kind = self.error.and_then(error_parts).map(|[kind, ..]| kind);
+        let error = kind.map_or(0, |kind| label("error", kind) | label("error", without_module(kind)));
+        let own = label("function", self.function) | label("queue", self.queue) | 1 << self.state;
+        self.tags.iter().fold(own | error, |labels, tag| labels | label("tag", tag))
+    }
+
+    /// The map that a question for one job answers.
+    pub fn detail(&self, archived: bool) -> Vec<u8> {
+        let mut w = Writer::with_capacity(512 + self.args.len() + self.result.map_or(0, <[u8]>::len));
+        w.map(35);
+        self.write_common(&mut w, archived);
+        w.str("error");
+        error(&mut w, self.error, usize::MAX, true);
+        w.str("args").bin(self.args).str("result");
+        bytes(&mut w, self.result);
+        w.str("progress");
+        bytes(&mut w, self.progress);
+        w.str("state_saved");
+        bytes(&mut w, self.state_saved);
+        w.str("meta").bin(self.meta).str("attempts").array(self.attempts.len());
+        for past in &self.attempts {
+            w.array(5).u64(past.attempt).u64(past.started_ms).u64(past.ended_ms);
+            w.str(OUTCOME_NAMES[usize::from(past.outcome)]);
+            error(&mut w, past.error, usize::MAX, true);
+        }
+        w.into_bytes()
+    }
+
+    /// The map of one line of a list: the detail without its large values; the error without its traceback.
+    pub fn row(&self, archived: bool) -> Vec<u8> {
+        let mut w = Writer::with_capacity(512);
+        w.map(30);
+        self.write_common(&mut w, archived);
+        w.str("error");
+        error(&mut w, self.error, ROW_MESSAGE_BYTES_MAX, false);
+        w.str("progress");
+        bytes(&mut w, self.progress);
+        w.into_bytes()
+    }
+
+    /// The 28 keys that detail and row share.
+    fn write_common(&self, w: &mut Writer, archived: bool) {
+        w.str("id").id(self.id).str("function").str(self.function).str("queue").str(self.queue);
+        w.str("state").str(STATE_NAMES[usize::from(self.state)]).str("priority").i64(self.priority);
+        for (name, value) in [
+            ("attempt", self.attempt),
+            ("crashes", self.crashes),
+            ("max_attempts", self.max_attempts),
+            ("max_crashes", self.max_crashes),
+            ("generation", self.generation),
+            ("created_ms", self.created_ms),
+            ("keep_result_ms", self.keep_result_ms),
+            ("keep_failed_ms", self.keep_failed_ms),
+        ] {
+            w.str(name).u64(value);
+        }
+        for (name, value) in [
+            ("run_at_ms", self.run_at_ms),
+            ("enqueued_ms", self.enqueued_ms),
+            ("started_ms", self.started_ms),
+            ("finished_ms", self.finished_ms),
+            ("session", self.session),
+            ("token", self.token),
+            ("timeout_ms", self.timeout_ms),
+            ("expires_ms", self.expires_ms),
+        ] {
+            w.str(name);
+            number(w, value);
+        }
+        w.str("keep_until_ms");
+        number(w, Some(self.keep_until_ms).filter(|&moment| moment > 0));
+        w.str("unique_key");
+        text(w, self.unique_key);
+        w.str("reason");
+        text(w, self.reason);
+        w.str("cancel_requested").bool(self.cancel_requested).str("archived").bool(archived);
+        w.str("unique_mode").u64(self.unique_mode.into());
+        w.str("tags").array(self.tags.len());
+        for tag in &self.tags {
+            w.str(tag);
+        }
+    }
+}
+
+/// The three texts of a stored error, or nothing if the bytes are something else.
+pub fn error_parts(error: &[u8]) -> Option<[&str; 3]> {
+    let mut reader = Reader::new(error);
+    reader.array_of(3, "an error").ok()?;
+    let parts = [reader.str().ok()?, reader.str().ok()?, reader.str().ok()?];
+    reader.is_empty().then_some(parts)
+}
+
+/// Writes an error as `[type, message, traceback]`. Bytes that are no error are named so: one bad client must not make
+/// a whole page unreadable.
+fn error(w: &mut Writer, stored: Option<&[u8]>, message_bytes_max: usize, traceback: bool) {
+    let Some(stored) = stored else {
+        w.nil();
+        return;
+    };
+    let [kind, message, trace] = error_parts(stored).unwrap_or(["", "the stored error cannot be read", ""]);
+    w.array(3).str(kind).str(shortened(message, message_bytes_max)).str(if traceback { trace } else { "" });
+}
+
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let end = (0..=bytes_max).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    &text[..end]
+}
+
+fn decode_attempt<'a>(r: &mut Reader<'a>) -> Result<AttemptRecord<'a>> {
+    r.array_of(5, "an attempt")?;
+    Ok(AttemptRecord {
+        attempt: r.u64()?,
+        started_ms: r.u64()?,
+        ended_ms: r.u64()?,
+        outcome: code(r, OUTCOME_NAMES.len(), "an outcome")?,
+        error: r.option(Reader::bin)?,
+    })
+}
+
+fn code(r: &mut Reader<'_>, codes: usize, what: &str) -> Result<u8> {
+    let value = r.u64()?;
+    if value < codes as u64 {
+        return Ok(value as u8);
+    }
+    Err(Error::Invalid(format!("{value} is not the code of {what}")))
+}
+
+fn number(w: &mut Writer, value: Option<u64>) {
+    w.option(value, |w, value| {
+        w.u64(value);
+    });
+}
+
+fn text(w: &mut Writer, value: Option<&str>) {
+    w.option(value, |w, value| {
+        w.str(value);
+    });
+}
+
+fn bytes(w: &mut Writer, value: Option<&[u8]>) {
+    w.option(value, |w, value| {
+        w.bin(value);
+    });
+}

@@ -1,0 +1,106 @@
+//! What the leader's timer asks for, at most so many items a command: `Tick` and `Evict`.
+
+use super::job::State;
+use super::outcome::{self, Outcome};
+use super::record::JobRecord;
+use super::table::Slot;
+use super::Machine;
+use crate::base::{limits, JobId, Millis};
+
+impl Machine {
+    /// Cancels what expired, enqueues what is due, ends pauses, and forgets unique windows that are over.
+    pub(super) fn tick(&mut self, items_max: usize) -> Outcome {
+        let items_max = items_max.min(limits::UPKEEP_ITEMS_MAX);
+        let mut done = self.expire(items_max);
+        done += self.promote(items_max - done);
+        done += self.end_pauses(items_max - done);
+        while done < items_max && self.unique.forget_ended(self.clock) {
+            done += 1;
+        }
+        outcome::number(done as u64)
+    }
+
+    /// When `Tick` has work; `None` if never.
+    pub fn next_due(&self) -> Option<Millis> {
+        let due = self.due.first_key_value().map(|((at, _), _)| *at);
+        let deadline = self.deadlines.first_key_value().map(|((at, _), _)| *at);
+        let pause = self.pauses.first().map(|(at, _)| *at);
+        let next = [due, deadline, pause, self.unique.next_end()].into_iter().flatten().min();
+        next.filter(|at| *at < Millis::MAX)
+    }
+
+    /// Cancels jobs that still wait at their deadline to start. A claim does it too, so none is handed out late.
+    pub(super) fn expire(&mut self, items_max: usize) -> usize {
+        for done in 0..items_max {
+            if !self.has_expired() {
+                return done;
+            }
+            let Some((_, slot)) = self.deadlines.first_key_value() else { return done };
+            let slot = *slot;
+            let home = self.home(self.table.get(slot).spec);
+            self.edit(slot, |job| job.rare_mut().reason = Some("expired".into()));
+            self.tallies(home, |tally| tally.expired += 1);
+            self.move_to(slot, State::Cancelled, self.clock);
+        }
+        items_max
+    }
+
+    pub(super) fn has_expired(&self) -> bool {
+        self.deadlines.first_key_value().is_some_and(|((at, _), _)| *at <= self.clock)
+    }
+
+    /// Enqueues jobs that are due (J9), those that were due first before the others.
+    fn promote(&mut self, items_max: usize) -> usize {
+        for done in 0..items_max {
+            let due = self.due.first_key_value().filter(|((at, _), _)| *at <= self.clock);
+            let Some((_, slot)) = due else { return done };
+            self.move_to(*slot, State::Enqueued, self.clock);
+        }
+        items_max
+    }
+
+    fn end_pauses(&mut self, items_max: usize) -> usize {
+        for done in 0..items_max {
+            let over = self.pauses.first().filter(|(at, _)| *at <= self.clock);
+            let Some((_, number)) = over.copied() else { return done };
+            self.end_pause(number);
+            self.announce_waiting(number);
+        }
+        items_max
+    }
+
+    /// Forgets finished jobs up to an ordinal: the archive has them, or nobody wants them.
+    pub(super) fn evict(&mut self, ordinal: u64) -> Outcome {
+        let mut done = 0;
+        while done < limits::UPKEEP_ITEMS_MAX {
+            let first = self.finished.first_key_value().map(|(ordinal, slot)| (*ordinal, *slot));
+            let Some((_, slot)) = first.filter(|(first, _)| *first <= ordinal) else { break };
+            self.remove(slot, true);
+            done += 1;
+        }
+        let left = self.finished.first_key_value().map_or(self.ordinal, |(first, _)| first - 1);
+        self.evicted = self.evicted.max(ordinal.min(left));
+        outcome::number(done as u64)
+    }
+
+    /// Finished jobs after an ordinal, oldest first, as records for the archive.
+    pub fn finished(&self, after: u64, max: usize) -> Vec<(u64, JobId, Vec<u8>)> {
+        let Some(from) = after.checked_add(1) else { return Vec::new() };
+        self.finished.range(from..).take(max).map(|(ordinal, slot)| self.record(*ordinal, *slot)).collect()
+    }
+
+    fn record(&self, ordinal: u64, slot: Slot) -> (u64, JobId, Vec<u8>) {
+        let job = self.table.get(slot);
+        (ordinal, job.id, JobRecord::of(&self.specs.get(job.spec).spec, job).encode())
+    }
+
+    /// The newest finish ordinal that was given.
+    pub fn finished_upto(&self) -> u64 {
+        self.ordinal
+    }
+
+    /// No job with a finish ordinal up to this one is in memory.
+    pub fn evicted_upto(&self) -> u64 {
+        self.evicted
+    }
+}

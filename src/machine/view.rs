@@ -1,0 +1,218 @@
+//! Questions that change nothing. The numbers are frozen; the answers are MessagePack.
+//!
+//! | question                                   | answer                                                            |
+//! |--------------------------------------------|-------------------------------------------------------------------|
+//! | `[1]` counts                               | map of figures, see [`Machine::ask`]                              |
+//! | `[2]` queues                               | `[[name, enqueued, processing, scheduled, retrying, paused, paused_until, reason, oldest_enqueued_ms, total_in, total_succeeded, total_failed]]`, sorted by name |
+//! | `[3, id]` job                              | detail map, or nil                                                |
+//! | `[4, clauses, cursor or nil, limit]` jobs  | `[rows, next_cursor or nil, scanned, complete]`, newest first     |
+//! | `[5]` sessions                             | `[[session, kind, host, pid, labels, opened_ms, leases]]`         |
+//! | `[6]` functions                            | `[[name, enqueued, processing, succeeded, failed, scheduled, retrying, cancelled, crashes, retries]]`, sorted by name; succeeded, failed, cancelled count every time it happened |
+//! | `[7]` totals                               | map: jobs, specs, sessions, applied, now_ms, bytes, digest         |
+//! | `[8, queues, functions]` due               | number of jobs that a claim could give now                        |
+//!
+//! A machine that serves writes must not be held for long: [`Machine::ask`] answers at once what costs little, and for
+//! the rest takes a capture; [`Later::answer`] then works without the machine.
+
+use super::job::State;
+use super::record::JobRecord;
+use super::search::{Archived, Search};
+use super::tally::Tally;
+use super::{Image, Machine};
+use crate::base::codec::{Reader, Writer};
+use crate::base::{limits, Error, Result};
+
+/// The answer, or what it can be made of without the machine.
+pub enum Answer {
+    Now(Vec<u8>),
+    Later(Later),
+}
+
+/// A question with the state that it is asked of.
+pub struct Later {
+    image: Image,
+    question: Costly,
+}
+
+enum Costly {
+    Jobs(Search),
+    Totals(Writer),
+}
+
+impl Later {
+    /// The answer. With an archive, a search goes on there.
+    pub fn answer(&self, archived: Option<&mut dyn Archived>) -> Result<Vec<u8>> {
+        match &self.question {
+            Costly::Jobs(search) => search.run(&self.image, archived),
+            Costly::Totals(begun) => {
+                let mut w = begun.clone();
+                w.str("digest").u64(self.image.digest());
+                Ok(w.into_bytes())
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// Answers from memory alone. For a machine of its own (`memory://`, tests); a node uses `ask`.
+    pub fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
+        match self.ask(question)? {
+            Answer::Now(answer) => Ok(answer),
+            Answer::Later(later) => later.answer(None),
+        }
+    }
+
+    /// Answers what is cheap (one page of results at most) and captures the state for the rest.
+    ///
+    /// # Errors
+    /// `Invalid` for a question that cannot be read.
+    pub fn ask(&self, question: &[u8]) -> Result<Answer> {
+        let mut reader = Reader::new(question);
+        let items = reader.array()?;
+        let number = reader.u64()?;
+        let expected = match number {
+            3 => 2,
+            4 => 4,
+            8 => 3,
+            _ => 1,
+        };
+        if items != expected {
+            return Err(Error::Invalid(format!("question {number} has {expected} items, not {items}")));
+        }
+        let answer = match number {
+            1 => self.counts(),
+            2 => self.queue_rows(),
+            3 => self.detail(&mut reader)?,
+            4 => return self.later(Costly::Jobs(Search::decode(&mut reader)?), &reader),
+            5 => self.session_rows(),
+            6 => self.function_rows(),
+            7 => return self.later(Costly::Totals(self.totals()), &reader),
+            8 => self.due_count(&mut reader)?,
+            other => return Err(Error::Invalid(format!("question {other} is unknown"))),
+        };
+        reader.end()?;
+        Ok(Answer::Now(answer))
+    }
+
+    fn later(&self, question: Costly, reader: &Reader<'_>) -> Result<Answer> {
+        reader.end()?;
+        Ok(Answer::Later(Later { image: self.capture(), question }))
+    }
+
+    fn counts(&self) -> Vec<u8> {
+        let tally = self.tally();
+        let mut w = Writer::new();
+        let others = [
+            ("created", tally.created),
+            ("deleted", tally.deleted),
+            ("archived", tally.archived_sum()),
+            ("total_succeeded", tally.succeeded),
+            ("total_failed", tally.failed),
+            ("total_cancelled", tally.cancelled),
+            ("requeued", tally.requeued),
+            ("retries", tally.retried),
+            ("crashes", tally.crashed),
+            ("snoozed", tally.snoozed),
+            ("released", tally.released),
+            ("expired", tally.expired),
+        ];
+        w.map(State::ALL.len() + others.len());
+        for state in State::ALL {
+            w.str(state.name()).u64(tally.count(state));
+        }
+        for (name, figure) in others {
+            w.str(name).u64(figure);
+        }
+        w.into_bytes()
+    }
+
+    fn queue_rows(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(self.queues.len());
+        for queue in self.queues.sorted() {
+            let oldest = queue.heads().map(|slot| self.table.get(slot).at.0).min();
+            w.array(12).str(&queue.name);
+            states(&mut w, &queue.tally, &[State::Enqueued, State::Processing, State::Scheduled, State::Retrying]);
+            w.bool(queue.pause.is_some());
+            number(&mut w, queue.pause.as_ref().and_then(|pause| pause.until).map(|until| until.0));
+            w.str(queue.pause.as_ref().map_or("", |pause| &pause.reason));
+            number(&mut w, oldest);
+            w.u64(queue.tally.created).u64(queue.tally.succeeded).u64(queue.tally.failed);
+        }
+        w.into_bytes()
+    }
+
+    fn detail(&self, reader: &mut Reader<'_>) -> Result<Vec<u8>> {
+        let found = self.job(reader.id()?);
+        Ok(found.map_or_else(|| vec![0xc0], |(job, spec)| JobRecord::of(spec, job).detail(false)))
+    }
+
+    fn session_rows(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(self.sessions.len());
+        for session in self.sessions.values() {
+            w.array(7).u64(session.id.0).str(&session.kind).str(&session.host).u64(session.pid);
+            w.array(session.labels.len());
+            for (name, text) in session.labels.iter() {
+                w.array(2).str(name).str(text);
+            }
+            w.u64(session.opened.0).u64(self.leases_held(session.id) as u64);
+        }
+        w.into_bytes()
+    }
+
+    fn function_rows(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(self.functions.len());
+        for function in self.functions.sorted() {
+            let tally = &function.tally;
+            w.array(10).str(&function.name);
+            states(&mut w, tally, &[State::Enqueued, State::Processing]);
+            w.u64(tally.succeeded).u64(tally.failed);
+            states(&mut w, tally, &[State::Scheduled, State::Retrying]);
+            w.u64(tally.cancelled).u64(tally.crashed).u64(tally.retried);
+        }
+        w.into_bytes()
+    }
+
+    /// The map of totals but for its last pair, the digest.
+    fn totals(&self) -> Writer {
+        let mut w = Writer::new();
+        w.map(7).str("jobs").u64(self.len() as u64).str("specs").u64(self.specs.len() as u64);
+        w.str("sessions").u64(self.sessions.len() as u64).str("applied").u64(self.applied.0);
+        w.str("now_ms").u64(self.clock.0).str("bytes").u64(self.bytes());
+        w
+    }
+
+    fn due_count(&self, reader: &mut Reader<'_>) -> Result<Vec<u8>> {
+        let queues = distinct(reader)?;
+        let functions = distinct(reader)?;
+        let lines = queues.iter().flat_map(|queue| self.ready_lines(queue, &functions));
+        let mut w = Writer::new();
+        w.u64(lines.map(|(_, line)| line.len() as u64).sum());
+        Ok(w.into_bytes())
+    }
+}
+
+fn distinct<'a>(reader: &mut Reader<'a>) -> Result<Vec<&'a str>> {
+    let length = reader.array()?;
+    if length > limits::CLAIM_NAMES_MAX {
+        return Err(Error::Invalid(format!("{length} names; at most {}", limits::CLAIM_NAMES_MAX)));
+    }
+    let mut names = (0..length).map(|_| reader.str()).collect::<Result<Vec<_>>>()?;
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+fn states(w: &mut Writer, tally: &Tally, states: &[State]) {
+    for state in states {
+        w.u64(tally.count(*state));
+    }
+}
+
+fn number(w: &mut Writer, value: Option<u64>) {
+    w.option(value, |w, value| {
+        w.u64(value);
+    });
+}
