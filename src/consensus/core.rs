@@ -1,0 +1,236 @@
+//! `Core`: one member of a Raft group around raft-rs' `RawNode`.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
+use raft::{Config, RawNode, ReadOnlyOption, StateRole, Storage};
+
+use crate::base::{limits, Error, LogIndex, NodeId, Result, Term};
+
+use super::event::{Action, Event, Placed, Role, Write};
+use super::logging::logger;
+
+/// Ticks without a word from the leader until an election; raft-rs draws from one to two times this.
+const ELECTION_TICKS: usize = 20;
+/// Ticks between heartbeats of a leader.
+const HEARTBEAT_TICKS: usize = 2;
+/// Bytes of entries in one message to a peer. raft-rs' default of 0 would send one entry a message.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages to one peer that are not answered yet.
+const MESSAGES_IN_FLIGHT_MAX: usize = 64;
+/// Bytes of entries handed out for applying at once, so that a restart replays in steps.
+const APPLY_BYTES_MAX: u64 = 2 << 20;
+
+const _: () = assert!(MESSAGE_BYTES_MAX >= limits::GROUP_BYTES_MAX as u64);
+
+/// What a log must do besides answering raft-rs' questions.
+pub trait LogStore: Storage {
+    /// Takes entries into the readable log. An index that exists already is replaced, and everything behind it goes.
+    fn append(&mut self, entries: &[Entry]);
+}
+
+/// How a member starts.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreConfig {
+    pub id: NodeId,
+    /// The index that the state machine starts from: that of the loaded snapshot.
+    pub applied: LogIndex,
+    /// Where election timeouts come from.
+    pub seed: u64,
+}
+
+/// One member of a Raft group. The module says in which order its actions must be done.
+pub struct Core<S: LogStore> {
+    raw: RawNode<S>,
+    seed: u64,
+    /// Messages that wait for the write of this number.
+    held: VecDeque<(u64, Vec<Message>)>,
+}
+
+impl<S: LogStore> Core<S> {
+    /// Starts as a follower on a log that was checked already: raft-rs panics on a log that contradicts itself.
+    pub fn new(config: CoreConfig, log: S) -> Result<Core<S>> {
+        let raft_config = Config {
+            id: config.id.0,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied: config.applied.0,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+            // Both: without the second a stale leader lingers, without the first a returning node disturbs.
+            pre_vote: true,
+            check_quorum: true,
+            // The lease of raft-rs is not checked against any clock, so a read by it may be stale.
+            read_only_option: ReadOnlyOption::Safe,
+            batch_append: true,
+            max_uncommitted_size: limits::INBOX_BYTES_MAX as u64,
+            max_committed_size_per_ready: APPLY_BYTES_MAX,
+            ..Config::default()
+        };
+        let raw = RawNode::new(&raft_config, log, &logger()).map_err(|error| Error::Poisoned(error.to_string()))?;
+        Ok(Core { raw, seed: config.seed, held: VecDeque::new() })
+    }
+
+    /// Takes one event in and adds what follows from it, in order.
+    pub fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Campaign => {
+                // An error means that it cannot lead now (a membership change is not applied yet); the next timeout
+                // tries again.
+                let _ = self.raw.campaign();
+            }
+            Event::Tick => {
+                self.raw.tick();
+            }
+            Event::Message(message) => self.step_message(message),
+            Event::Persisted(number) => {
+                // raft-rs asserts that its own log is persisted when a vote answer arrives, so it hears before anyone else.
+                self.raw.on_persist_ready(number);
+                self.release_held(number, actions);
+            }
+            Event::Applied(index) => self.raw.advance_apply_to(index.0),
+            Event::Unreachable(peer) => self.raw.report_unreachable(peer.0),
+        }
+        self.draw_election_timeout();
+        self.collect(actions);
+    }
+
+    /// A proposal forwarded by a peer would have nobody to answer to, so those are dropped. Errors mean that the message
+    /// is from a stranger or from the past; Raft tolerates loss.
+    fn step_message(&mut self, message: Message) {
+        if message.get_msg_type() != MessageType::MsgPropose {
+            let _ = self.raw.step(message);
+        }
+    }
+
+    /// Appends entries behind the log, all in one step. `NotCommitted`: none of them was taken.
+    pub fn propose(&mut self, entries: Vec<Bytes>, actions: &mut Vec<Action>) -> Result<Placed> {
+        // A follower would forward the entries without a word, and nobody would ever answer.
+        if self.role() != Role::Leader {
+            return Err(Error::NotCommitted("this node does not lead".into()));
+        }
+        if entries.is_empty() {
+            return Err(Error::Invalid("nothing to propose".into()));
+        }
+        let placed = Placed { first: LogIndex(self.raw.raft.raft_log.last_index() + 1), term: self.term() };
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.raw.raft.id;
+        let entries: Vec<Entry> = entries.into_iter().map(|data| Entry { data, ..Entry::default() }).collect();
+        message.set_entries(entries.into());
+        self.raw.step(message).map_err(|error| Error::NotCommitted(error.to_string()))?;
+        self.collect(actions);
+        Ok(placed)
+    }
+
+    fn collect(&mut self, actions: &mut Vec<Action>) {
+        while self.raw.has_ready() {
+            let mut ready = self.raw.ready();
+            let number = ready.number();
+            push_messages(actions, ready.take_messages());
+            let held = ready.take_persisted_messages();
+            let write = Write {
+                number,
+                entries: ready.take_entries(),
+                hard_state: ready.hs().cloned(),
+                sync: ready.must_sync(),
+            };
+            let committed = ready.take_committed_entries();
+            if !write.entries.is_empty() {
+                // raft-rs forgets these entries in `advance_append_async` and asks the store for them from then on.
+                self.raw.mut_store().append(&write.entries);
+            }
+            self.raw.advance_append_async(ready);
+            // A write with nothing in it still marks the place behind which its messages wait.
+            if write.sync || write.hard_state.is_some() || !held.is_empty() {
+                actions.push(Action::Persist(write));
+            }
+            if !held.is_empty() {
+                self.held.push_back((number, held));
+            }
+            if !committed.is_empty() {
+                actions.push(Action::Apply(committed));
+            }
+        }
+    }
+
+    fn release_held(&mut self, number: u64, actions: &mut Vec<Action>) {
+        while self.held.front().is_some_and(|held| held.0 <= number) {
+            if let Some((_, messages)) = self.held.pop_front() {
+                push_messages(actions, messages);
+            }
+        }
+    }
+
+    /// Applies a committed membership change and returns the members that follow from it.
+    pub fn change_members(&mut self, entry: &Entry) -> Result<ConfState> {
+        let applied = match entry.get_entry_type() {
+            EntryType::EntryConfChange => {
+                self.raw.apply_conf_change(&parse::<ConfChange>(&entry.data, entry.get_index())?)
+            }
+            _ => self.raw.apply_conf_change(&parse::<ConfChangeV2>(&entry.data, entry.get_index())?),
+        };
+        applied.map_err(|error| Error::Poisoned(format!("membership change at {}: {error}", entry.get_index())))
+    }
+
+    pub fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        }
+    }
+
+    pub fn term(&self) -> Term {
+        Term(self.raw.raft.term)
+    }
+
+    pub fn committed(&self) -> LogIndex {
+        LogIndex(self.raw.raft.raft_log.committed)
+    }
+
+    pub fn last_index(&self) -> LogIndex {
+        LogIndex(self.raw.raft.raft_log.last_index())
+    }
+
+    pub fn log(&self) -> &S {
+        self.raw.store()
+    }
+
+    pub fn log_mut(&mut self) -> &mut S {
+        self.raw.mut_store()
+    }
+
+    /// raft-rs draws from the random numbers of the thread; this puts our own draw in its place.
+    fn draw_election_timeout(&mut self) {
+        if self.raw.raft.state == StateRole::Leader {
+            return;
+        }
+        let raft = &mut self.raw.raft;
+        let draw = mix(self.seed ^ raft.id.rotate_left(32) ^ raft.term) as usize;
+        raft.set_randomized_election_timeout(ELECTION_TICKS + draw % ELECTION_TICKS);
+    }
+}
+
+fn push_messages(actions: &mut Vec<Action>, messages: Vec<Message>) {
+    if !messages.is_empty() {
+        actions.push(Action::Send(messages));
+    }
+}
+
+fn parse<M: protobuf::Message + Default>(data: &[u8], index: u64) -> Result<M> {
+    let mut change = M::default();
+    change
+        .merge_from_bytes(data)
+        .map_err(|error| Error::Poisoned(format!("membership change at {index} cannot be read: {error}")))?;
+    Ok(change)
+}
+
+/// The finalizer of SplitMix64: every bit of the input moves every bit of the output.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

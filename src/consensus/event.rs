@@ -1,0 +1,68 @@
+//! What goes into consensus and what comes out.
+
+use raft::eraftpb::{Entry, HardState, Message};
+
+use crate::base::{LogIndex, NodeId, Term};
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Event {
+    /// Try to lead now. With one voter this succeeds within the call.
+    Campaign,
+    /// One tick of the election clock passed.
+    Tick,
+    /// A peer sent this.
+    Message(Message),
+    /// The write of this number, and all before it, will survive a power cut.
+    Persisted(u64),
+    /// Everything up to this index was applied.
+    Applied(LogIndex),
+    /// The last message to this peer did not arrive.
+    Unreachable(NodeId),
+}
+
+/// Something to do outside.
+#[derive(Debug)]
+pub enum Action {
+    /// Messages that may leave now.
+    Send(Vec<Message>),
+    /// Bytes that must survive a power cut before `Event::Persisted` is reported.
+    Persist(Write),
+    /// Committed entries, in log order without gaps.
+    Apply(Vec<Entry>),
+}
+
+/// One write: entries, then hard state, atomically.
+#[derive(Debug, Default)]
+pub struct Write {
+    pub number: u64,
+    pub entries: Vec<Entry>,
+    pub hard_state: Option<HardState>,
+    /// False: only the commit index moved, so it may wait for the next write.
+    pub sync: bool,
+}
+
+/// Where proposed entries will stand if nobody overrules this leader: consecutive from `first`, all with `term`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub first: LogIndex,
+    pub term: Term,
+}
+
+/// What this node is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Follower,
+    Candidate,
+    Leader,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        }
+    }
+}

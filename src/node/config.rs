@@ -1,0 +1,62 @@
+//! What a node is told when it opens. Every setting has a default that is safe.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::time::SystemClock;
+use crate::base::{limits, Clock, Error, Result};
+use crate::disk::{Disk, RealDisk};
+
+/// Settings of one node.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// The data directory; made (0700) when it does not exist. One process at a time owns it.
+    pub dir: PathBuf,
+    /// Bytes of one segment of the log, 64 KiB or more. Smaller ones are dropped sooner, and cost more files.
+    pub segment_bytes: usize,
+    /// Bytes of log since the last snapshot that start the next one (a larger state waits for half its size).
+    pub snapshot_bytes: u64,
+    /// Bytes of log since the last snapshot at which writers wait for it.
+    pub log_bytes_max: u64,
+    /// Whether finished jobs move to the archive in `dir/archive`. Without it they stay in memory.
+    pub archive: bool,
+    /// Requests that may wait in the inbox.
+    pub inbox_requests_max: usize,
+    /// Bytes that may wait in the inbox.
+    pub inbox_bytes_max: usize,
+    /// Where the log and the snapshots live. Tests pass one that loses power.
+    pub disk: Arc<dyn Disk>,
+    /// Where the node reads the time. Tests pass one that they move by hand.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl NodeConfig {
+    /// The defaults, for the data in this directory.
+    pub fn new(dir: impl AsRef<Path>) -> Self {
+        Self {
+            dir: dir.as_ref().to_path_buf(),
+            segment_bytes: limits::SEGMENT_BYTES,
+            snapshot_bytes: limits::LOG_BYTES_SNAPSHOT,
+            log_bytes_max: limits::LOG_BYTES_MAX,
+            archive: true,
+            inbox_requests_max: limits::INBOX_REQUESTS_MAX,
+            inbox_bytes_max: limits::INBOX_BYTES_MAX,
+            disk: Arc::new(RealDisk),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Refuses settings that cannot work together.
+    pub fn validate(&self) -> Result<()> {
+        if self.snapshot_bytes == 0 || self.snapshot_bytes > self.log_bytes_max {
+            return Err(Error::Invalid(format!(
+                "snapshot_bytes must be from 1 to log_bytes_max ({}), not {}",
+                self.log_bytes_max, self.snapshot_bytes
+            )));
+        }
+        if self.inbox_requests_max == 0 || self.inbox_bytes_max == 0 {
+            return Err(Error::Invalid("the inbox must have room for at least one request".into()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Driving: one thread at a time turns requests into answers.
+//!
+//! ```text
+//! caller   push ── nobody drives? ── drive: take all ─ turn (one write, one sync) ─ answer all ── own answer there? leave
+//!                └ somebody drives:  park until answered                              └ more work? to the core thread
+//! core     parked until given the role, then the same until nothing is left
+//! ```
+//!
+//! The first waiter commits for all: a lone caller pays for no thread but its own. While a group is being synced the next
+//! one gathers in the inbox, so groups grow with the load by themselves.
+//!
+//! What holds
+//! * A panic in a turn, or an error that the replica cannot go on after, ends the node and not the process: everyone who
+//!   waits is answered, `Unknown` if the request was taken out of the inbox, `NotCommitted` if not.
+//! * Sessions are known before the answer that opened them leaves.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::inbox::{Batch, Chore, Slot, Ticket};
+use super::metrics::FAILED;
+use super::{Done, Shared};
+use crate::base::{Error, Result};
+use crate::replica::{Replica, Turn};
+
+/// What only the driver touches.
+pub(super) struct Engine {
+    pub replica: Replica<Ticket>,
+    /// Who wants a snapshot that is not begun yet, and who waits for the one that is being written.
+    pub wanted: Vec<Done<()>>,
+    pub writing: Vec<Done<()>>,
+}
+
+/// Who waited for a snapshot, and what became of it.
+type Told = Vec<(Done<()>, Result<()>)>;
+
+impl Engine {
+    pub fn new(replica: Replica<Ticket>) -> Self {
+        Self { replica, wanted: Vec::new(), writing: Vec::new() }
+    }
+
+    fn run(&mut self, shared: &Shared, batch: Batch, turn: &mut Turn<Ticket>, told: &mut Told) -> Result<()> {
+        for chore in batch.chores {
+            match chore {
+                Chore::Capture(done) => self.wanted.push(done),
+                Chore::Retry => {}
+                Chore::Captured(written) => {
+                    let outcome = written.state_bytes.clone().map(drop);
+                    told.extend(self.writing.drain(..).map(|done| (done, outcome.clone())));
+                    self.replica.captured(written)?;
+                }
+            }
+        }
+        self.replica.turn(shared.now(), batch.proposals, turn)?;
+        let wanted = !self.wanted.is_empty();
+        if let Some(capture) = self.replica.capture_due(wanted) {
+            self.writing.append(&mut self.wanted);
+            shared.maintenance.write(capture);
+        } else if !self.replica.upkeep().running {
+            // Nothing was applied since the last one.
+            told.extend(self.wanted.drain(..).map(|done| (done, Ok(()))));
+        }
+        if self.replica.wal().wants_work() {
+            shared.maintenance.clean();
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Runs turns until this caller's answer is there, or, for the core thread, until nothing is left to do.
+    pub(super) fn drive(&self, mine: Option<&Slot>) {
+        loop {
+            self.turn();
+            if !self.inbox.stay(mine.is_none_or(|slot| !slot.is_filled())) {
+                return;
+            }
+        }
+    }
+
+    /// The life of the core thread.
+    pub(super) fn core_loop(&self) {
+        while self.inbox.wait_for_role() {
+            self.drive(None);
+        }
+    }
+
+    fn turn(&self) {
+        let mut slot = self.engine.lock();
+        let batch = self.inbox.take();
+        let mut turn = Turn::default();
+        let Some(engine) = slot.as_mut() else {
+            drop(slot);
+            return refuse(batch, &self.inbox.stopped().unwrap_or(Error::Closed));
+        };
+        let mut told = Told::new();
+        let run = AssertUnwindSafe(|| engine.run(self, batch, &mut turn, &mut told));
+        let outcome = catch_unwind(run)
+            .unwrap_or_else(|panic| Err(Error::Poisoned(format!("panic in a turn: {}", words(&*panic)))));
+        match &outcome {
+            Ok(()) => self.look_after(engine, turn.applied),
+            Err(error) => self.fail(&mut slot, error, &mut turn),
+        }
+        drop(slot);
+        told.into_iter().for_each(|(done, outcome)| done(outcome));
+        self.deliver(turn);
+        if let Err(error) = &outcome {
+            self.end_everything(error);
+        }
+    }
+
+    fn look_after(&self, engine: &Engine, applied: usize) {
+        let stalled = engine.replica.is_stalled();
+        self.inbox.hold_requests(stalled || !engine.replica.has_room());
+        if stalled {
+            self.maintenance.retry_later();
+        }
+        self.figures.lock().update(&engine.replica, applied);
+    }
+
+    /// Hands out what a turn gave. Sessions and the timer first, as answers may lead to questions about both; then the
+    /// answers, as somebody waits for each.
+    fn deliver(&self, turn: Turn<Ticket>) {
+        if turn.applied > 0 {
+            if let Some(sessions) = &turn.sessions {
+                self.sessions.lock().sync(sessions, self.config.clock.monotonic());
+            }
+            self.timer.due(turn.next_due, turn.sessions.is_some());
+        }
+        for (ticket, answer) in turn.answers {
+            ticket.answer(answer);
+        }
+        if turn.applied == 0 {
+            return;
+        }
+        self.archiver.finished(turn.effects.finished.len());
+        // A watcher that panics is the watcher's mistake; the node has others to serve.
+        if catch_unwind(AssertUnwindSafe(|| self.wakeups.dispatch(turn.effects))).is_err() {
+            log::error!("a watcher or a wait panicked");
+        }
+    }
+
+    /// Stops the replica and lets go of its files. Whoever waits in it gets an answer in `turn`.
+    fn fail(&self, engine: &mut Option<Engine>, error: &Error, turn: &mut Turn<Ticket>) {
+        let cause = cause(error);
+        log::error!("the node stops: {cause}");
+        self.failed.lock().get_or_insert_with(|| cause.clone());
+        self.figures.lock().role = FAILED;
+        let Some(mut engine) = engine.take() else { return };
+        // The replica may be in any state after a panic; its drop must not take the process down.
+        let stopped = catch_unwind(AssertUnwindSafe(|| {
+            engine.replica.fail(&cause, turn);
+            for done in engine.wanted.drain(..).chain(engine.writing.drain(..)) {
+                done(Err(Error::Poisoned(cause.clone())));
+            }
+            drop(engine);
+        }));
+        if stopped.is_err() {
+            log::error!("a second panic while the node stopped");
+        }
+    }
+
+    /// Answers everyone who waits for anything. Requests that nobody took out were never written.
+    fn end_everything(&self, error: &Error) {
+        let cause = cause(error);
+        let stopped = Error::Poisoned(cause.clone());
+        refuse(self.inbox.stop_and_drain(stopped.clone()), &stopped);
+        if catch_unwind(AssertUnwindSafe(|| self.wakeups.stop(&stopped))).is_err() {
+            log::error!("a watcher or a wait panicked");
+        }
+    }
+}
+
+/// Answers work that was never begun.
+pub(super) fn refuse(batch: Batch, why: &Error) {
+    for proposal in batch.proposals {
+        proposal.ticket.answer(Err(Error::NotCommitted(why.to_string())));
+    }
+    for chore in batch.chores {
+        if let Chore::Capture(done) = chore {
+            done(Err(why.clone()));
+        }
+    }
+}
+
+/// The cause without the words that every such error begins with.
+fn cause(error: &Error) -> String {
+    match error {
+        Error::Poisoned(cause) => cause.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no words".into())
+}

@@ -1,0 +1,135 @@
+//! `health`: one MessagePack map about everything that a person on call would ask. Never waits for the disk.
+
+use super::Shared;
+use crate::base::codec::Writer;
+
+/// A map whose length is known when everything is in it.
+struct Map {
+    values: Writer,
+    length: usize,
+}
+
+impl Map {
+    fn new() -> Self {
+        Self { values: Writer::new(), length: 0 }
+    }
+
+    fn put(&mut self, key: &str, write: impl FnOnce(&mut Writer) -> &mut Writer) -> &mut Self {
+        self.values.str(key);
+        write(&mut self.values);
+        self.length += 1;
+        self
+    }
+
+    fn number(&mut self, key: &str, value: u64) -> &mut Self {
+        self.put(key, |writer| writer.u64(value))
+    }
+
+    fn text(&mut self, key: &str, value: &str) -> &mut Self {
+        self.put(key, |writer| writer.str(value))
+    }
+
+    fn flag(&mut self, key: &str, value: bool) -> &mut Self {
+        self.put(key, |writer| writer.bool(value))
+    }
+
+    fn map(&mut self, key: &str, inner: Map) -> &mut Self {
+        self.put(key, |writer| writer.raw(&inner.into_bytes()))
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        let mut bytes = Writer::with_capacity(self.values.len() + 5);
+        bytes.map(self.length).raw(self.values.as_bytes());
+        bytes.into_bytes()
+    }
+}
+
+fn text_or_nil(writer: &mut Writer, text: Option<String>) -> &mut Writer {
+    match text {
+        Some(text) => writer.str(&text),
+        None => writer.nil(),
+    }
+}
+
+impl Shared {
+    pub(super) fn health(&self) -> Vec<u8> {
+        let figures = self.figures.lock().clone();
+        let (syncs_p50, syncs_p99, syncs) = self.syncs.summary();
+        let mut map = Map::new();
+        map.text("role", figures.role)
+            .number("term", figures.term.0)
+            .number("index", figures.index.0)
+            .number("applied", figures.applied.0)
+            .text("durability", "fsync")
+            .number("log_bytes", figures.log_bytes)
+            .number("log_bytes_since_snapshot", figures.log_bytes_open)
+            .number("snapshot_index", figures.snapshot_index.0)
+            .flag("snapshot_running", figures.snapshot_running)
+            .number("turns", figures.turns)
+            .number("entries", figures.entries)
+            .number("group_entries_max", figures.group_entries_max as u64)
+            .number("fsyncs", syncs)
+            .number("fsync_p50_us", syncs_p50)
+            .number("fsync_p99_us", syncs_p99)
+            .map("inbox", self.inbox_health())
+            .number("sessions", self.sessions.lock().len() as u64)
+            .map("archive", self.archive_health());
+        let (watchers, armed, waits) = self.wakeups.figures();
+        map.number("watchers", watchers as u64).number("watchers_armed", armed as u64).number("waits", waits as u64);
+        {
+            let machine = self.machine.read();
+            map.number("jobs", machine.len() as u64).number("state_bytes", machine.bytes());
+            map.number("now_ms", machine.clock().0);
+        }
+        let alarms = self.alarms(figures.stalled);
+        map.put("alarms", |writer| {
+            writer.array(alarms.len());
+            alarms.iter().fold(writer, |writer, alarm| writer.str(alarm))
+        });
+        map.into_bytes()
+    }
+
+    fn inbox_health(&self) -> Map {
+        let (requests, bytes, _) = self.inbox.figures();
+        let mut map = Map::new();
+        map.number("requests", requests as u64)
+            .number("bytes", bytes as u64)
+            .number("requests_max", self.config.inbox_requests_max as u64)
+            .number("bytes_max", self.config.inbox_bytes_max as u64);
+        map
+    }
+
+    fn archive_health(&self) -> Map {
+        let mut map = Map::new();
+        map.flag("open", self.archive.is_some());
+        if let Some(archive) = &self.archive {
+            let health = archive.health();
+            map.number("records", health.records).number("bytes", health.bytes).number("watermark", health.watermark);
+            map.put("lost", |writer| text_or_nil(writer, health.lost.map(|lost| lost.reason)));
+            map.put("stopped", |writer| text_or_nil(writer, health.stopped));
+        }
+        map
+    }
+
+    /// What somebody should look at, in whole sentences.
+    fn alarms(&self, stalled: bool) -> Vec<String> {
+        let mut alarms = Vec::new();
+        if let Some(cause) = &*self.failed.lock() {
+            alarms.push(format!("the node stopped: {cause}; restart it"));
+        }
+        if stalled {
+            alarms.push("the disk is full: writes wait for room".into());
+        }
+        alarms.extend(self.stamp.lock().alarm().map(str::to_owned));
+        if let Some(index) = self.opened.suspect_upto {
+            alarms.push(format!("the end of the log was damaged; answered writes up to {index} may be lost"));
+        }
+        if self.config.archive && self.archive.is_none() {
+            alarms.push("the archive could not be opened: finished jobs stay in memory".into());
+        }
+        if let Some(lost) = self.archive.as_ref().and_then(|archive| archive.health().lost) {
+            alarms.push(format!("history was lost: {}", lost.reason));
+        }
+        alarms
+    }
+}

@@ -1,0 +1,301 @@
+//! One running node: threads, wake-ups and the real clock around a replica.
+//!
+//! ```text
+//! callers ──submit──> inbox ──> driver: one turn of the replica ──> answers, wake-ups
+//!                      ▲         (the first waiting caller, or the core thread under load)
+//! raftwork-core ───────┘
+//! raftwork-timer        due jobs and silent sessions ──propose──> inbox
+//! raftwork-maintenance  snapshots, next segment, old segments ──chore──> inbox
+//! raftwork-archive      finished jobs to the archive, then Evict ──submit──> inbox
+//! ```
+//!
+//! Everything that changes state goes through the inbox; readers look at the machine under its read lock, which is written
+//! only while a group is applied. Whatever a caller waits for is bounded: the inbox by `INBOX_REQUESTS_MAX` and
+//! `INBOX_BYTES_MAX`, the log by `LOG_BYTES_MAX`, waits for jobs by their number.
+
+mod archiver;
+pub mod config;
+pub mod doctor;
+mod driver;
+mod health;
+mod history;
+mod inbox;
+mod maintenance;
+mod memory;
+mod metrics;
+mod open;
+mod sessions;
+mod stamp;
+mod timer;
+mod views;
+pub mod wakeups;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::archive::Archive;
+use crate::base::codec::Writer;
+use crate::base::{Error, JobId, Millis, Result, SessionId};
+use crate::disk::Lock;
+use crate::machine::{self, Machine};
+use crate::replica::{entry, Opened};
+
+pub use config::NodeConfig;
+pub use wakeups::{WaitId, WatchEvent, WatchId, Watcher};
+
+use driver::Engine;
+use inbox::{Chore, Inbox, Next, Slot, Ticket};
+use metrics::{Figures, Times};
+
+/// What is called with the answer of an asynchronous request, on the thread that drives: short, and never blocking.
+pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// How long `close` waits for the writes that were accepted.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// The owner of a data directory. Shared by all threads of the process; dropping the last handle closes it.
+pub struct Node {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Given free last, after every file is closed.
+    lock: Mutex<Option<Lock>>,
+}
+
+/// What the threads of a node share.
+struct Shared {
+    config: NodeConfig,
+    inbox: Inbox,
+    /// Locked by the one who drives; gone after a failure, or when closed.
+    engine: Mutex<Option<Engine>>,
+    machine: Arc<RwLock<Machine>>,
+    archive: Option<Archive>,
+    stamp: Mutex<stamp::Stamp>,
+    sessions: Mutex<sessions::Sessions>,
+    wakeups: wakeups::Wakeups,
+    timer: timer::Timer,
+    maintenance: maintenance::Maintenance,
+    archiver: archiver::Archiver,
+    figures: Mutex<Figures>,
+    syncs: Arc<Times>,
+    opened: Opened,
+    failed: Mutex<Option<String>>,
+}
+
+impl Node {
+    /// Writes one request and waits for its answer. `Overloaded` when the inbox has no room until the deadline, and
+    /// `NotCommitted` when it was not taken out of it until then (both: nothing happened); `TimedOut` when the answer does
+    /// not come in time (it may still be applied).
+    pub fn submit(&self, request: Vec<u8>, deadline: Option<Instant>) -> Result<Vec<u8>> {
+        self.submit_checked(request, deadline, &mut || Ok(()))
+    }
+
+    /// As `submit`; calls `check` at least every 100 ms while it waits, and gives up with its error (the outcome is then
+    /// unknown). For callers that must look at signals.
+    pub fn submit_checked(
+        &self,
+        request: Vec<u8>,
+        deadline: Option<Instant>,
+        check: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<u8>> {
+        machine::check(&request)?;
+        self.shared.bring_back(&request)?;
+        self.shared.submit(&request, deadline, check)
+    }
+
+    /// Accepts one request and returns; `done` gets the answer. Refused at once when the inbox is full.
+    pub fn start(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        match machine::check(&request).and_then(|()| self.shared.bring_back(&request)) {
+            Ok(()) => self.shared.start(&request, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    /// Answers a read-only question from the applied state: `[as_of_index, payload]`.
+    pub fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
+        self.shared.check_running()?;
+        self.shared.view(question)
+    }
+
+    /// Calls `done` when the job is final: at once if it is already, `NotFound` if nobody knows it.
+    pub fn wait_finished(&self, id: JobId, done: Done<()>) -> WaitId {
+        self.shared.wakeups.wait_finished(id, done, || self.shared.is_archived(id))
+    }
+
+    /// Drops a wait; its `done` is never called then.
+    pub fn forget_wait(&self, id: WaitId) {
+        self.shared.wakeups.forget_wait(id);
+    }
+
+    /// Registers who is told about work, cancelled jobs and the end of this session.
+    pub fn watch(&self, session: SessionId, sink: Arc<dyn Watcher>) -> WatchId {
+        self.shared.wakeups.watch(session, sink)
+    }
+
+    /// Asks for one `Ready` when a claim of these queues and functions could give something. True: it can now, and no
+    /// event will come. Armed once: after a `Ready`, claim and arm again.
+    pub fn arm(&self, watch: WatchId, queues: &[&str], functions: &[&str]) -> bool {
+        self.shared.wakeups.arm(watch, queues, functions)
+    }
+
+    /// Takes the ask of `arm` back. If the watcher had been woken and did not claim, another one is woken instead.
+    pub fn disarm(&self, watch: WatchId) {
+        self.shared.wakeups.disarm(watch);
+    }
+
+    /// Ends a watch, as `disarm`.
+    pub fn unwatch(&self, watch: WatchId) {
+        self.shared.wakeups.unwatch(watch);
+    }
+
+    /// The process of this session lives: its time to live starts again. `SessionExpired` if it is gone.
+    pub fn heartbeat(&self, session: SessionId) -> Result<()> {
+        self.shared.check_running()?;
+        self.shared.sessions.lock().heartbeat(session, self.shared.config.clock.monotonic())
+    }
+
+    /// This session belongs to the owning process and cannot lapse while the process lives.
+    pub fn hold(&self, session: SessionId) {
+        self.shared.sessions.lock().hold(session);
+    }
+
+    /// Ends a hold; the session's time to live starts again.
+    pub fn release_hold(&self, session: SessionId) {
+        self.shared.sessions.lock().release(session, self.shared.config.clock.monotonic());
+        self.shared.timer.wake();
+    }
+
+    /// The process of this session is known to be dead (its socket closed): the session expires at once.
+    pub fn lapse(&self, session: SessionId) {
+        if self.shared.sessions.lock().end(session) {
+            self.shared.expire(session);
+        }
+    }
+
+    /// MessagePack map: role, term, index, log, snapshot, disk times, queues, sessions, archive, alarms.
+    pub fn health(&self) -> Vec<u8> {
+        self.shared.health()
+    }
+
+    /// Takes a snapshot and waits until it is on disk and the log before it is dropped.
+    pub fn snapshot_now(&self) -> Result<()> {
+        self.shared.check_running()?;
+        let (send, receive) = std::sync::mpsc::channel();
+        // A receiver that is gone does not want to know any more.
+        let done = Box::new(move |outcome| drop(send.send(outcome)));
+        self.shared.inbox.chore(Chore::Capture(done));
+        receive.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Looks at the clock again. Only a clock that is moved by hand needs it.
+    pub fn clock_moved(&self) {
+        self.shared.timer.wake();
+    }
+
+    /// Whether everything that the clock makes due now was seen to. Only a clock that is moved by hand needs it.
+    pub fn timer_rests(&self) -> bool {
+        self.shared.timer.rests()
+    }
+
+    /// Accepts nothing more, answers everything accepted, stops the threads and gives the directory free. An error tells
+    /// why the node had stopped before, if it had.
+    pub fn close(&self) -> Result<()> {
+        let deadline = Instant::now() + CLOSE_WAIT;
+        let threads = std::mem::take(&mut *self.threads.lock());
+        self.shared.close(deadline);
+        let own = std::thread::current().id();
+        for thread in threads {
+            // A callback may drop the last handle on one of the node's own threads, which then ends by itself.
+            if thread.thread().id() != own {
+                let _ = thread.join();
+            }
+        }
+        self.lock.lock().take();
+        match self.shared.failed.lock().clone() {
+            Some(cause) => Err(Error::Poisoned(cause)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+impl Shared {
+    /// Cluster time.
+    fn now(&self) -> Millis {
+        let (wall, monotonic) = (self.config.clock.wall(), self.config.clock.monotonic());
+        self.stamp.lock().now(wall, monotonic)
+    }
+
+    fn check_running(&self) -> Result<()> {
+        self.inbox.stopped().map_or(Ok(()), Err)
+    }
+
+    fn submit(
+        self: &Arc<Self>,
+        request: &[u8],
+        deadline: Option<Instant>,
+        check: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<u8>> {
+        let slot = Slot::new();
+        if self.inbox.submit(entry::frame(request), &slot, deadline, check)? == Next::Drive {
+            self.drive(Some(&slot));
+        }
+        match slot.wait(deadline, check) {
+            Ok(Some(answer)) => answer,
+            Ok(None) if self.inbox.withdraw(&slot) => {
+                Err(Error::NotCommitted("the time ran out before it was written".into()))
+            }
+            Ok(None) => Err(Error::TimedOut("the write was on its way; it may still be applied".into())),
+            Err(interrupted) => {
+                self.inbox.withdraw(&slot);
+                Err(interrupted)
+            }
+        }
+    }
+
+    fn start(&self, request: &[u8], done: Done<Vec<u8>>) {
+        if let Err((ticket, error)) = self.inbox.start(entry::frame(request), Ticket::call(done)) {
+            ticket.answer(Err(error));
+        }
+    }
+
+    /// Proposes a command of the node itself.
+    fn propose(&self, command: &Writer, done: impl FnOnce(Result<Vec<u8>>) + Send + 'static) {
+        self.start(&own_request(command), Box::new(done));
+    }
+
+    fn close(&self, deadline: Instant) {
+        self.timer.stop();
+        self.archiver.stop();
+        self.inbox.stop(Error::Closed);
+        let idle = self.inbox.wait_idle(deadline);
+        self.wakeups.stop(&Error::Closed);
+        self.maintenance.stop();
+        self.inbox.end_core();
+        driver::refuse(self.inbox.stop_and_drain(Error::Closed), &Error::Closed);
+        // Somebody still drives: a disk that hangs. Its files stay open, and its answers come when they come.
+        if !idle {
+            log::error!("the node closes while a write hangs");
+            return;
+        }
+        if let Some(mut engine) = self.engine.lock().take() {
+            if let Err(error) = engine.replica.flush() {
+                log::warn!("the last write before closing failed: {error}");
+            }
+        }
+    }
+}
+
+/// A request without a session: the node's own commands may be applied twice.
+fn own_request(command: &Writer) -> Vec<u8> {
+    let mut request = Writer::with_capacity(command.len() + 4);
+    request.array(4).u64(0).u64(0).u64(0).raw(command.as_bytes());
+    request.into_bytes()
+}

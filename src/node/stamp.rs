@@ -1,0 +1,99 @@
+//! Cluster time: the wall clock, but a jump of more than a minute is not believed.
+//!
+//! What holds (T1, T2)
+//! * It never goes back, also not over a restart.
+//! * Between two readings it moves by what the monotonic clock moved, give or take `JUMP_MAX`; a larger jump of the wall
+//!   clock, forwards or backwards, raises an alarm and is ignored until the two agree again or the node is restarted.
+
+use crate::base::Millis;
+
+/// The largest step of the wall clock against the monotonic one that is followed.
+const JUMP_MAX: Millis = Millis(60_000);
+
+/// Cluster time from two readings at a time.
+#[derive(Debug)]
+pub(super) struct Stamp {
+    /// A moment on both clocks when they were last believed together.
+    wall: Millis,
+    monotonic: Millis,
+    latest: Millis,
+    jump: Option<String>,
+}
+
+impl Stamp {
+    /// Begins with the readings of both clocks and the newest stamp of the log.
+    pub fn new(wall: Millis, monotonic: Millis, latest: Millis) -> Self {
+        let mut stamp = Self { wall, monotonic, latest, jump: None };
+        if latest.since(wall) > JUMP_MAX {
+            // The log is ahead of the clock. Standing still until the clock is there would stop every schedule.
+            stamp.jump = Some(describe("behind the log", latest.since(wall)));
+            stamp.wall = latest;
+        }
+        stamp
+    }
+
+    /// The time for the next entry.
+    pub fn now(&mut self, wall: Millis, monotonic: Millis) -> Millis {
+        let expected = self.wall.plus(monotonic.since(self.monotonic));
+        let (ahead, behind) = (wall.since(expected), expected.since(wall));
+        if ahead > JUMP_MAX {
+            self.jump = Some(describe("ahead of the elapsed time", ahead));
+            self.latest = self.latest.max(expected);
+        } else if behind > JUMP_MAX {
+            self.jump = Some(describe("behind the elapsed time", behind));
+            self.latest = self.latest.max(expected);
+        } else {
+            self.jump = None;
+            (self.wall, self.monotonic) = (wall, monotonic);
+            self.latest = self.latest.max(wall);
+        }
+        self.latest
+    }
+
+    /// Why the wall clock is not followed at the moment.
+    pub fn alarm(&self) -> Option<&str> {
+        self.jump.as_deref()
+    }
+}
+
+fn describe(how: &str, by: Millis) -> String {
+    format!("the wall clock is {} s {how}; it is not followed until it is right or the node is restarted", by.0 / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall: u64, monotonic: u64) -> (Millis, Millis) {
+        (Millis(wall), Millis(monotonic))
+    }
+
+    #[test]
+    fn follows_small_steps_and_never_goes_back() {
+        let mut stamp = Stamp::new(Millis(1_000_000), Millis(0), Millis(0));
+        let mut read = |(wall, monotonic)| stamp.now(wall, monotonic).0;
+        assert_eq!(read(at(1_000_100, 100)), 1_000_100);
+        assert_eq!(read(at(1_050_000, 200)), 1_050_000);
+        assert_eq!(read(at(1_000_300, 300)), 1_050_000, "a step back stands still");
+        assert_eq!(read(at(1_050_500, 400)), 1_050_500);
+    }
+
+    #[test]
+    fn ignores_a_jump_and_says_so_until_the_clock_is_right() {
+        let mut stamp = Stamp::new(Millis(1_000_000), Millis(0), Millis(0));
+        assert_eq!(stamp.now(Millis(9_000_000), Millis(1_000)).0, 1_001_000);
+        assert!(stamp.alarm().is_some_and(|text| text.contains("ahead")));
+        assert_eq!(stamp.now(Millis(9_001_000), Millis(2_000)).0, 1_002_000);
+        assert_eq!(stamp.now(Millis(1_003_000), Millis(3_000)).0, 1_003_000);
+        assert!(stamp.alarm().is_none());
+        assert_eq!(stamp.now(Millis(100), Millis(4_000)).0, 1_004_000, "a jump back does not stop the time");
+        assert!(stamp.alarm().is_some_and(|text| text.contains("behind")));
+    }
+
+    #[test]
+    fn continues_a_log_that_is_ahead_of_the_clock() {
+        let mut stamp = Stamp::new(Millis(1_000), Millis(0), Millis(10_000_000));
+        assert_eq!(stamp.now(Millis(1_500), Millis(500)).0, 10_000_500);
+        assert!(stamp.alarm().is_some());
+    }
+}

@@ -1,0 +1,65 @@
+//! Read-only questions, answered from the applied state and, for jobs that left it, from the archive. What takes long is
+//! asked of a capture, so that no writer waits for a page of a dashboard.
+
+use super::Shared;
+use crate::archive::{Archive, Scan, Step};
+use crate::base::codec::{Reader, Writer};
+use crate::base::{JobId, Result};
+use crate::machine::search::{ArchiveEnd, Archived};
+use crate::machine::{record, view};
+
+const JOB: u64 = 3;
+const NIL: &[u8] = &[0xc0];
+
+/// The archive as a search sees it.
+struct Searched<'a>(&'a Archive);
+
+impl Archived for Searched<'_> {
+    fn scan(
+        &mut self,
+        before: Option<JobId>,
+        wanted: &[Vec<u64>],
+        records_max: usize,
+        visit: &mut dyn FnMut(JobId, &[u8]) -> bool,
+    ) -> Result<ArchiveEnd> {
+        let scan = Scan { before, wanted: wanted.to_vec(), records_max };
+        let done = self.0.scan(&scan, &mut |id, record| if visit(id, record) { Step::Next } else { Step::Stop })?;
+        Ok(ArchiveEnd { scanned: done.records, next: done.next })
+    }
+}
+
+impl Shared {
+    /// `[as_of_index, payload]`.
+    pub(super) fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
+        let (index, answer) = {
+            let machine = self.machine.read();
+            (machine.applied(), machine.ask(question)?)
+        };
+        let payload = match answer {
+            view::Answer::Now(payload) if payload == NIL => self.archived_detail(question)?.unwrap_or(payload),
+            view::Answer::Now(payload) => payload,
+            view::Answer::Later(later) => {
+                let mut archived = self.archive.as_ref().map(Searched);
+                later.answer(archived.as_mut().map(|archived| archived as &mut dyn Archived))?
+            }
+        };
+        let mut wrapped = Writer::with_capacity(payload.len() + 10);
+        wrapped.array(2).u64(index.0).raw(&payload);
+        Ok(wrapped.into_bytes())
+    }
+
+    pub(super) fn is_archived(&self, id: JobId) -> Result<bool> {
+        self.archive.as_ref().map_or(Ok(false), |archive| Ok(archive.get(id)?.is_some()))
+    }
+
+    /// The detail of a job that memory does not know; nothing for other questions.
+    fn archived_detail(&self, question: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some(archive) = &self.archive else { return Ok(None) };
+        let mut reader = Reader::new(question);
+        reader.array()?;
+        if reader.u64()? != JOB {
+            return Ok(None);
+        }
+        archive.get(reader.id()?)?.map(|record| record::detail(&record)).transpose()
+    }
+}

@@ -1,0 +1,378 @@
+//! Who is told what: watchers of work and leases, and waiters for finished jobs.
+//!
+//! What holds
+//! * No lost wake-up: `arm` looks at the state under the registry's lock, and a turn dispatches under the same lock after
+//!   it applied. Either `arm` sees the job or the dispatch sees the armed watcher.
+//! * When n jobs of a queue become ready, the n watchers that were armed first and could claim them get `Ready`; of
+//!   watchers that ask for different things, n of each kind, as only the claim decides who gets what.
+//! * A watcher that was woken and ends, or whose session ends, passes its wake-up on.
+//! * Nothing is called under a lock of this module.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::Done;
+use crate::base::{limits, Error, JobId, LeaseToken, Result, SessionId};
+use crate::machine::{Effects, Machine};
+
+/// One registered watcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WatchId(pub u64);
+
+/// One registered wait for a finished job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitId(pub u64);
+
+/// What a watcher is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// A claim could give something now. Comes once for each `arm`.
+    Ready,
+    /// Someone asked to cancel a job that this session runs.
+    Cancel(JobId, LeaseToken),
+    /// This session no longer has this job: stop it, its result would be refused.
+    Lost(JobId, LeaseToken),
+    /// The session ended; all its leases are gone.
+    SessionClosed,
+    /// The node stopped or was closed.
+    NodeClosed,
+}
+
+/// The receiving end. Called on the driving thread: short, never blocking, never waiting for the node.
+pub trait Watcher: Send + Sync {
+    fn event(&self, event: WatchEvent);
+}
+
+type Calls = Vec<(Arc<dyn Watcher>, WatchEvent)>;
+
+/// What a watcher could claim. Watchers that ask for the same share one, so that the state is asked once for all.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ask {
+    queues: Vec<String>,
+    functions: Vec<String>,
+}
+
+impl Ask {
+    fn is_ready(&self, machine: &Machine) -> bool {
+        let queues: Vec<&str> = self.queues.iter().map(String::as_str).collect();
+        let functions: Vec<&str> = self.functions.iter().map(String::as_str).collect();
+        machine.ready(&queues, &functions)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Idle,
+    /// Waits, since this number of arming.
+    Armed(u64),
+    /// Was told to claim, and has not armed since.
+    Woken,
+}
+
+struct Watch {
+    session: SessionId,
+    sink: Arc<dyn Watcher>,
+    ask: Option<Arc<Ask>>,
+    standing: Standing,
+}
+
+#[derive(Default)]
+struct Registry {
+    next: u64,
+    watches: BTreeMap<WatchId, Watch>,
+    /// Armed watchers, oldest first.
+    armed: BTreeMap<u64, WatchId>,
+    of_session: BTreeMap<SessionId, Vec<WatchId>>,
+    asks: BTreeSet<Arc<Ask>>,
+    waits: BTreeMap<JobId, Vec<(WaitId, Done<()>)>>,
+    waiting: BTreeMap<WaitId, JobId>,
+    stopped: Option<Error>,
+}
+
+/// Everybody who is told something when the state changes.
+pub(super) struct Wakeups {
+    machine: Arc<RwLock<Machine>>,
+    registry: Mutex<Registry>,
+}
+
+impl Wakeups {
+    pub fn new(machine: Arc<RwLock<Machine>>) -> Self {
+        Self { machine, registry: Mutex::default() }
+    }
+
+    pub fn watch(&self, session: SessionId, sink: Arc<dyn Watcher>) -> WatchId {
+        let mut registry = self.registry.lock();
+        let id = WatchId(registry.number());
+        if registry.stopped.is_some() {
+            drop(registry);
+            sink.event(WatchEvent::NodeClosed);
+            return id;
+        }
+        registry.watches.insert(id, Watch { session, sink, ask: None, standing: Standing::Idle });
+        registry.of_session.entry(session).or_default().push(id);
+        id
+    }
+
+    /// True: a claim could give something now. False: `Ready` will come when one could.
+    pub fn arm(&self, id: WatchId, queues: &[&str], functions: &[&str]) -> bool {
+        let mut registry = self.registry.lock();
+        registry.disarm(id);
+        let Some(ask) = registry.intern(id, queues, functions) else { return false };
+        let ready = ask.is_ready(&self.machine.read());
+        let standing = if ready { Standing::Woken } else { Standing::Armed(registry.number()) };
+        if let Standing::Armed(number) = standing {
+            registry.armed.insert(number, id);
+        }
+        if let Some(watch) = registry.watches.get_mut(&id) {
+            watch.standing = standing;
+        }
+        ready
+    }
+
+    pub fn disarm(&self, id: WatchId) {
+        let mut registry = self.registry.lock();
+        let calls = registry.pass_on(&[id], &self.machine);
+        drop(registry);
+        call(calls);
+    }
+
+    pub fn unwatch(&self, id: WatchId) {
+        let mut registry = self.registry.lock();
+        let calls = registry.pass_on(&[id], &self.machine);
+        if let Some(watch) = registry.watches.remove(&id) {
+            registry.forget_ask(watch.ask);
+            let of_session = registry.of_session.entry(watch.session).or_default();
+            of_session.retain(|other| *other != id);
+            if of_session.is_empty() {
+                registry.of_session.remove(&watch.session);
+            }
+        }
+        drop(registry);
+        call(calls);
+    }
+
+    /// Registers a wait unless the state, or `elsewhere` for a job that it does not know, answers at once.
+    pub fn wait_finished(&self, id: JobId, done: Done<()>, elsewhere: impl FnOnce() -> Result<bool>) -> WaitId {
+        let mut registry = self.registry.lock();
+        let wait = WaitId(registry.number());
+        let known = self.machine.read().job(id).map(|(job, _)| job.state.is_final());
+        let answer = match (&registry.stopped, known) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(true)) => Ok(()),
+            (None, Some(false)) if registry.waiting.len() >= limits::INBOX_REQUESTS_MAX => {
+                Err(Error::Overloaded(format!("{} waits for jobs", registry.waiting.len())))
+            }
+            (None, Some(false)) => {
+                registry.waits.entry(id).or_default().push((wait, done));
+                registry.waiting.insert(wait, id);
+                return wait;
+            }
+            (None, None) => {
+                drop(registry);
+                let unknown = || Error::NotFound(format!("job {id}"));
+                done(elsewhere().and_then(|found| if found { Ok(()) } else { Err(unknown()) }));
+                return wait;
+            }
+        };
+        drop(registry);
+        done(answer);
+        wait
+    }
+
+    pub fn forget_wait(&self, wait: WaitId) {
+        let mut registry = self.registry.lock();
+        let Some(job) = registry.waiting.remove(&wait) else { return };
+        let Some(waits) = registry.waits.get_mut(&job) else { return };
+        let place = waits.iter().position(|(other, _)| *other == wait);
+        // Dropped outside the lock: a closure may own anything.
+        let forgotten = place.map(|place| waits.swap_remove(place));
+        if waits.is_empty() {
+            registry.waits.remove(&job);
+        }
+        drop(registry);
+        drop(forgotten);
+    }
+
+    /// Tells everybody what a turn did. Called after it was applied.
+    pub fn dispatch(&self, effects: Effects) {
+        let nothing = effects.ready.is_empty()
+            && effects.finished.is_empty()
+            && effects.cancels.is_empty()
+            && effects.lost.is_empty()
+            && effects.closed.is_empty();
+        if nothing {
+            return;
+        }
+        let mut registry = self.registry.lock();
+        let finished = registry.take_waits(&effects.finished);
+        let mut calls = Calls::new();
+        for (session, job, token) in effects.cancels {
+            registry.tell(session, WatchEvent::Cancel(job, token), &mut calls);
+        }
+        for (session, job, token) in effects.lost {
+            registry.tell(session, WatchEvent::Lost(job, token), &mut calls);
+        }
+        for session in effects.closed {
+            registry.tell(session, WatchEvent::SessionClosed, &mut calls);
+            let ended = registry.of_session.get(&session).cloned().unwrap_or_default();
+            calls.extend(registry.pass_on(&ended, &self.machine));
+        }
+        if !registry.armed.is_empty() {
+            let machine = self.machine.read();
+            for (queue, jobs) in merged(effects.ready) {
+                registry.wake(Some(&queue), jobs, &machine, &mut calls);
+            }
+        }
+        drop(registry);
+        call(calls);
+        self.answer(finished);
+    }
+
+    fn answer(&self, finished: Vec<(JobId, Done<()>)>) {
+        for (id, done) in finished {
+            // Deleted before it was final, the job is gone; evicted it cannot be so soon.
+            let gone = self.machine.read().job(id).is_none();
+            done(if gone { Err(Error::NotFound(format!("job {id} was deleted"))) } else { Ok(()) });
+        }
+    }
+
+    /// Tells everybody that nothing more will come.
+    pub fn stop(&self, why: &Error) {
+        let mut registry = self.registry.lock();
+        registry.stopped = Some(why.clone());
+        registry.armed.clear();
+        let watches = std::mem::take(&mut registry.watches);
+        registry.of_session.clear();
+        registry.asks.clear();
+        registry.waiting.clear();
+        let waits = std::mem::take(&mut registry.waits);
+        drop(registry);
+        call(watches.into_values().map(|watch| (watch.sink, WatchEvent::NodeClosed)).collect());
+        for (_, done) in waits.into_values().flatten() {
+            done(Err(why.clone()));
+        }
+    }
+
+    /// Watchers, those of them that are armed, and waits.
+    pub fn figures(&self) -> (usize, usize, usize) {
+        let registry = self.registry.lock();
+        (registry.watches.len(), registry.armed.len(), registry.waiting.len())
+    }
+}
+
+impl Registry {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// The shared form of what a watcher asks for; nothing if there is no such watcher.
+    fn intern(&mut self, id: WatchId, queues: &[&str], functions: &[&str]) -> Option<Arc<Ask>> {
+        let watch = self.watches.get_mut(&id)?;
+        if let Some(ask) = &watch.ask {
+            if ask.queues == queues && ask.functions == functions {
+                return Some(ask.clone());
+            }
+        }
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let ask = Ask { queues: owned(queues), functions: owned(functions) };
+        let ask = self.asks.get(&ask).cloned().unwrap_or_else(|| Arc::new(ask));
+        self.asks.insert(ask.clone());
+        let before = watch.ask.replace(ask.clone());
+        self.forget_ask(before);
+        Some(ask)
+    }
+
+    fn forget_ask(&mut self, ask: Option<Arc<Ask>>) {
+        // Two are left: the set's and this one.
+        if let Some(ask) = ask.filter(|ask| Arc::strong_count(ask) <= 2) {
+            self.asks.remove(&ask);
+        }
+    }
+
+    /// Takes the watcher out of the line. True: it had been woken and did not come back since.
+    fn disarm(&mut self, id: WatchId) -> bool {
+        let Some(watch) = self.watches.get_mut(&id) else { return false };
+        let standing = std::mem::replace(&mut watch.standing, Standing::Idle);
+        if let Standing::Armed(number) = standing {
+            self.armed.remove(&number);
+        }
+        standing == Standing::Woken
+    }
+
+    /// Disarms watchers and gives the wake-ups that they will not use to others.
+    fn pass_on(&mut self, ids: &[WatchId], machine: &RwLock<Machine>) -> Calls {
+        let mut calls = Calls::new();
+        let unused = ids.iter().filter(|id| self.disarm(**id)).count();
+        if unused > 0 && !self.armed.is_empty() {
+            self.wake(None, unused, &machine.read(), &mut calls);
+        }
+        calls
+    }
+
+    /// Wakes the oldest armed watchers of each kind that could claim now, `count` of each.
+    fn wake(&mut self, queue: Option<&str>, count: usize, machine: &Machine, calls: &mut Calls) {
+        let mut left: Vec<(Arc<Ask>, usize)> = Vec::new();
+        let mut woken = Vec::new();
+        for (number, id) in &self.armed {
+            let Some((watch, ask)) = self.watches.get(id).and_then(|watch| Some((watch, watch.ask.as_ref()?))) else {
+                continue;
+            };
+            let place = left.iter().position(|(other, _)| Arc::ptr_eq(other, ask)).unwrap_or_else(|| {
+                let concerned = queue.is_none_or(|queue| ask.queues.iter().any(|name| name == queue));
+                left.push((ask.clone(), if concerned && ask.is_ready(machine) { count } else { 0 }));
+                left.len() - 1
+            });
+            if left[place].1 > 0 {
+                left[place].1 -= 1;
+                woken.push((*number, *id));
+                calls.push((watch.sink.clone(), WatchEvent::Ready));
+            }
+            if left.len() == self.asks.len() && left.iter().all(|(_, left)| *left == 0) {
+                break;
+            }
+        }
+        for (number, id) in woken {
+            self.armed.remove(&number);
+            if let Some(watch) = self.watches.get_mut(&id) {
+                watch.standing = Standing::Woken;
+            }
+        }
+    }
+
+    fn tell(&self, session: SessionId, event: WatchEvent, calls: &mut Calls) {
+        let ids = self.of_session.get(&session).into_iter().flatten();
+        calls.extend(ids.filter_map(|id| Some((self.watches.get(id)?.sink.clone(), event))));
+    }
+
+    fn take_waits(&mut self, finished: &[JobId]) -> Vec<(JobId, Done<()>)> {
+        let mut taken = Vec::new();
+        if self.waits.is_empty() {
+            return taken;
+        }
+        for id in finished {
+            for (wait, done) in self.waits.remove(id).unwrap_or_default() {
+                self.waiting.remove(&wait);
+                taken.push((*id, done));
+            }
+        }
+        taken
+    }
+}
+
+/// One count for each queue: the entries of a turn each bring their own.
+fn merged(ready: Vec<(Box<str>, usize)>) -> BTreeMap<Box<str>, usize> {
+    let mut counts = BTreeMap::new();
+    for (queue, jobs) in ready {
+        *counts.entry(queue).or_insert(0) += jobs;
+    }
+    counts
+}
+
+fn call(calls: Calls) {
+    for (sink, event) in calls {
+        sink.event(event);
+    }
+}

@@ -1,0 +1,55 @@
+//! Committed entries into the state machine, answers out.
+
+use super::{entry, Position, Replica, Turn};
+use crate::base::{LogIndex, Result, Term};
+use crate::consensus::{Entry, EntryType};
+use crate::machine::Machine;
+
+/// Operations after which the set of open sessions may differ.
+const SESSION_OPERATIONS: std::ops::RangeInclusive<u64> = 1..=3;
+
+/// Bytes of applied entries that stay in memory while nobody else needs them: raft-rs asks about the newest only.
+const CACHE_BYTES_ALONE: usize = 1 << 20;
+
+impl<T> Replica<T> {
+    /// Applies entries that are committed and on our own disk. Readers of the machine wait until all are applied.
+    pub(super) fn apply(&mut self, entries: Vec<Entry>, turn: &mut Turn<T>) -> Result<()> {
+        let shared = self.machine.clone();
+        let mut machine = shared.write();
+        let mut sessions_changed = false;
+        for entry in entries {
+            let at = Position { index: LogIndex(entry.index), term: Term(entry.term) };
+            assert_eq!(at.index.0, self.applied.index.0 + 1, "entries are applied in order, without gaps");
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                // Also when it is empty: that is how a joint configuration ends.
+                self.members = self.core.change_members(&entry)?;
+            } else if !entry.data.is_empty() {
+                let (now, request) = entry::split(&entry.data)?;
+                let operation = entry::operation(request);
+                sessions_changed |= operation.is_some_and(|operation| SESSION_OPERATIONS.contains(&operation));
+                let answer = machine.apply(at.index, now, request, &mut turn.effects)?;
+                self.stamped = self.stamped.max(now);
+                self.tickets.applied(at.index, at.term, answer, &mut turn.answers);
+            }
+            self.applied = at;
+            turn.applied += 1;
+        }
+        self.report(&machine, sessions_changed, turn);
+        if self.alone() {
+            self.core.log_mut().compact(self.applied.index, CACHE_BYTES_ALONE);
+        }
+        Ok(())
+    }
+
+    fn report(&self, machine: &Machine, sessions_changed: bool, turn: &mut Turn<T>) {
+        turn.next_due = machine.next_due();
+        if sessions_changed {
+            turn.sessions = Some(machine.sessions().collect());
+        }
+    }
+
+    /// Whether no other member could ask for entries.
+    fn alone(&self) -> bool {
+        self.members.voters.len() == 1 && self.members.learners.is_empty() && self.members.voters_outgoing.is_empty()
+    }
+}

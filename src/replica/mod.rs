@@ -1,0 +1,273 @@
+//! One node without threads or clock: consensus, log, snapshots and the state machine joined, driven by turns.
+//!
+//! The life of one write, in one call of `turn`:
+//! 1. `turn`     every proposal gets the time; all go to consensus in one message
+//! 2. `persist`  their entries reach the disk in one write and one sync
+//! 3. consensus  hears of it, and finds them on a majority of the disks: committed
+//! 4. `apply`    the state machine applies them in log order
+//! 5. `tickets`  each answer finds the one who waits for exactly this entry
+//!
+//! What holds
+//! * No answer leaves before the sync that covers its entry returned (D1), nor before the entry was applied.
+//! * `NotCommitted` and `DiskFull` are only answered for entries that never entered the log (D2).
+//! * After a failed write every later turn fails with the cause (D3); waiters learn `Unknown`.
+//! * Entries are applied once each, in order, with stamps that never go back (T1).
+
+mod apply;
+pub mod entry;
+pub mod log_store;
+mod open;
+mod persist;
+mod tickets;
+pub mod upkeep;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::base::{Error, LogIndex, Millis, Result, SessionId, Term};
+use crate::consensus::{Action, ConfState, Core, Event, Message, Role};
+use crate::disk::{Disk, Identity};
+use crate::machine::{Effects, Machine};
+use crate::snapshot::SnapshotStore;
+use crate::wal::{HardState, Wal};
+
+pub use log_store::{LogCache, Position};
+pub use open::Opened;
+use tickets::Tickets;
+pub use upkeep::{Capture, SnapshotWritten, Upkeep};
+
+/// Where a replica lives and how large its log may become.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub segment_bytes: usize,
+    /// Bytes of log since the last snapshot that make the next one due.
+    pub snapshot_bytes: u64,
+    /// Bytes of log since the last snapshot at which `has_room` turns false.
+    pub log_bytes_max: u64,
+    /// When a new directory is made: the time to write into its identity.
+    pub now: Millis,
+}
+
+/// One request on its way into the log.
+#[derive(Debug)]
+pub struct Proposal<T> {
+    /// Made by `entry::frame`.
+    pub entry: Vec<u8>,
+    /// Given back with the answer.
+    pub ticket: T,
+}
+
+/// What one turn gave.
+#[derive(Debug)]
+pub struct Turn<T> {
+    pub answers: Vec<(T, Result<Vec<u8>>)>,
+    pub effects: Effects,
+    /// For peers, in order.
+    pub messages: Vec<Message>,
+    /// All open sessions, if one was opened or ended.
+    pub sessions: Option<Vec<(SessionId, Millis)>>,
+    /// When the machine has timed work, as of the end of the turn.
+    pub next_due: Option<Millis>,
+    /// Entries applied.
+    pub applied: usize,
+}
+
+impl<T> Default for Turn<T> {
+    fn default() -> Self {
+        Self {
+            answers: Vec::new(),
+            effects: Effects::default(),
+            messages: Vec::new(),
+            sessions: None,
+            next_due: None,
+            applied: 0,
+        }
+    }
+}
+
+/// One member of the group. `T` is whatever the owner uses to find who waits for an answer.
+pub struct Replica<T> {
+    core: Core<LogCache>,
+    wal: Wal,
+    snapshots: Arc<SnapshotStore>,
+    machine: Arc<RwLock<Machine>>,
+    identity: Identity,
+    members: ConfState,
+    applied: Position,
+    /// The stamp of the newest entry: the next one is not earlier.
+    stamped: Millis,
+    /// Moved, but not worth a sync of its own.
+    hard_state: Option<HardState>,
+    tickets: Tickets<T>,
+    /// What consensus asked for and is not done yet: empty between turns, unless the disk is full.
+    actions: VecDeque<Action>,
+    upkeep: Upkeep,
+    failed: Option<String>,
+}
+
+impl<T> Replica<T> {
+    /// One turn: takes the proposals in, makes them durable, applies what is committed and gathers the answers.
+    ///
+    /// An error is the end of this replica: the answers in `turn` are still valid, and no later call does anything.
+    pub fn turn(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
+        if let Err(error) = self.check_alive() {
+            refuse(proposals, &error, turn);
+            return Err(error);
+        }
+        let outcome = self.take_turn(now, proposals, turn);
+        if let Err(error) = &outcome {
+            self.fail(&error.to_string(), turn);
+        }
+        outcome
+    }
+
+    /// A message of a peer.
+    pub fn receive(&mut self, message: Message, turn: &mut Turn<T>) -> Result<()> {
+        self.check_alive()?;
+        let mut actions = Vec::new();
+        self.core.step(Event::Message(message), &mut actions);
+        self.actions.extend(actions);
+        let outcome = self.settle(turn);
+        if let Err(error) = &outcome {
+            self.fail(&error.to_string(), turn);
+        }
+        outcome
+    }
+
+    /// Stops this replica for good. Whoever still waits learns that the outcome is not known.
+    pub fn fail(&mut self, cause: &str, turn: &mut Turn<T>) {
+        self.failed.get_or_insert_with(|| cause.to_owned());
+        self.tickets.abandon(cause, &mut turn.answers);
+    }
+
+    fn check_alive(&self) -> Result<()> {
+        match &self.failed {
+            Some(cause) => Err(Error::Poisoned(cause.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn take_turn(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
+        self.settle(turn)?;
+        self.propose(now, proposals, turn)?;
+        self.settle(turn)
+    }
+
+    fn propose(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
+        if proposals.is_empty() {
+            return Ok(());
+        }
+        if self.is_stalled() {
+            refuse(proposals, &Error::DiskFull("the log waits for room".into()), turn);
+            return Ok(());
+        }
+        // Once an entry is in consensus it cannot be taken out again, so a full disk must show before.
+        let bytes = proposals.iter().map(|proposal| proposal.entry.len()).sum();
+        if let Err(error) = self.reserve(bytes, proposals.len()) {
+            refuse(proposals, &error, turn);
+            return if matches!(error, Error::DiskFull(_)) { Ok(()) } else { Err(error) };
+        }
+        self.stamped = self.stamped.max(now);
+        let mut entries = Vec::with_capacity(proposals.len());
+        let mut tickets = Vec::with_capacity(proposals.len());
+        for mut proposal in proposals {
+            entry::stamp(&mut proposal.entry, self.stamped);
+            entries.push(Bytes::from(proposal.entry));
+            tickets.push(proposal.ticket);
+        }
+        let mut actions = Vec::new();
+        match self.core.propose(entries, &mut actions) {
+            Ok(placed) => self.tickets.place(placed, tickets),
+            Err(error) => turn.answers.extend(tickets.into_iter().map(|ticket| (ticket, Err(error.clone())))),
+        }
+        self.actions.extend(actions);
+        Ok(())
+    }
+
+    /// Does what consensus asks for, in its order, until it asks for nothing more. When the disk has no room for what is
+    /// in consensus already, that stays first in line and `is_stalled` tells.
+    fn settle(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        let mut next = Vec::new();
+        while let Some(action) = self.actions.pop_front() {
+            match action {
+                Action::Send(messages) => turn.messages.extend(messages),
+                Action::Persist(write) => {
+                    let number = write.number;
+                    if let Some(unwritten) = self.persist(write)? {
+                        self.actions.push_front(Action::Persist(unwritten));
+                        return Ok(());
+                    }
+                    self.core.step(Event::Persisted(number), &mut next);
+                }
+                Action::Apply(entries) => {
+                    self.apply(entries, turn)?;
+                    self.core.step(Event::Applied(self.applied.index), &mut next);
+                }
+            }
+            self.actions.extend(next.drain(..));
+        }
+        if self.core.role() != Role::Leader && !self.tickets.is_empty() {
+            // The entries may still be committed by the next leader, or overwritten.
+            self.tickets.abandon("this node no longer leads", &mut turn.answers);
+        }
+        Ok(())
+    }
+
+    /// Whether a write waits for room on the disk. Every turn tries it again, and takes no proposals before it is done.
+    pub fn is_stalled(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// The state machine, for readers. It is written only inside a turn.
+    pub fn machine(&self) -> &Arc<RwLock<Machine>> {
+        &self.machine
+    }
+
+    pub fn snapshots(&self) -> &Arc<SnapshotStore> {
+        &self.snapshots
+    }
+
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn role(&self) -> Role {
+        self.core.role()
+    }
+
+    pub fn term(&self) -> Term {
+        self.core.term()
+    }
+
+    pub fn applied(&self) -> LogIndex {
+        self.applied.index
+    }
+
+    pub fn last_index(&self) -> LogIndex {
+        self.core.last_index()
+    }
+
+    /// The time of the newest entry.
+    pub fn stamped(&self) -> Millis {
+        self.stamped
+    }
+}
+
+/// Nothing was proposed: the answer is definite.
+fn refuse<T>(proposals: Vec<Proposal<T>>, error: &Error, turn: &mut Turn<T>) {
+    let definite = match error {
+        Error::DiskFull(_) => error.clone(),
+        _ => Error::NotCommitted(error.to_string()),
+    };
+    turn.answers.extend(proposals.into_iter().map(|proposal| (proposal.ticket, Err(definite.clone()))));
+}

@@ -1,0 +1,253 @@
+//! From a directory to a replica that leads: make it if it is new, else read it, check it, replay it.
+//!
+//! What is checked before raft-rs sees anything, because raft-rs panics where we want to say what is wrong:
+//! * there is a snapshot, and the log reaches from it without a gap to its end
+//! * the term at the snapshot is the one the snapshot names; terms never decrease
+//! * the commit index lies inside the log, and the hard state's term is not older than the last entry
+//! * this node is a member
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::log_store::{LogCache, Position};
+use super::persist::restored;
+use super::tickets::Tickets;
+use super::upkeep::metadata;
+use super::{Replica, ReplicaConfig, Turn, Upkeep};
+use crate::base::{ClusterId, Error, GroupId, LogIndex, Millis, NodeId, Result, Term};
+use crate::consensus::{ConfState, Core, CoreConfig, Entry, Event, HardState, LogStore, Role};
+use crate::disk::{ensure_dir, Disk, Identity};
+use crate::machine::{Loader, Machine, STATE_VERSION};
+use crate::snapshot::{self, SnapshotMeta, SnapshotStore};
+use crate::wal::{self, Group, Mark, Recovered, Wal, WalConfig};
+
+/// A new group begins with a snapshot of the empty state here, so that a later member must fetch it and with it learns
+/// who the first members were.
+const FIRST: Mark = Mark { index: 1, term: 1 };
+
+/// What was noticed while opening and did not prevent it.
+#[derive(Clone, Debug, Default)]
+pub struct Opened {
+    pub cut_bytes: u64,
+    /// The torn end may have been answered: a lone node goes on, and says so.
+    pub suspect_upto: Option<u64>,
+    pub replayed: usize,
+}
+
+impl<T> Replica<T> {
+    /// Opens or makes the directory and leads: the first entry of the new term is committed when this returns.
+    pub fn open(config: &ReplicaConfig) -> Result<(Replica<T>, Opened)> {
+        let identity = match Identity::load(&*config.disk, &config.dir)? {
+            Some(identity) => identity,
+            None => bootstrap(config)?,
+        };
+        let snapshots = Arc::new(SnapshotStore::open(config.disk.clone(), &config.dir, &identity)?);
+        let (mut wal, mut recovered) =
+            Wal::open(config.disk.clone(), &config.dir, &identity, wal_config(config, false))?;
+        begin_log(&mut wal, &mut recovered)?;
+        let (meta, machine) = load_snapshot(&snapshots, &config.dir)?;
+        check(&config.dir, &identity, &meta, &recovered)?;
+        let opened = Opened { cut_bytes: recovered.cut_bytes, suspect_upto: recovered.suspect_upto, replayed: 0 };
+        let mut replica = Replica::assemble(config, identity, snapshots, wal, meta, machine, recovered)?;
+        let replayed = replica.lead()?;
+        Ok((replica, Opened { replayed, ..opened }))
+    }
+
+    fn assemble(
+        config: &ReplicaConfig,
+        identity: Identity,
+        snapshots: Arc<SnapshotStore>,
+        wal: Wal,
+        meta: SnapshotMeta,
+        machine: Machine,
+        recovered: Recovered,
+    ) -> Result<Replica<T>> {
+        let stored = recovered.hard_state;
+        let mut hard_state = HardState { term: stored.term, vote: stored.vote, ..HardState::default() };
+        // A snapshot holds only what is committed, and the commit index is written late.
+        hard_state.commit = stored.commit.max(meta.index);
+        let metadata = metadata(&meta);
+        let members: ConfState = metadata.get_conf_state().clone();
+        let mut log = LogCache::new(metadata, hard_state);
+        log.append(&entries_behind(&config.dir, meta.index, recovered)?);
+        let seed = config.disk.random();
+        let core = Core::new(CoreConfig { id: identity.node, applied: LogIndex(meta.index), seed }, log)?;
+        let newest = LogIndex(meta.index);
+        Ok(Replica {
+            core,
+            wal,
+            snapshots,
+            stamped: machine.clock(),
+            machine: Arc::new(RwLock::new(machine)),
+            identity,
+            members,
+            applied: Position { index: newest, term: Term(meta.term) },
+            hard_state: None,
+            tickets: Tickets::default(),
+            actions: VecDeque::new(),
+            upkeep: Upkeep::new(config.snapshot_bytes, config.log_bytes_max, newest),
+            failed: None,
+        })
+    }
+
+    /// Replays what is known to be committed, then campaigns. With one voter it leads at once, and its first entry
+    /// commits whatever else the log holds.
+    fn lead(&mut self) -> Result<usize> {
+        let mut turn = Turn::default();
+        // Committed entries first: raft-rs refuses to campaign over a membership change that is not applied.
+        for event in [Event::Applied(self.applied.index), Event::Campaign] {
+            let mut actions = Vec::new();
+            self.core.step(event, &mut actions);
+            self.actions.extend(actions);
+            self.settle(&mut turn)?;
+        }
+        if self.is_stalled() {
+            return Err(Error::DiskFull("the log has no room for its first entry".into()));
+        }
+        if self.role() != Role::Leader || self.applied.index != self.last_index() {
+            return Err(Error::Poisoned(format!(
+                "the node did not become leader: {} in term {}, applied {} of {}",
+                self.role().name(),
+                self.term(),
+                self.applied.index,
+                self.last_index()
+            )));
+        }
+        Ok(turn.applied)
+    }
+}
+
+fn wal_config(config: &ReplicaConfig, create: bool) -> WalConfig {
+    WalConfig { segment_bytes: config.segment_bytes, create, ..WalConfig::default() }
+}
+
+/// Makes a new group of one in a directory without an identity. The identity is written last: a crash before it leaves
+/// nothing that counts, and the next attempt clears it away.
+fn bootstrap(config: &ReplicaConfig) -> Result<Identity> {
+    let disk = &*config.disk;
+    let mut cluster = [0; 16];
+    cluster[..8].copy_from_slice(&disk.random().to_le_bytes());
+    cluster[8..].copy_from_slice(&disk.random().to_le_bytes());
+    let node = NodeId(disk.random().max(1));
+    let identity = Identity { cluster: ClusterId(cluster), group: GroupId(1), node, created: config.now };
+    ensure_dir(disk, &config.dir)?;
+    clear_snapshots(disk, &config.dir)?;
+    let (_, recovered) = Wal::open(config.disk.clone(), &config.dir, &identity, wal_config(config, true))?;
+    if !recovered.created {
+        return Err(no_identity(&config.dir));
+    }
+    let snapshots = SnapshotStore::open(config.disk.clone(), &config.dir, &identity)?;
+    let meta = SnapshotMeta {
+        index: FIRST.index,
+        term: FIRST.term,
+        voters: vec![node.0],
+        learners: Vec::new(),
+        now: Millis(0),
+        state_version: STATE_VERSION,
+    };
+    let mut writer = snapshots.begin(meta)?;
+    Machine::new().capture().write(&mut |section, chunk| writer.chunk(section, chunk))?;
+    writer.finish()?;
+    identity.store(disk, &config.dir)?;
+    Ok(identity)
+}
+
+/// Removes the first snapshot of an attempt that did not get as far as its identity. Any later one holds work.
+fn clear_snapshots(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let snapshots = dir.join(snapshot::DIR_NAME);
+    for name in disk.list(&snapshots)? {
+        if !name.starts_with(&format!("c-{:020}-", FIRST.index)) && !name.ends_with(".tmp") {
+            return Err(no_identity(dir));
+        }
+        disk.remove(&snapshots.join(name))?;
+    }
+    Ok(())
+}
+
+fn no_identity(dir: &Path) -> Error {
+    Error::Foreign(format!("{} holds data but no IDENTITY; put that file back from a backup", dir.display()))
+}
+
+/// The log of a new group continues its first snapshot. Written at the first opening, not when the directory is made: a
+/// log that holds anything would be taken for one that lost its identity.
+fn begin_log(wal: &mut Wal, recovered: &mut Recovered) -> Result<()> {
+    if recovered.last_index() > 0 || recovered.hard_state != wal::HardState::default() {
+        return Ok(());
+    }
+    let hard_state = wal::HardState { term: FIRST.term, vote: 0, commit: FIRST.index };
+    wal.append_group(&Group { hard_state: Some(hard_state), mark: Some(FIRST), ..Group::default() })?;
+    recovered.hard_state = hard_state;
+    (recovered.previous_index, recovered.previous_term) = (FIRST.index, FIRST.term);
+    Ok(())
+}
+
+fn load_snapshot(snapshots: &SnapshotStore, dir: &Path) -> Result<(SnapshotMeta, Machine)> {
+    let meta =
+        snapshots.latest().ok_or_else(|| corrupt(dir, "there is no snapshot, and a log alone has no beginning"))?;
+    if meta.state_version > STATE_VERSION {
+        return Err(Error::Foreign(format!(
+            "the snapshot in {} has state version {}, this program knows {STATE_VERSION}; use a newer raftwork",
+            dir.display(),
+            meta.state_version
+        )));
+    }
+    let mut loader = Loader::new();
+    snapshots.read(&meta, &mut |section, chunk| loader.section(section, chunk))?;
+    Ok((meta, loader.finish()?))
+}
+
+fn corrupt(dir: &Path, message: impl Into<String>) -> Error {
+    let message = format!("{}; `raftwork doctor` shows what is there", message.into());
+    Error::Corrupt { path: dir.display().to_string(), offset: 0, message }
+}
+
+fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &Recovered) -> Result<()> {
+    let (previous, last) = (log.previous_index, log.last_index());
+    if previous > meta.index {
+        let text = format!("the log begins behind {previous}, the newest whole snapshot is at {}", meta.index);
+        return Err(corrupt(dir, text));
+    }
+    if last < meta.index {
+        return Err(corrupt(dir, format!("the log ends at {last}, before the snapshot at {}", meta.index)));
+    }
+    let at_snapshot = match meta.index.checked_sub(previous + 1) {
+        Some(place) => log.entries[place as usize].term,
+        None => log.previous_term,
+    };
+    // 0: the log does not know the term before its first entry.
+    if at_snapshot != meta.term && at_snapshot != 0 {
+        let text = format!("entry {} has term {at_snapshot}, its snapshot term {}", meta.index, meta.term);
+        return Err(corrupt(dir, text));
+    }
+    if let Some(pair) = log.entries.windows(2).find(|pair| pair[0].term > pair[1].term) {
+        return Err(corrupt(dir, format!("the term decreases at entry {}", pair[1].index)));
+    }
+    if log.hard_state.commit > last {
+        let text = format!("the log ends at {last}, but {} is committed", log.hard_state.commit);
+        return Err(corrupt(dir, text));
+    }
+    if log.entries.last().is_some_and(|entry| entry.term > log.hard_state.term) {
+        return Err(corrupt(dir, format!("the log is newer than term {}", log.hard_state.term)));
+    }
+    if !meta.voters.contains(&identity.node.0) {
+        return Err(Error::Foreign(format!(
+            "node {} is not a member of the group in {}",
+            identity.node,
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn entries_behind(dir: &Path, index: u64, log: Recovered) -> Result<Vec<Entry>> {
+    let behind = log.entries.into_iter().filter(|entry| entry.index > index);
+    behind
+        .map(|entry| {
+            let (kind, index) = (entry.kind, entry.index);
+            restored(entry).ok_or_else(|| corrupt(dir, format!("entry {index} has the unknown kind {kind}")))
+        })
+        .collect()
+}

@@ -1,0 +1,84 @@
+//! One group to the disk: entries and hard state in one write and one sync.
+
+use super::Replica;
+use crate::base::{Error, Result};
+use crate::consensus::{Entry, EntryType, Write};
+use crate::wal::{HardState, WalEntry};
+
+/// Bytes of a group besides the data of its entries, at most: its head, the hard state and the alignment.
+const GROUP_HEAD_BYTES: usize = 4096;
+/// Bytes of an entry besides its data, at most.
+const ENTRY_HEAD_BYTES: usize = 64;
+
+impl<T> Replica<T> {
+    /// Makes sure that the log has a file with room for entries of so many bytes, while they can still be refused.
+    pub(super) fn reserve(&mut self, bytes: usize, entries: usize) -> Result<()> {
+        self.wal.reserve((bytes + entries * ENTRY_HEAD_BYTES + GROUP_HEAD_BYTES) as u64)
+    }
+
+    /// Writes what must be durable. A mere move of the commit index waits for the next group: after a crash it is found
+    /// again by leading, and nothing that was answered depends on it.
+    /// Gives the write back if the disk has no room for it; nothing of it is in the log then.
+    pub(super) fn persist(&mut self, write: Write) -> Result<Option<Write>> {
+        if let Some(state) = &write.hard_state {
+            self.hard_state = Some(HardState { term: state.term, vote: state.vote, commit: state.commit });
+        }
+        if !write.sync {
+            return Ok(None);
+        }
+        let entries: Vec<WalEntry> = write.entries.iter().map(stored).collect();
+        match self.wal.append(self.hard_state, &entries) {
+            Ok(()) => self.hard_state = None,
+            // Room was reserved, but a file system that copies on write can still refuse.
+            Err(Error::DiskFull(_)) => return Ok(Some(write)),
+            Err(error) => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Writes the commit index that no group carried yet, so that a clean restart replays without an election's help.
+    pub fn flush(&mut self) -> Result<()> {
+        self.check_alive()?;
+        if self.hard_state.is_none() {
+            return Ok(());
+        }
+        self.persist(Write { sync: true, ..Write::default() }).map(drop)
+    }
+}
+
+fn stored(entry: &Entry) -> WalEntry {
+    WalEntry {
+        term: entry.term,
+        index: entry.index,
+        kind: kind(entry.get_entry_type()),
+        data: entry.data.clone(),
+        context: entry.context.clone(),
+    }
+}
+
+fn kind(entry_type: EntryType) -> u8 {
+    match entry_type {
+        EntryType::EntryNormal => 0,
+        EntryType::EntryConfChange => 1,
+        EntryType::EntryConfChangeV2 => 2,
+    }
+}
+
+/// The entry as consensus knows it; nothing if its kind is from the future.
+pub(super) fn restored(stored: WalEntry) -> Option<Entry> {
+    let entry_type = match stored.kind {
+        0 => EntryType::EntryNormal,
+        1 => EntryType::EntryConfChange,
+        2 => EntryType::EntryConfChangeV2,
+        _ => return None,
+    };
+    let mut entry = Entry {
+        term: stored.term,
+        index: stored.index,
+        data: stored.data,
+        context: stored.context,
+        ..Entry::default()
+    };
+    entry.set_entry_type(entry_type);
+    Some(entry)
+}

@@ -1,0 +1,135 @@
+//! Keeping the log short: when a snapshot is due, what it captures, and what may go once it is on disk.
+//!
+//! The owner calls `capture_due` after a turn, writes the capture on another thread with `Capture::write`, and brings the
+//! result back with `captured`. The log keeps everything behind the *older* of the two snapshots on disk, so that a
+//! damaged newest one costs nothing.
+
+use std::sync::Arc;
+
+use super::Replica;
+use crate::base::{Error, LogIndex, Result};
+use crate::consensus::{ConfState, SnapshotMetadata};
+use crate::machine::{Image, STATE_VERSION};
+use crate::snapshot::{SnapshotMeta, SnapshotStore};
+
+/// How much larger the state may be than the log before the next snapshot: half of it is rewritten for nothing otherwise.
+const STATE_SHARE: u64 = 2;
+
+/// What the replica knows about its snapshots.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Upkeep {
+    /// Index of the newest snapshot on disk.
+    pub newest: LogIndex,
+    /// Bytes of the state in the newest snapshot, not compressed.
+    pub state_bytes: u64,
+    /// A capture is being written.
+    pub running: bool,
+    pub(super) snapshot_bytes: u64,
+    pub(super) log_bytes_max: u64,
+}
+
+impl Upkeep {
+    pub(super) fn new(snapshot_bytes: u64, log_bytes_max: u64, newest: LogIndex) -> Self {
+        Self { newest, snapshot_bytes, log_bytes_max, ..Self::default() }
+    }
+
+    /// Bytes of log that make a snapshot due.
+    fn due_at(&self) -> u64 {
+        // Never beyond half of the bound: the other half is room for writers while the snapshot is being written.
+        self.snapshot_bytes.max(self.state_bytes / STATE_SHARE).min(self.log_bytes_max / 2)
+    }
+}
+
+/// The whole state at one index, cheap to take; written by another thread.
+pub struct Capture {
+    pub meta: SnapshotMeta,
+    image: Image,
+    store: Arc<SnapshotStore>,
+}
+
+impl Capture {
+    /// Writes the snapshot. It survives a power cut when this returns. Gives the bytes of the state. Calls `between` after
+    /// each chunk: a large state takes seconds, and the thread that writes it has other duties.
+    pub fn write(&self, between: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
+        let mut writer = self.store.begin(self.meta.clone())?;
+        let mut bytes = 0;
+        self.image.write(&mut |section, chunk| {
+            between()?;
+            bytes += chunk.len() as u64;
+            writer.chunk(section, chunk)
+        })?;
+        writer.finish()?;
+        Ok(bytes)
+    }
+}
+
+/// How writing a capture ended.
+#[derive(Debug)]
+pub struct SnapshotWritten {
+    pub meta: SnapshotMeta,
+    /// Bytes of the state, not compressed.
+    pub state_bytes: Result<u64>,
+}
+
+impl<T> Replica<T> {
+    pub fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
+    }
+
+    /// Bytes of log behind the newest snapshot.
+    pub fn log_bytes(&self) -> u64 {
+        self.wal.bytes_since(self.upkeep.newest.0)
+    }
+
+    /// Whether writers may go on; otherwise they wait for the snapshot.
+    pub fn has_room(&self) -> bool {
+        self.log_bytes() < self.upkeep.log_bytes_max
+    }
+
+    /// A capture of the state, if a snapshot is due (or wanted) and none is being written.
+    pub fn capture_due(&mut self, wanted: bool) -> Option<Capture> {
+        let due = wanted || self.log_bytes() >= self.upkeep.due_at();
+        if !due || self.upkeep.running || self.applied.index <= self.upkeep.newest || self.failed.is_some() {
+            return None;
+        }
+        self.upkeep.running = true;
+        let machine = self.machine.read();
+        let meta = SnapshotMeta {
+            index: self.applied.index.0,
+            term: self.applied.term.0,
+            voters: self.members.voters.clone(),
+            learners: self.members.learners.clone(),
+            now: machine.clock(),
+            state_version: STATE_VERSION,
+        };
+        Some(Capture { meta, image: machine.capture(), store: self.snapshots.clone() })
+    }
+
+    /// The capture is on disk, or the disk was full: then the log stays as it is, and the snapshot is due again. Any other
+    /// failure is the end (D3).
+    pub fn captured(&mut self, written: SnapshotWritten) -> Result<()> {
+        self.check_alive()?;
+        self.upkeep.running = false;
+        self.upkeep.state_bytes = match written.state_bytes {
+            Ok(bytes) => bytes,
+            Err(Error::DiskFull(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.upkeep.newest = LogIndex(written.meta.index);
+        self.core.log_mut().set_snapshot(metadata(&written.meta));
+        self.core.log_mut().compact(self.upkeep.newest, 0);
+        self.wal.drop_before(self.snapshots.log_needed_from())
+    }
+}
+
+/// What raft-rs must know about a snapshot: the members are those at its index, not the present ones.
+pub(super) fn metadata(meta: &SnapshotMeta) -> SnapshotMetadata {
+    let mut members = ConfState::default();
+    members.set_voters(meta.voters.clone());
+    members.set_learners(meta.learners.clone());
+    let mut metadata = SnapshotMetadata::default();
+    metadata.set_conf_state(members);
+    metadata.index = meta.index;
+    metadata.term = meta.term;
+    metadata
+}
