@@ -1,0 +1,117 @@
+//! What a client needs of whoever holds the state: the node of this process, the owner behind a socket, or memory.
+//!
+//! Callbacks run on the thread that completed the work. They are short, take no lock that is held for long, and never
+//! touch Python. A backend calls each `Done` exactly once, also when it is closed (`Error::Closed`).
+
+use crate::base::{JobId, Result, SessionId};
+use crate::node::Node;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use crate::node::{Done, WaitId, WatchEvent, WatchId, Watcher};
+
+/// Called at least every 100 ms while a caller waits; its error ends the wait.
+pub type Check<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// Whoever holds the state.
+pub trait Backend: Send + Sync {
+    /// Puts a request into the log and waits for its answer. The waiting thread may do the work itself.
+    ///
+    /// At the deadline, or when `check` fails, it gives up; the request may still be applied later.
+    fn submit(&self, request: Vec<u8>, deadline: Option<Instant>, check: Check<'_>) -> Result<Vec<u8>>;
+    /// Puts a request into the log; `done` gets the answer.
+    fn start(&self, request: Vec<u8>, done: Done<Vec<u8>>);
+    /// Asks about the state: `[as_of_index, payload]`.
+    fn view(&self, question: &[u8]) -> Result<Vec<u8>>;
+    /// Calls `done` as soon as this job is final: at once if it is already, with an error if nobody knows it.
+    fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId;
+    /// Drops a wait; its `done` is not called then.
+    fn forget_wait(&self, wait: WaitId);
+    /// Sends the events of a session to `sink` until `unwatch`.
+    fn watch(&self, session: SessionId, sink: Arc<dyn Watcher>) -> WatchId;
+    /// Asks for one `Ready` when a claim of these could succeed. True: it could already, and no event follows.
+    fn arm(&self, watch: WatchId, queues: &[&str], functions: &[&str]) -> bool;
+    fn disarm(&self, watch: WatchId);
+    fn unwatch(&self, watch: WatchId);
+    /// Says that the session lives. `done` runs when whoever decides has confirmed it.
+    fn heartbeat(&self, session: SessionId, done: Done<()>);
+    /// This session belongs to the calling process. Where that is the process that holds the state, it cannot lapse.
+    fn hold(&self, session: SessionId);
+    /// Takes `hold` back, before the session is closed.
+    fn release_hold(&self, session: SessionId);
+    /// The process of this session is known to have ended: its leases are lost at once.
+    fn lapse(&self, session: SessionId);
+    /// Whether the state is held in this process, so that held sessions need no heartbeat.
+    fn is_local(&self) -> bool;
+    /// How many times the state has changed hands. A request that was sent before and answered after a change may have
+    /// been applied before it.
+    fn epoch(&self) -> u64;
+    /// The state of the node for people: a MessagePack map.
+    fn health(&self) -> Result<Vec<u8>>;
+}
+
+impl Backend for Node {
+    fn submit(&self, request: Vec<u8>, deadline: Option<Instant>, check: Check<'_>) -> Result<Vec<u8>> {
+        self.submit_checked(request, deadline, check)
+    }
+
+    fn start(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        Node::start(self, request, done);
+    }
+
+    fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
+        Node::view(self, question)
+    }
+
+    fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId {
+        Node::wait_finished(self, job, done)
+    }
+
+    fn forget_wait(&self, wait: WaitId) {
+        Node::forget_wait(self, wait);
+    }
+
+    fn watch(&self, session: SessionId, sink: Arc<dyn Watcher>) -> WatchId {
+        Node::watch(self, session, sink)
+    }
+
+    fn arm(&self, watch: WatchId, queues: &[&str], functions: &[&str]) -> bool {
+        Node::arm(self, watch, queues, functions)
+    }
+
+    fn disarm(&self, watch: WatchId) {
+        Node::disarm(self, watch);
+    }
+
+    fn unwatch(&self, watch: WatchId) {
+        Node::unwatch(self, watch);
+    }
+
+    fn heartbeat(&self, session: SessionId, done: Done<()>) {
+        done(Node::heartbeat(self, session));
+    }
+
+    fn hold(&self, session: SessionId) {
+        Node::hold(self, session);
+    }
+
+    fn release_hold(&self, session: SessionId) {
+        Node::release_hold(self, session);
+    }
+
+    fn lapse(&self, session: SessionId) {
+        Node::lapse(self, session);
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    fn health(&self) -> Result<Vec<u8>> {
+        Ok(Node::health(self))
+    }
+}

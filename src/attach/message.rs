@@ -1,0 +1,201 @@
+//! What the payloads of frames say. Read from a peer that nobody has checked.
+
+use super::backend::WatchEvent;
+use super::wire::{MAGIC, VERSION};
+use crate::base::codec::{Reader, Writer};
+use crate::base::{ClusterId, Error, GroupId, JobId, LeaseToken, Result, SessionId};
+
+/// The first words of both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The process that speaks.
+    pub pid: u64,
+    /// The cluster that it belongs to; nothing while it does not know.
+    pub cluster: Option<ClusterId>,
+    pub group: GroupId,
+}
+
+impl Greeting {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.raw(MAGIC).array(4).u64(VERSION.into()).u64(self.pid);
+        out.option(self.cluster, |out, cluster| {
+            out.bin(&cluster.0);
+        });
+        out.u64(self.group.0);
+        out.into_bytes()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let Some(rest) = bytes.strip_prefix(MAGIC) else {
+            return Err(Error::Invalid("the peer does not speak raftwork".into()));
+        };
+        let mut reader = Reader::new(rest);
+        reader.array_of(4, "a greeting")?;
+        let version = reader.u64()?;
+        if version != u64::from(VERSION) {
+            return Err(Error::Foreign(format!("the peer speaks version {version}, this is version {VERSION}")));
+        }
+        let pid = reader.u64()?;
+        let cluster = reader.option(|reader| {
+            ClusterId::from_slice(reader.bin()?).ok_or_else(|| Error::Invalid("a cluster id has 16 bytes".into()))
+        })?;
+        let group = GroupId(reader.u64()?);
+        reader.end()?;
+        Ok(Greeting { pid, cluster, group })
+    }
+
+    /// Refuses a peer of another cluster or group.
+    pub fn check(&self, own: &Greeting) -> Result<()> {
+        if let (Some(theirs), Some(ours)) = (self.cluster, own.cluster) {
+            if theirs != ours {
+                return Err(Error::Foreign(format!("the peer belongs to cluster {theirs}, this is {ours}")));
+            }
+        }
+        if self.group != own.group {
+            return Err(Error::Foreign(format!("the peer belongs to group {}, this is {}", self.group, own.group)));
+        }
+        Ok(())
+    }
+}
+
+/// An answer: 0 and the bytes, or 1 and the error.
+pub fn encode_reply(answer: &Result<Vec<u8>>) -> Vec<u8> {
+    match answer {
+        Ok(bytes) => {
+            let mut out = Vec::with_capacity(bytes.len() + 1);
+            out.push(0);
+            out.extend_from_slice(bytes);
+            out
+        }
+        Err(error) => {
+            let mut out = vec![1];
+            out.extend_from_slice(&encode_error(error));
+            out
+        }
+    }
+}
+
+pub fn decode_reply(bytes: &[u8]) -> Result<Vec<u8>> {
+    match bytes.split_first() {
+        Some((0, answer)) => Ok(answer.to_vec()),
+        Some((1, error)) => Err(decode_error(error)),
+        _ => Err(Error::Invalid("an answer that is neither yes nor no".into())),
+    }
+}
+
+/// `[number, text, text, offset]`.
+pub fn encode_error(error: &Error) -> Vec<u8> {
+    let (number, first, second, offset) = match error {
+        Error::Invalid(text) => (1, text.as_str(), "", 0),
+        Error::NotCommitted(text) => (2, text.as_str(), "", 0),
+        Error::Unknown(text) => (3, text.as_str(), "", 0),
+        Error::Overloaded(text) => (4, text.as_str(), "", 0),
+        Error::TimedOut(text) => (5, text.as_str(), "", 0),
+        Error::NotFound(text) => (6, text.as_str(), "", 0),
+        Error::DiskFull(text) => (7, text.as_str(), "", 0),
+        Error::Disk { path, message, .. } => (8, path.as_str(), message.as_str(), 0),
+        Error::Corrupt { path, offset, message } => (9, path.as_str(), message.as_str(), *offset),
+        Error::Busy { path, holder } => (10, path.as_str(), holder.as_str(), 0),
+        Error::Foreign(text) => (11, text.as_str(), "", 0),
+        Error::Poisoned(text) => (12, text.as_str(), "", 0),
+        Error::Closed => (13, "", "", 0),
+        Error::SessionExpired => (14, "", "", 0),
+        Error::Forked => (15, "", "", 0),
+    };
+    let mut out = Writer::new();
+    out.array(4).u64(number).str(first).str(second).u64(offset);
+    out.into_bytes()
+}
+
+/// An error that cannot be read is one whose outcome is unknown.
+pub fn decode_error(bytes: &[u8]) -> Error {
+    read_error(bytes).unwrap_or_else(|_| Error::Unknown("the owner of the directory sent an unreadable error".into()))
+}
+
+fn read_error(bytes: &[u8]) -> Result<Error> {
+    let mut reader = Reader::new(bytes);
+    reader.array_of(4, "an error")?;
+    let number = reader.u64()?;
+    let (first, second, offset) = (reader.str()?.to_owned(), reader.str()?.to_owned(), reader.u64()?);
+    Ok(match number {
+        1 => Error::Invalid(first),
+        2 => Error::NotCommitted(first),
+        4 => Error::Overloaded(first),
+        5 => Error::TimedOut(first),
+        6 => Error::NotFound(first),
+        7 => Error::DiskFull(first),
+        8 => Error::Disk { operation: "an operation of the owner", path: first, message: second },
+        9 => Error::Corrupt { path: first, offset, message: second },
+        10 => Error::Busy { path: first, holder: second },
+        11 => Error::Foreign(first),
+        12 => Error::Poisoned(first),
+        13 => Error::Closed,
+        14 => Error::SessionExpired,
+        15 => Error::Forked,
+        _ => Error::Unknown(first),
+    })
+}
+
+/// `[[queue...], [function...]]`.
+pub fn encode_ask(queues: &[&str], functions: &[&str]) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.array(2);
+    for names in [queues, functions] {
+        out.array(names.len());
+        for name in names {
+            out.str(name);
+        }
+    }
+    out.into_bytes()
+}
+
+pub fn decode_ask(bytes: &[u8]) -> Result<(Vec<&str>, Vec<&str>)> {
+    let mut reader = Reader::new(bytes);
+    reader.array_of(2, "an ask")?;
+    let mut names = || (0..reader.array()?).map(|_| reader.str()).collect::<Result<Vec<_>>>();
+    Ok((names()?, names()?))
+}
+
+/// `[number, job, token]`.
+pub fn encode_event(event: WatchEvent) -> Vec<u8> {
+    let (number, job, token) = match event {
+        WatchEvent::Ready => (1, None, 0),
+        WatchEvent::Cancel(job, token) => (2, Some(job), token.0),
+        WatchEvent::Lost(job, token) => (3, Some(job), token.0),
+        WatchEvent::SessionClosed => (4, None, 0),
+        WatchEvent::NodeClosed => (5, None, 0),
+    };
+    let mut out = Writer::new();
+    out.array(3).u64(number);
+    out.option(job, |out, job| {
+        out.id(job);
+    });
+    out.u64(token);
+    out.into_bytes()
+}
+
+pub fn decode_event(bytes: &[u8]) -> Result<WatchEvent> {
+    let mut reader = Reader::new(bytes);
+    reader.array_of(3, "an event")?;
+    let number = reader.u64()?;
+    let job = reader.option(|reader| reader.id())?;
+    let token = LeaseToken(reader.u64()?);
+    match (number, job) {
+        (1, _) => Ok(WatchEvent::Ready),
+        (2, Some(job)) => Ok(WatchEvent::Cancel(job, token)),
+        (3, Some(job)) => Ok(WatchEvent::Lost(job, token)),
+        (4, _) => Ok(WatchEvent::SessionClosed),
+        (5, _) => Ok(WatchEvent::NodeClosed),
+        _ => Err(Error::Invalid(format!("an event of kind {number}"))),
+    }
+}
+
+pub fn decode_session(bytes: &[u8]) -> Result<SessionId> {
+    let bytes = bytes.try_into().map_err(|_| Error::Invalid("a session id has 8 bytes".into()))?;
+    Ok(SessionId(u64::from_le_bytes(bytes)))
+}
+
+pub fn decode_job(bytes: &[u8]) -> Result<JobId> {
+    JobId::from_slice(bytes).ok_or_else(|| Error::Invalid("a job id has 16 bytes".into()))
+}

@@ -1,0 +1,226 @@
+//! The attached side: asks the owner of the directory, and keeps every question until it is answered.
+//!
+//! When the connection ends, the unanswered questions stay: `orphans` hands them to whoever finds the next owner, which
+//! is asked the same again. Writes carry their session and sequence, so the new owner gives the first answer.
+
+use super::backend::{Done, WatchEvent, Watcher};
+use super::message::{self, Greeting};
+use super::outgoing::Outgoing;
+use super::place::{Address, Other};
+use super::wire::{self, Frames, Kind};
+use crate::base::{Error, JobId, Result, SessionId};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A living owner answers the first words at once: they do not wait for its disk.
+const GREETING_WAIT: Duration = Duration::from_secs(2);
+
+/// Numbers of questions and watches are not used again, also not at the next owner.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A question without an answer.
+pub enum Question {
+    Submit(Vec<u8>, Done<Vec<u8>>),
+    View(Vec<u8>, Done<Vec<u8>>),
+    Health(Done<Vec<u8>>),
+    Wait(JobId, Done<()>),
+    Heartbeat(SessionId, Done<()>),
+}
+
+impl Question {
+    fn frame(&self, id: u64) -> Result<Vec<u8>> {
+        match self {
+            Question::Submit(request, _) => wire::encode(Kind::Submit, id, request),
+            Question::View(question, _) => wire::encode(Kind::View, id, question),
+            Question::Health(_) => wire::encode(Kind::Health, id, &[]),
+            Question::Wait(job, _) => wire::encode(Kind::Wait, id, &job.0),
+            Question::Heartbeat(session, _) => wire::encode(Kind::Heartbeat, id, &session.0.to_le_bytes()),
+        }
+    }
+
+    pub fn answer(self, answer: Result<Vec<u8>>) {
+        match self {
+            Question::Submit(_, done) | Question::View(_, done) | Question::Health(done) => done(answer),
+            Question::Wait(_, done) | Question::Heartbeat(_, done) => done(answer.map(drop)),
+        }
+    }
+}
+
+/// A connection to the owner.
+pub struct Remote {
+    outgoing: Arc<Outgoing>,
+    /// The owner as it introduced itself.
+    pub owner: Greeting,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    questions: BTreeMap<u64, Question>,
+    watches: BTreeMap<u64, Arc<dyn Watcher>>,
+    ended: bool,
+}
+
+impl Remote {
+    /// Connects and greets. `ended` runs once on the reading thread when the connection is over.
+    pub fn connect(dir: &Path, own: Greeting, ended: impl FnOnce() + Send + 'static) -> Result<Arc<Self>> {
+        let address = Address::of(dir)?;
+        let failed = |error: std::io::Error| Error::disk("connect to", address.path.display(), &error);
+        let stream = UnixStream::connect(&address.path).map_err(failed)?;
+        let other = Other::of(&stream)?;
+        stream.set_write_timeout(Some(GREETING_WAIT)).map_err(failed)?;
+        let mut frames = Frames::new();
+        let owner = greet(&stream, &other, &mut frames, own)?;
+        stream.set_write_timeout(None).map_err(failed)?;
+        let stream = Arc::new(stream);
+        let outgoing = Outgoing::start(stream.clone())?;
+        let remote = Arc::new(Self { outgoing, owner, state: Mutex::new(State::default()) });
+        let reading = remote.clone();
+        std::thread::Builder::new()
+            .name("raftwork-read".into())
+            .spawn(move || {
+                reading.read(&stream, &other, frames);
+                reading.end();
+                drop(reading);
+                ended();
+            })
+            .map_err(|error| Error::disk("start a thread", "raftwork-read", &error))?;
+        Ok(remote)
+    }
+
+    /// Asks. After the end of the connection the question waits to be an orphan.
+    pub fn ask(&self, question: Question) -> u64 {
+        let mut state = self.state.lock();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let frame = match question.frame(id) {
+            Ok(frame) => frame,
+            Err(error) => {
+                drop(state);
+                question.answer(Err(error));
+                return id;
+            }
+        };
+        state.questions.insert(id, question);
+        if !state.ended {
+            // Under the lock, so that questions arrive in the order of their numbers.
+            self.outgoing.send(frame);
+        }
+        id
+    }
+
+    pub fn forget_wait(&self, id: u64) {
+        if self.state.lock().questions.remove(&id).is_some() {
+            self.say(Kind::ForgetWait, id, &[]);
+        }
+    }
+
+    pub fn watch(&self, session: SessionId, sink: Arc<dyn Watcher>) -> u64 {
+        let mut state = self.state.lock();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        state.watches.insert(id, sink);
+        drop(state);
+        self.say(Kind::Watch, id, &session.0.to_le_bytes());
+        id
+    }
+
+    pub fn arm(&self, watch: u64, queues: &[&str], functions: &[&str]) {
+        self.say(Kind::Arm, watch, &message::encode_ask(queues, functions));
+    }
+
+    pub fn disarm(&self, watch: u64) {
+        self.say(Kind::Disarm, watch, &[]);
+    }
+
+    pub fn unwatch(&self, watch: u64) {
+        self.state.lock().watches.remove(&watch);
+        self.say(Kind::Unwatch, watch, &[]);
+    }
+
+    /// Ends the connection.
+    pub fn end(&self) {
+        self.state.lock().ended = true;
+        self.outgoing.end();
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
+    /// Keeps a question for whoever takes the orphans.
+    pub fn keep(&self, question: Question) {
+        self.state.lock().questions.insert(NEXT.fetch_add(1, Ordering::Relaxed), question);
+    }
+
+    /// The questions without an answer, oldest first.
+    pub fn orphans(&self) -> Vec<Question> {
+        std::mem::take(&mut self.state.lock().questions).into_values().collect()
+    }
+
+    fn say(&self, kind: Kind, id: u64, payload: &[u8]) {
+        if let Ok(frame) = wire::encode(kind, id, payload) {
+            self.outgoing.send(frame);
+        }
+    }
+
+    fn read(&self, stream: &UnixStream, other: &Other, mut frames: Frames) {
+        loop {
+            match frames.take() {
+                Ok(Some(frame)) => match frame.kind {
+                    Kind::Reply => self.answered(frame.id, &frame.payload),
+                    Kind::Event => self.told(frame.id, &frame.payload),
+                    _ => return,
+                },
+                Ok(None) => {
+                    match other.wait_readable(stream, None).and_then(|more| Ok(more && frames.fill(&mut &*stream)?)) {
+                        Ok(true) => {}
+                        Ok(false) | Err(_) => return,
+                    }
+                }
+                Err(error) => return log::warn!("the owner of the directory sent {error}"),
+            }
+        }
+    }
+
+    fn answered(&self, id: u64, payload: &[u8]) {
+        let question = self.state.lock().questions.remove(&id);
+        if let Some(question) = question {
+            question.answer(message::decode_reply(payload));
+        }
+    }
+
+    fn told(&self, id: u64, payload: &[u8]) {
+        let sink = self.state.lock().watches.get(&id).cloned();
+        // The end of the owner's node is not the end of the state: the connection ends too, and another takes over.
+        if let (Some(sink), Ok(event)) = (sink, message::decode_event(payload)) {
+            if event != WatchEvent::NodeClosed {
+                sink.event(event);
+            }
+        }
+    }
+}
+
+fn greet(mut stream: &UnixStream, other: &Other, frames: &mut Frames, own: Greeting) -> Result<Greeting> {
+    use std::io::Write;
+    let hello = wire::encode(Kind::Hello, 0, &own.encode())?;
+    stream.write_all(&hello).map_err(|error| Error::disk("write to", "the socket", &error))?;
+    loop {
+        if let Some(frame) = frames.take()? {
+            return match frame.kind {
+                Kind::Welcome => {
+                    let owner = Greeting::decode(&frame.payload)?;
+                    owner.check(&own).map(|()| owner)
+                }
+                Kind::Refused => Err(message::decode_error(&frame.payload)),
+                kind => Err(Error::Invalid(format!("{kind:?} in place of a welcome"))),
+            };
+        }
+        if !other.wait_readable(stream, Some(GREETING_WAIT))? || !frames.fill(&mut stream)? {
+            return Err(Error::Closed);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The owner's socket: lets in the processes of the same user, one thread each.
+
+use super::backend::Backend;
+use super::message::{self, Greeting};
+use super::peer::Peer;
+use super::place::Address;
+use super::wire::{self, Kind};
+use crate::base::{limits, Error, Result};
+use parking_lot::Mutex;
+use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Serves attached processes until closed.
+pub struct Server {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    backend: Arc<dyn Backend>,
+    own: Greeting,
+    closing: Arc<AtomicBool>,
+    stop: OwnedFd,
+    peers: Mutex<Peers>,
+}
+
+#[derive(Default)]
+struct Peers {
+    last: u64,
+    open: BTreeMap<u64, Arc<Peer>>,
+}
+
+impl Server {
+    /// Listens in this directory. Only the holder of its lock may call this: a socket that is there is a dead owner's.
+    pub fn start(dir: &Path, backend: Arc<dyn Backend>, own: Greeting) -> Result<Self> {
+        let address = Address::of(dir)?;
+        let failed = |error: std::io::Error| Error::disk("listen on", address.path.display(), &error);
+        match std::fs::remove_file(&address.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&address.path).map_err(failed)?;
+        std::fs::set_permissions(&address.path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let closing = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared { backend, own, closing, stop, peers: Mutex::default() });
+        let accepting = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("raftwork-accept".into())
+            .spawn(move || accepting.accept(&listener))
+            .map_err(failed)?;
+        let path = dir.join(super::place::FILE_NAME);
+        Ok(Self { shared, path, accepting: Mutex::new(Some(thread)) })
+    }
+
+    /// From now on nobody is let in, and errors are not sent: whoever is attached asks the next owner.
+    pub fn prepare_to_close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.accepting.lock().take() {
+            let _ = thread.join();
+        }
+        // Before the lock is given back: later it might be the next owner's.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// Ends every connection.
+    pub fn close(&self) {
+        self.prepare_to_close_once();
+        let peers: Vec<_> = self.shared.peers.lock().open.values().cloned().collect();
+        peers.iter().for_each(|peer| peer.end());
+    }
+
+    fn prepare_to_close_once(&self) {
+        if !self.shared.closing.load(Ordering::Acquire) {
+            self.prepare_to_close();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &UnixListener) {
+        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
+        loop {
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return log::error!("the socket of the data directory failed: {error}"),
+            }
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
+            match listener.accept() {
+                Ok((stream, _)) => self.let_in(stream),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => log::warn!("a process could not attach: {error}"),
+            }
+        }
+    }
+
+    fn let_in(self: &Arc<Self>, stream: UnixStream) {
+        let number = {
+            let mut peers = self.peers.lock();
+            if peers.open.len() >= limits::ATTACHED_PROCESSES_MAX {
+                drop(peers);
+                return refuse(&stream, &Error::Overloaded("too many processes are attached".into()));
+            }
+            peers.last += 1;
+            peers.last
+        };
+        let stream = Arc::new(stream);
+        let Ok(peer) = Peer::new(self.backend.clone(), stream.clone(), self.closing.clone()) else { return };
+        self.peers.lock().open.insert(number, peer.clone());
+        let shared = self.clone();
+        let started = std::thread::Builder::new().name("raftwork-peer".into()).spawn(move || {
+            peer.serve(&stream, shared.own);
+            shared.peers.lock().open.remove(&number);
+        });
+        if let Err(error) = started {
+            log::warn!("a process could not attach: {error}");
+            self.peers.lock().open.remove(&number);
+        }
+    }
+}
+
+fn refuse(mut stream: &UnixStream, error: &Error) {
+    if let Ok(frame) = wire::encode(Kind::Refused, 0, &message::encode_error(error)) {
+        // The words fit into the empty buffer of a new socket; a peer that has gone does not read them.
+        let _ = stream.write_all(&frame);
+    }
+}

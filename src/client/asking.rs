@@ -1,0 +1,248 @@
+//! Asking whoever owns the directory at the moment: the link as a backend.
+
+use super::link::{begin_watch, Link, Owner, Wait, Watch};
+use super::patience::{Patience, Slot};
+use crate::attach::backend::Check;
+use crate::attach::remote::{Question, Remote};
+use crate::attach::{Backend, Done, WaitId, WatchId, Watcher};
+use crate::base::{limits, Error, JobId, Result, SessionId};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Questions that wait for the next owner.
+const PARKED_MAX: usize = limits::INBOX_REQUESTS_MAX;
+/// A question about the state is answered from memory; longer than this only while no owner is found.
+const VIEW_WAIT: Duration = Duration::from_secs(30);
+
+impl Link {
+    pub fn ask(&self, question: Question) -> Option<u64> {
+        let owner = self.owner();
+        if let Owner::Sought(_) = owner {
+            return self.park(question);
+        }
+        self.ask_owner(&owner, question)
+    }
+
+    fn park(&self, question: Question) -> Option<u64> {
+        let state = self.state.lock();
+        match &state.owner {
+            Owner::Sought(parked) if parked.lock().len() < PARKED_MAX => {
+                parked.lock().push(question);
+                None
+            }
+            Owner::Sought(_) => {
+                drop(state);
+                question.answer(Err(Error::Overloaded("too many requests wait for the next owner".into())));
+                None
+            }
+            owner => {
+                let owner = owner.clone();
+                drop(state);
+                self.ask_owner(&owner, question)
+            }
+        }
+    }
+
+    /// Asks an owner that was known a moment ago. At a connection that has ended, the question is found by `lost`.
+    pub fn ask_owner(&self, owner: &Owner, question: Question) -> Option<u64> {
+        match owner {
+            Owner::Us(node, _) => {
+                match question {
+                    Question::Submit(request, done) => node.start(request, done),
+                    Question::View(question, done) => done(node.view(&question)),
+                    Question::Health(done) => done(Ok(node.health())),
+                    Question::Wait(job, done) => {
+                        node.wait_finished(job, done);
+                    }
+                    Question::Heartbeat(session, done) => done(node.heartbeat(session)),
+                }
+                None
+            }
+            Owner::Other(remote) => {
+                let id = remote.ask(question);
+                // Asked after its orphans were taken: they are taken again.
+                if remote.is_ended() {
+                    remote.orphans().into_iter().for_each(|orphan| {
+                        self.park_or_ask(remote, orphan);
+                    });
+                }
+                Some(id)
+            }
+            Owner::Sought(_) => self.park(question),
+            Owner::Gone(error) => {
+                question.answer(Err(error.clone()));
+                None
+            }
+        }
+    }
+
+    fn park_or_ask(&self, ended: &Arc<Remote>, question: Question) {
+        let state = self.state.lock();
+        match &state.owner {
+            // `lost` has not run yet, and will take it.
+            Owner::Other(remote) if Arc::ptr_eq(remote, ended) => remote.keep(question),
+            Owner::Sought(parked) => parked.lock().push(question),
+            owner => {
+                let owner = owner.clone();
+                drop(state);
+                self.ask_owner(&owner, question);
+            }
+        }
+    }
+}
+
+impl Backend for Link {
+    fn submit(&self, request: Vec<u8>, deadline: Option<Instant>, check: Check<'_>) -> Result<Vec<u8>> {
+        if let Owner::Us(node, _) = self.owner() {
+            return node.submit_checked(request, deadline, check);
+        }
+        let slot = Slot::new();
+        self.ask(Question::Submit(request, slot.filler()));
+        slot.wait(&mut Patience { deadline, check: Some(check) })
+    }
+
+    fn start(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        self.ask(Question::Submit(request, done));
+    }
+
+    fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
+        if let Owner::Us(node, _) = self.owner() {
+            return node.view(question);
+        }
+        let slot = Slot::new();
+        self.ask(Question::View(question.to_vec(), slot.filler()));
+        slot.wait(&mut Patience::after(Some(VIEW_WAIT)))
+    }
+
+    fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId {
+        let mut state = self.state.lock();
+        let id = WaitId(Self::number(&mut state));
+        state.waits.insert(id, Wait::Unasked);
+        drop(state);
+        let me = self.me.clone();
+        let done: Done<()> = Box::new(move |end| {
+            let known = me.upgrade().is_some_and(|link| link.state.lock().waits.remove(&id).is_some());
+            if known {
+                done(end);
+            }
+        });
+        let asked = match self.owner() {
+            Owner::Us(node, _) => Some(Wait::Here(node.wait_finished(job, done))),
+            _ => self.ask(Question::Wait(job, done)).map(Wait::There),
+        };
+        if let (Some(asked), Some(entry)) = (asked, self.state.lock().waits.get_mut(&id)) {
+            *entry = asked;
+        }
+        id
+    }
+
+    fn forget_wait(&self, wait: WaitId) {
+        let mut state = self.state.lock();
+        let (asked, owner) = (state.waits.remove(&wait), state.owner.clone());
+        drop(state);
+        match (asked, owner) {
+            (Some(Wait::Here(there)), Owner::Us(node, _)) => node.forget_wait(there),
+            (Some(Wait::There(there)), Owner::Other(remote)) => remote.forget_wait(there),
+            // The answer, when it comes, finds that nobody waits.
+            _ => {}
+        }
+    }
+
+    fn watch(&self, session: SessionId, sink: Arc<dyn Watcher>) -> WatchId {
+        let mut state = self.state.lock();
+        let id = WatchId(Self::number(&mut state));
+        let there = begin_watch(&state.owner, session, sink.clone());
+        state.watches.insert(id, Watch { session, sink, there });
+        id
+    }
+
+    fn arm(&self, watch: WatchId, queues: &[&str], functions: &[&str]) -> bool {
+        let state = self.state.lock();
+        let Some(there) = state.watches.get(&watch).map(|watch| watch.there) else { return false };
+        let owner = state.owner.clone();
+        drop(state);
+        match owner {
+            Owner::Us(node, _) => node.arm(WatchId(there), queues, functions),
+            Owner::Other(remote) => {
+                remote.arm(there, queues, functions);
+                false
+            }
+            // The next owner's first word is "look for work".
+            _ => false,
+        }
+    }
+
+    fn disarm(&self, watch: WatchId) {
+        let state = self.state.lock();
+        let Some(there) = state.watches.get(&watch).map(|watch| watch.there) else { return };
+        let owner = state.owner.clone();
+        drop(state);
+        match owner {
+            Owner::Us(node, _) => node.disarm(WatchId(there)),
+            Owner::Other(remote) => remote.disarm(there),
+            _ => {}
+        }
+    }
+
+    fn unwatch(&self, watch: WatchId) {
+        let mut state = self.state.lock();
+        let (watch, owner) = (state.watches.remove(&watch), state.owner.clone());
+        drop(state);
+        match (watch, owner) {
+            (Some(watch), Owner::Us(node, _)) => node.unwatch(WatchId(watch.there)),
+            (Some(watch), Owner::Other(remote)) => remote.unwatch(watch.there),
+            _ => {}
+        }
+    }
+
+    fn heartbeat(&self, session: SessionId, done: Done<()>) {
+        match self.owner() {
+            Owner::Us(node, _) => done(node.heartbeat(session)),
+            Owner::Other(remote) => {
+                self.ask_owner(&Owner::Other(remote), Question::Heartbeat(session, done));
+            }
+            // A sign of life is of no use later.
+            _ => done(Err(Error::NotCommitted("the owner of the directory is being sought".into()))),
+        }
+    }
+
+    fn hold(&self, session: SessionId) {
+        let mut state = self.state.lock();
+        state.held.insert(session);
+        if let Owner::Us(node, _) = &state.owner {
+            node.hold(session);
+        }
+    }
+
+    fn release_hold(&self, session: SessionId) {
+        let mut state = self.state.lock();
+        state.held.remove(&session);
+        if let Owner::Us(node, _) = &state.owner {
+            node.release_hold(session);
+        }
+    }
+
+    fn lapse(&self, session: SessionId) {
+        if let Owner::Us(node, _) = self.owner() {
+            node.lapse(session);
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        self.owns()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn health(&self) -> Result<Vec<u8>> {
+        if let Owner::Us(node, _) = self.owner() {
+            return Ok(node.health());
+        }
+        let slot = Slot::new();
+        self.ask(Question::Health(slot.filler()));
+        slot.wait(&mut Patience::after(Some(VIEW_WAIT)))
+    }
+}

@@ -1,0 +1,298 @@
+//! The directory, whoever owns it: this process, or another one behind a socket. When the owner ends, the next is found.
+//!
+//! ```text
+//! open      take the lock ── got it ──> own node, listen on the socket
+//!               └ somebody has it ────> attach to the socket; while the owner is starting: again
+//! the connection ends ──> the same again, on a thread of its own; questions wait meanwhile
+//! ```
+//!
+//! What holds
+//! * A question is answered once. What the last owner did not answer is asked again in the same words, so a write that
+//!   it had applied gets its first answer (same session, same sequence).
+//! * Watches and waits survive: they are made anew, and every watcher is told to look for work.
+//! * The owner stays the owner until it is closed or fails. A failed one gives the lock back.
+
+use super::patience::Patience;
+use crate::attach::message::Greeting;
+use crate::attach::remote::{Question, Remote};
+use crate::attach::server::Server;
+use crate::attach::{WaitId, WatchEvent, WatchId, Watcher};
+use crate::base::{Error, GroupId, Result, SessionId};
+use crate::node::{Node, NodeConfig};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Between two tries to find the owner: short, as a take-over is to be over soon.
+const RETRY_FIRST: Duration = Duration::from_millis(2);
+const RETRY_MAX: Duration = Duration::from_millis(50);
+/// Between two tries after the directory itself could not be opened.
+const RETRY_BROKEN: Duration = Duration::from_secs(1);
+
+/// Directories that this process has opened, by their real paths.
+static OPENED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Directories that this process has opened. A forked child must let go of their files: what it inherited would keep
+/// their locks after its parent has died. Nothing if another thread was about to add one at the moment of the fork.
+pub fn opened_directories() -> Vec<PathBuf> {
+    OPENED.try_lock().map(|opened| opened.iter().cloned().collect()).unwrap_or_default()
+}
+
+/// A directory and its present owner.
+pub struct Link {
+    config: NodeConfig,
+    pub state: Mutex<State>,
+    /// The owner changed, or the link was closed.
+    changed: Condvar,
+    /// How many owners came after the first.
+    pub epoch: AtomicU64,
+    /// Whether this process is the owner.
+    owns: AtomicBool,
+    pub me: Weak<Link>,
+}
+
+pub struct State {
+    pub owner: Owner,
+    pub last: u64,
+    pub watches: BTreeMap<WatchId, Watch>,
+    pub waits: BTreeMap<WaitId, Wait>,
+    pub held: BTreeSet<SessionId>,
+}
+
+#[derive(Clone)]
+pub enum Owner {
+    Us(Arc<Node>, Arc<Server>),
+    Other(Arc<Remote>),
+    /// Nobody known: questions wait.
+    Sought(Arc<Mutex<Vec<Question>>>),
+    Gone(Error),
+}
+
+#[derive(Clone)]
+pub struct Watch {
+    pub session: SessionId,
+    pub sink: Arc<dyn Watcher>,
+    /// Its name at the present owner.
+    pub there: u64,
+}
+
+#[derive(Clone, Copy)]
+pub enum Wait {
+    Unasked,
+    Here(WaitId),
+    There(u64),
+}
+
+impl Link {
+    /// Opens the directory; while its owner does not answer yet, tries again until the patience is over.
+    pub fn open(config: NodeConfig, patience: &mut Patience<'_>) -> Result<Arc<Self>> {
+        config.validate()?;
+        let link = Arc::new_cyclic(|me| Self {
+            config,
+            state: Mutex::new(State {
+                owner: Owner::Sought(Arc::default()),
+                last: 0,
+                watches: BTreeMap::new(),
+                waits: BTreeMap::new(),
+                held: BTreeSet::new(),
+            }),
+            changed: Condvar::new(),
+            epoch: AtomicU64::new(0),
+            owns: AtomicBool::new(false),
+            me: me.clone(),
+        });
+        let mut pause = RETRY_FIRST;
+        loop {
+            let busy = match link.find_owner() {
+                Ok(owner) => {
+                    link.install(owner);
+                    return Ok(link);
+                }
+                Err(error @ Error::Busy { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            let mut state = link.state.lock();
+            link.changed.wait_for(&mut state, pause);
+            drop(state);
+            pause = (pause * 2).min(RETRY_MAX);
+            patience.check()?;
+            if patience.is_over() {
+                return Err(busy);
+            }
+        }
+    }
+
+    /// Whether this process owns the directory.
+    pub fn owns(&self) -> bool {
+        self.owns.load(Ordering::Acquire)
+    }
+
+    /// Gives the directory free, or lets go of its owner. Whoever waits is told.
+    pub fn close(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        let owner = std::mem::replace(&mut state.owner, Owner::Gone(Error::Closed));
+        let watches = std::mem::take(&mut state.watches);
+        drop(state);
+        self.changed.notify_all();
+        let closed = match owner {
+            Owner::Us(node, server) => {
+                server.prepare_to_close();
+                let closed = node.close();
+                server.close();
+                closed
+            }
+            Owner::Other(remote) => {
+                remote.end();
+                remote.orphans().into_iter().for_each(|question| question.answer(Err(Error::Closed)));
+                Ok(())
+            }
+            Owner::Sought(parked) => {
+                std::mem::take(&mut *parked.lock()).into_iter().for_each(|it| it.answer(Err(Error::Closed)));
+                Ok(())
+            }
+            Owner::Gone(_) => Ok(()),
+        };
+        watches.into_values().for_each(|watch| watch.sink.event(WatchEvent::NodeClosed));
+        closed
+    }
+
+    /// One try: the lock, else the socket. `Busy`: somebody has the lock and does not answer.
+    fn find_owner(&self) -> Result<Owner> {
+        // Before any file in it is open.
+        OPENED.lock().insert(real_path(&self.config.dir));
+        let busy = match Node::open(self.config.clone()) {
+            Ok(node) => {
+                let server = Server::start(&self.config.dir, node.clone(), greeting())?;
+                return Ok(Owner::Us(node, Arc::new(server)));
+            }
+            Err(error @ Error::Busy { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let me = self.me.clone();
+        let ended = move || {
+            if let Some(link) = me.upgrade() {
+                link.lost();
+            }
+        };
+        match Remote::connect(&self.config.dir, greeting(), ended) {
+            Ok(remote) => Ok(Owner::Other(remote)),
+            Err(error @ Error::Foreign(_)) => Err(error),
+            Err(_) => Err(busy),
+        }
+    }
+
+    /// The connection to the owner ended: finds the next, on this thread, which has nothing else to do.
+    fn lost(&self) {
+        let mut state = self.state.lock();
+        let Owner::Other(remote) = &state.owner else { return };
+        let remote = remote.clone();
+        // Later questions are parked behind these.
+        state.owner = Owner::Sought(Arc::new(Mutex::new(remote.orphans())));
+        drop(state);
+        drop(remote);
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.find_owner() {
+                Ok(owner) => return self.install(owner),
+                Err(Error::Busy { .. }) => pause = (pause * 2).min(RETRY_MAX),
+                Err(error) => {
+                    pause = RETRY_BROKEN;
+                    self.refuse_parked(&error);
+                }
+            }
+            let mut state = self.state.lock();
+            if !matches!(state.owner, Owner::Sought(_)) {
+                return;
+            }
+            self.changed.wait_for(&mut state, pause);
+        }
+    }
+
+    fn refuse_parked(&self, error: &Error) {
+        let Owner::Sought(parked) = &self.state.lock().owner else { return };
+        let questions = std::mem::take(&mut *parked.lock());
+        log::error!("no owner for {}: {error}", self.config.dir.display());
+        let error = error.clone();
+        // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
+        std::thread::spawn(move || questions.into_iter().for_each(|question| question.answer(Err(error.clone()))));
+    }
+
+    /// From now on this is the owner: asks what was not answered, watches what was watched.
+    fn install(&self, owner: Owner) {
+        let mut state = self.state.lock();
+        let parked = match &state.owner {
+            Owner::Sought(parked) => std::mem::take(&mut *parked.lock()),
+            _ => {
+                // Closed meanwhile.
+                drop(state);
+                return end(owner);
+            }
+        };
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        for session in &state.held {
+            match &owner {
+                Owner::Us(node, _) => node.hold(*session),
+                // The first sign of life tells the owner whose session it is.
+                Owner::Other(remote) => {
+                    remote.ask(Question::Heartbeat(*session, Box::new(drop)));
+                }
+                _ => {}
+            }
+        }
+        self.owns.store(matches!(owner, Owner::Us(..)), Ordering::Release);
+        let mut sinks = Vec::new();
+        for watch in state.watches.values_mut() {
+            watch.there = begin_watch(&owner, watch.session, watch.sink.clone());
+            sinks.push(watch.sink.clone());
+        }
+        state.owner = owner.clone();
+        self.changed.notify_all();
+        drop(state);
+        for question in parked {
+            self.ask_owner(&owner, question);
+        }
+        sinks.into_iter().for_each(|sink| sink.event(WatchEvent::Ready));
+    }
+
+    pub fn owner(&self) -> Owner {
+        self.state.lock().owner.clone()
+    }
+
+    pub fn number(state: &mut MutexGuard<'_, State>) -> u64 {
+        state.last += 1;
+        state.last
+    }
+}
+
+/// The path as the system shows it for an open file. The directory itself need not exist yet.
+fn real_path(dir: &Path) -> PathBuf {
+    let beside = || Some(dir.parent()?.canonicalize().ok()?.join(dir.file_name()?));
+    dir.canonicalize().ok().or_else(beside).unwrap_or_else(|| dir.to_path_buf())
+}
+
+pub fn begin_watch(owner: &Owner, session: SessionId, sink: Arc<dyn Watcher>) -> u64 {
+    match owner {
+        Owner::Us(node, _) => node.watch(session, sink).0,
+        Owner::Other(remote) => remote.watch(session, sink),
+        _ => 0,
+    }
+}
+
+fn end(owner: Owner) {
+    match owner {
+        Owner::Us(node, server) => {
+            server.prepare_to_close();
+            // It was open for a moment and nothing waits for it.
+            let _ = node.close();
+        }
+        Owner::Other(remote) => remote.end(),
+        _ => {}
+    }
+}
+
+fn greeting() -> Greeting {
+    Greeting { pid: u64::from(std::process::id()), cluster: None, group: GroupId(0) }
+}

@@ -1,0 +1,352 @@
+//! One process's connection to the state: session, sequence, take-over, prefetch.
+//!
+//! ```text
+//! patience   how long a caller waits, and what it looks at meanwhile
+//! request    the envelope of a request, the meaning of a reply
+//! session    numbers requests, opens itself, knows what is unanswered
+//! heart      heartbeats
+//! tickets    calls that do not wait
+//! buffer     what a fetcher holds, what it should do next
+//! pump       fills and empties it
+//! fetcher    jobs for a worker
+//! memory     the state machine alone
+//! link       a directory and its owner; take-over
+//! asking     asks whoever owns it
+//! new_ids    ids of jobs
+//! ```
+
+mod asking;
+pub mod buffer;
+pub mod fetcher;
+pub mod heart;
+pub mod link;
+pub mod memory;
+pub mod new_ids;
+pub mod patience;
+mod pump;
+pub mod request;
+pub mod session;
+pub mod signal;
+pub mod tickets;
+
+use crate::attach::{Backend, Done};
+use crate::base::codec::{Reader, Writer};
+use crate::base::time::SystemClock;
+use crate::base::{limits, Error, JobId, Millis, Result, SessionId};
+use crate::node::NodeConfig;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use fetcher::{Fetcher, Wish};
+use heart::Heart;
+use link::Link;
+use memory::Memory;
+use patience::{Patience, Slot};
+use request::Failure;
+use session::{Identity, Session};
+use tickets::{Outcome, Tickets};
+
+/// Tickets without an answer.
+const TICKETS_MAX: usize = 100_000;
+/// The question "what is known of this job".
+const VIEW_JOB: u64 = 3;
+
+/// What a client says about its process.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long its sessions live without a sign of life.
+    pub ttl: Millis,
+    /// "client" or "worker".
+    pub kind: String,
+    pub labels: Vec<(String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ttl: Millis(limits::SESSION_TTL_MS), kind: "client".into(), labels: Vec::new() }
+    }
+}
+
+/// Where the state is held, as seen from this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Memory,
+    Owner,
+    Attached,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Memory => "memory",
+            Role::Owner => "owner",
+            Role::Attached => "attached",
+        }
+    }
+}
+
+/// One process's connection. All calls may come from many threads at once.
+pub struct Client {
+    /// The process that opened it. A forked child has none of its threads.
+    pid: u32,
+    holder: Holder,
+    identity: Identity,
+    session: Arc<Session>,
+    tickets: Arc<Tickets>,
+    heart: Option<Heart>,
+}
+
+enum Holder {
+    Memory(Arc<Memory>),
+    Directory(Arc<Link>),
+}
+
+impl Holder {
+    fn backend(&self) -> Arc<dyn Backend> {
+        match self {
+            Holder::Memory(memory) => memory.clone(),
+            Holder::Directory(link) => link.clone(),
+        }
+    }
+}
+
+impl Client {
+    /// A state in memory only. `manual`: time stands still until `advance`.
+    pub fn memory(options: Options, manual: bool) -> Result<Arc<Client>> {
+        Self::over(Holder::Memory(Memory::open(manual)?), options)
+    }
+
+    /// A data directory: this process owns it, or attaches to the one that does. While that one is starting, waits.
+    pub fn open(config: NodeConfig, options: Options, patience: &mut Patience<'_>) -> Result<Arc<Client>> {
+        Self::over(Holder::Directory(Link::open(config, patience)?), options)
+    }
+
+    fn over(holder: Holder, options: Options) -> Result<Arc<Client>> {
+        let pid = std::process::id();
+        let identity = Identity {
+            kind: options.kind,
+            ttl: options.ttl,
+            host: host_name(),
+            pid: u64::from(pid),
+            labels: options.labels,
+        };
+        let backend = holder.backend();
+        let heart = if matches!(holder, Holder::Memory(_)) { None } else { Some(Heart::start()?) };
+        let session = Session::new(backend, Arc::new(SystemClock), identity.clone(), true);
+        if let Some(heart) = &heart {
+            heart.add(&session);
+        }
+        Ok(Arc::new(Client { pid, holder, identity, session, tickets: Tickets::new()?, heart }))
+    }
+
+    /// The process that opened it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Refuses a forked child: the threads that would answer it exist in its parent only.
+    pub fn check_process(&self) -> Result<()> {
+        if std::process::id() == self.pid {
+            return Ok(());
+        }
+        Err(Error::Forked)
+    }
+
+    /// Writes one command and waits for its reply. A reply that says no is a [`Failure`].
+    pub fn submit(&self, command: &[u8], patience: &mut Patience<'_>) -> std::result::Result<Vec<u8>, Failure> {
+        self.check_process()?;
+        check_command(command)?;
+        self.session.submit(command, patience)
+    }
+
+    /// Writes one command; the ticket's answer comes with `drain`.
+    pub fn start(&self, command: Vec<u8>) -> Result<u64> {
+        self.check_process()?;
+        check_command(&command)?;
+        let ticket = self.issue()?;
+        let tickets = self.tickets.clone();
+        let done: Done<Vec<u8>> = Box::new(move |reply| {
+            let reply = reply.map_err(Failure::Error);
+            let reply = reply.and_then(|reply| request::accepted(&reply).map(|_| ()).map(|()| reply));
+            tickets.settle(ticket, Outcome::Reply(reply));
+        });
+        self.session.start(command, done);
+        Ok(ticket)
+    }
+
+    /// The ticket's answer comes when the job is final.
+    pub fn start_wait(&self, job: JobId) -> Result<u64> {
+        self.check_process()?;
+        let ticket = self.issue()?;
+        let tickets = self.tickets.clone();
+        let done = Box::new(move |end| tickets.settle(ticket, Outcome::Finished(job, end)));
+        let wait = self.backend().wait_finished(job, done);
+        self.tickets.waits_on(ticket, wait);
+        Ok(ticket)
+    }
+
+    pub fn cancel_ticket(&self, ticket: u64) {
+        if let Some(wait) = self.tickets.cancel(ticket) {
+            self.backend().forget_wait(wait);
+        }
+    }
+
+    /// Readable while `drain` would give something.
+    pub fn completion_fd(&self) -> RawFd {
+        self.tickets.fd()
+    }
+
+    /// The answers that came since the last call: replies, and details of jobs that became final.
+    pub fn drain(&self) -> Vec<(u64, std::result::Result<Vec<u8>, Failure>)> {
+        let settle = |(ticket, outcome)| match outcome {
+            Outcome::Reply(reply) => (ticket, reply),
+            Outcome::Finished(job, end) => (ticket, self.detail_after(job, end)),
+        };
+        self.tickets.drain().into_iter().map(settle).collect()
+    }
+
+    /// Asks about the state: `[as_of_index, payload]`.
+    pub fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
+        self.check_process()?;
+        self.backend().view(question)
+    }
+
+    /// Waits until a job is final, and gives its detail.
+    pub fn wait(&self, job: JobId, patience: &mut Patience<'_>) -> std::result::Result<Vec<u8>, Failure> {
+        self.check_process()?;
+        let slot = Slot::new();
+        let wait = self.backend().wait_finished(job, slot.filler());
+        let end = slot.wait(patience);
+        if let Err(error @ Error::TimedOut(_)) = end {
+            self.backend().forget_wait(wait);
+            return Err(error.into());
+        }
+        self.detail_after(job, end)
+    }
+
+    /// A fetcher with a worker session of its own.
+    pub fn fetcher(
+        &self,
+        wish: Wish,
+        labels: Vec<(String, String)>,
+        patience: &mut Patience<'_>,
+    ) -> Result<Arc<Fetcher>> {
+        self.check_process()?;
+        let identity = Identity { kind: "worker".into(), labels, ..self.identity.clone() };
+        let session = Session::new(self.backend(), Arc::new(SystemClock), identity, false);
+        if let Some(heart) = &self.heart {
+            heart.add(&session);
+        }
+        Fetcher::open(self.backend(), session, wish, patience)
+    }
+
+    pub fn session(&self, patience: &mut Patience<'_>) -> Result<SessionId> {
+        self.check_process()?;
+        self.session.id(patience)
+    }
+
+    pub fn role(&self) -> Role {
+        match &self.holder {
+            Holder::Memory(_) => Role::Memory,
+            Holder::Directory(link) if link.owns() => Role::Owner,
+            Holder::Directory(_) => Role::Attached,
+        }
+    }
+
+    /// The state of the node for people: a MessagePack map.
+    pub fn health(&self) -> Result<Vec<u8>> {
+        self.check_process()?;
+        self.backend().health()
+    }
+
+    /// Moves a manual clock.
+    pub fn advance(&self, span: Millis) -> Result<()> {
+        self.check_process()?;
+        match &self.holder {
+            Holder::Memory(memory) => memory.advance(span),
+            Holder::Directory(_) => Err(Error::Invalid("a stored state follows the clock of the system".into())),
+        }
+    }
+
+    /// Ends the session and whatever this process holds of the state. A second call does nothing.
+    pub fn close(&self, patience: &mut Patience<'_>) -> Result<()> {
+        self.check_process()?;
+        let ended = self.session.close(patience);
+        let closed = self.release();
+        match ended {
+            // The session ends by itself when the connection does.
+            Err(Error::TimedOut(_)) | Ok(()) => closed,
+            Err(error) => closed.and(Err(error)),
+        }
+    }
+
+    fn release(&self) -> Result<()> {
+        match &self.holder {
+            Holder::Memory(memory) => {
+                memory.close();
+                Ok(())
+            }
+            Holder::Directory(link) => link.close(),
+        }
+    }
+
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.holder.backend()
+    }
+
+    fn issue(&self) -> Result<u64> {
+        if self.tickets.open() >= TICKETS_MAX {
+            return Err(Error::Overloaded(format!("{TICKETS_MAX} tickets have no answer yet")));
+        }
+        Ok(self.tickets.issue())
+    }
+
+    /// The detail of a job once nobody has to wait for it any more.
+    fn detail_after(&self, job: JobId, end: Result<()>) -> std::result::Result<Vec<u8>, Failure> {
+        let mut question = Writer::new();
+        question.array(2).u64(VIEW_JOB).id(job);
+        let answer = match self.backend().view(question.as_bytes()) {
+            Ok(answer) => answer,
+            Err(error) => return Err(Failure::Error(end.err().unwrap_or(error))),
+        };
+        let mut reader = Reader::new(&answer);
+        reader.array_of(2, "a view")?;
+        reader.u64()?;
+        if reader.nil() {
+            return Err(Failure::Error(Error::NotFound(format!("no job has the id {job}"))));
+        }
+        match end {
+            Ok(()) => Ok(reader.rest().to_vec()),
+            Err(error) => Err(Failure::Error(error)),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.check_process().is_ok() {
+            // Nobody is left to be told.
+            let _ = self.release();
+        }
+    }
+}
+
+fn check_command(command: &[u8]) -> Result<()> {
+    if command.len() > limits::COMMAND_BYTES_MAX - 64 {
+        return Err(Error::Invalid(format!(
+            "a command of {} bytes, at most {}: send fewer jobs at a time",
+            command.len(),
+            limits::COMMAND_BYTES_MAX - 64
+        )));
+    }
+    request::operation(command).map(|_| ())
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() || name.len() > limits::NAME_BYTES_MAX {
+        return "localhost".into();
+    }
+    name.to_owned()
+}

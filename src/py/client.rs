@@ -1,0 +1,164 @@
+//! `raftwork._core.Client`.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::fetcher::Fetcher;
+use super::{errors, guard, options};
+use crate::base::{Error, JobId, Millis};
+use crate::client::patience::Patience;
+use crate::client::request::Failure;
+use crate::client::Client as Inner;
+
+#[pyclass(frozen, module = "raftwork._core")]
+pub struct Client {
+    /// Left alone in a forked child: its threads are not there, and its locks may be held by them for ever.
+    inner: Arc<Inner>,
+}
+
+impl Client {
+    fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    fn checked(&self, py: Python<'_>) -> PyResult<&Arc<Inner>> {
+        self.inner.check_process().map_err(|error| errors::raise(py, &error))?;
+        Ok(&self.inner)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.inner.check_process().is_err() {
+            std::mem::forget(self.inner.clone());
+        }
+    }
+}
+
+pub fn job_id(py: Python<'_>, bytes: &[u8]) -> PyResult<JobId> {
+    let bad = || errors::raise(py, &Error::Invalid(format!("a job id has 16 bytes, not {}", bytes.len())));
+    JobId::from_slice(bytes).ok_or_else(bad)
+}
+
+#[pymethods]
+impl Client {
+    #[staticmethod]
+    #[pyo3(signature = (path, options = None))]
+    fn open(py: Python<'_>, path: &str, options: Option<&[u8]>) -> PyResult<Client> {
+        let read = options::open(path, options.unwrap_or_default());
+        let (config, options, timeout) = read.map_err(|error| errors::raise(py, &error))?;
+        let opened = guard::patiently(py, Some(timeout.as_secs_f64()), |patience| {
+            Inner::open(config, options, patience).map_err(Failure::from)
+        })?;
+        Ok(Client::new(opened))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (options = None))]
+    fn memory(py: Python<'_>, options: Option<&[u8]>) -> PyResult<Client> {
+        let opened =
+            options::memory(options.unwrap_or_default()).and_then(|(options, manual)| Inner::memory(options, manual));
+        opened.map(Client::new).map_err(|error| errors::raise(py, &error))
+    }
+
+    #[pyo3(signature = (command, timeout = None))]
+    fn submit<'py>(&self, py: Python<'py>, command: &[u8], timeout: Option<f64>) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.checked(py)?;
+        let reply = guard::patiently(py, timeout, |patience| inner.submit(command, patience))?;
+        Ok(PyBytes::new(py, &reply))
+    }
+
+    fn start(&self, py: Python<'_>, command: &[u8]) -> PyResult<u64> {
+        let (inner, command) = (self.checked(py)?, command.to_vec());
+        py.detach(|| inner.start(command)).map_err(|error| errors::raise(py, &error))
+    }
+
+    fn start_wait(&self, py: Python<'_>, job_id: &[u8]) -> PyResult<u64> {
+        let (inner, job) = (self.checked(py)?, self::job_id(py, job_id)?);
+        py.detach(|| inner.start_wait(job)).map_err(|error| errors::raise(py, &error))
+    }
+
+    fn cancel_ticket(&self, py: Python<'_>, ticket: u64) -> PyResult<()> {
+        let inner = self.checked(py)?;
+        py.detach(|| inner.cancel_ticket(ticket));
+        Ok(())
+    }
+
+    fn completion_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
+        Ok(self.checked(py)?.completion_fd())
+    }
+
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let inner = self.checked(py)?;
+        let settled = py.detach(|| inner.drain());
+        let list = PyList::empty(py);
+        for (ticket, outcome) in settled {
+            let outcome = match outcome {
+                Ok(bytes) => PyBytes::new(py, &bytes).into_any(),
+                Err(failure) => errors::raise_failure(py, &failure).into_value(py).into_bound(py).into_any(),
+            };
+            list.append(PyTuple::new(py, [ticket.into_pyobject(py)?.into_any(), outcome])?)?;
+        }
+        Ok(list)
+    }
+
+    fn view<'py>(&self, py: Python<'py>, question: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.checked(py)?;
+        let answer = guard::patiently(py, None, |_| inner.view(question).map_err(Failure::from))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
+    #[pyo3(signature = (job_id, timeout = None))]
+    fn wait<'py>(&self, py: Python<'py>, job_id: &[u8], timeout: Option<f64>) -> PyResult<Bound<'py, PyBytes>> {
+        let (inner, job) = (self.checked(py)?, self::job_id(py, job_id)?);
+        let detail = guard::patiently(py, timeout, |patience| inner.wait(job, patience))?;
+        Ok(PyBytes::new(py, &detail))
+    }
+
+    fn session(&self, py: Python<'_>) -> PyResult<u64> {
+        let inner = self.checked(py)?;
+        let id = guard::patiently(py, None, |patience| inner.session(patience).map_err(Failure::from))?;
+        Ok(id.0)
+    }
+
+    fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.checked(py)?;
+        let health = guard::patiently(py, None, |_| inner.health().map_err(Failure::from))?;
+        Ok(PyBytes::new(py, &health))
+    }
+
+    fn role(&self, py: Python<'_>) -> PyResult<&'static str> {
+        Ok(self.checked(py)?.role().name())
+    }
+
+    /// The process that opened this client. A forked child sees another number than its own.
+    fn pid(&self) -> u32 {
+        self.inner.pid()
+    }
+
+    fn advance(&self, py: Python<'_>, ms: u64) -> PyResult<()> {
+        let inner = self.checked(py)?;
+        py.detach(|| inner.advance(Millis(ms))).map_err(|error| errors::raise(py, &error))
+    }
+
+    #[pyo3(signature = (options))]
+    fn fetcher(&self, py: Python<'_>, options: &[u8]) -> PyResult<Fetcher> {
+        let inner = self.checked(py)?;
+        let (wish, labels) = options::fetcher(options).map_err(|error| errors::raise(py, &error))?;
+        let opened = guard::patiently(py, None, |patience: &mut Patience<'_>| {
+            inner.fetcher(wish, labels, patience).map_err(Failure::from)
+        })?;
+        Ok(Fetcher::new(opened, inner.pid()))
+    }
+
+    #[pyo3(signature = (timeout = None))]
+    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        if self.inner.check_process().is_err() {
+            return Ok(()); // The parent closes it.
+        }
+        let inner = &self.inner;
+        guard::patiently(py, timeout, |patience| inner.close(patience).map_err(Failure::from))
+    }
+}

@@ -1,0 +1,80 @@
+//! The Python module `raftwork._core`: bytes in, bytes out. No Python object crosses into the core, and no thread of the
+//! core touches Python.
+//!
+//! ```text
+//! guard     the interpreter released while waiting, Ctrl-C let through
+//! errors    one match from what went wrong to a class of raftwork.errors
+//! options   the options of the doors, as MessagePack
+//! client    class Client
+//! fetcher   class Fetcher
+//! ```
+
+mod client;
+mod errors;
+mod fetcher;
+mod guard;
+mod options;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+/// Every name of the module, in one block.
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<client::Client>()?;
+    module.add_class::<fetcher::Fetcher>()?;
+    module.add_function(wrap_pyfunction!(doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(new_ids, module)?)?;
+    module.add_function(wrap_pyfunction!(salvage, module)?)?;
+    module.add_function(wrap_pyfunction!(version, module)?)?;
+    let hooks = PyDict::new(module.py());
+    hooks.set_item("after_in_child", wrap_pyfunction!(forked, module)?)?;
+    module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
+    Ok(())
+}
+
+/// Runs in every child that is forked by Python: no lock of the parent is to live on in it. The numbers of its files stay
+/// taken, as the parent's objects still name them here; behind them is nothing any more.
+#[pyfunction]
+fn forked(py: Python<'_>) -> PyResult<()> {
+    crate::disk::lock::release_in_forked_child();
+    let directories = crate::client::link::opened_directories();
+    if directories.is_empty() {
+        return Ok(());
+    }
+    let nothing = std::fs::File::open("/dev/null")?;
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let inside = |path: &PathBuf| directories.iter().any(|directory| path.starts_with(directory));
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        if let (Some(number), true) = (number, std::fs::read_link(entry.path()).is_ok_and(|path| inside(&path))) {
+            py.import("os")?.call_method1("dup2", (nothing.as_raw_fd(), number, false))?;
+        }
+    }
+    Ok(())
+}
+
+#[pyfunction]
+fn new_ids(py: Python<'_>, n: usize) -> PyResult<Bound<'_, PyList>> {
+    // With the interpreter held: no other thread of Python may fork while the last id is locked.
+    let ids = crate::client::new_ids::new_ids(n).map_err(|error| errors::raise(py, &error))?;
+    PyList::new(py, ids.iter().map(|id| PyBytes::new(py, &id.0)))
+}
+
+#[pyfunction]
+fn doctor<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyBytes>> {
+    let report = py.detach(|| crate::node::doctor::inspect(Path::new(path)));
+    report.map(|report| PyBytes::new(py, &report)).map_err(|error| errors::raise(py, &error))
+}
+
+#[pyfunction]
+fn salvage<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyBytes>> {
+    let report = py.detach(|| crate::node::doctor::salvage(Path::new(path)));
+    report.map(|report| PyBytes::new(py, &report)).map_err(|error| errors::raise(py, &error))
+}
+
+#[pyfunction]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
