@@ -1,0 +1,386 @@
+//! Attached processes: frames, the socket, what a bad peer can do, what the end of a process means.
+
+use raftwork::attach::message::{decode_reply, encode_error, Greeting};
+use raftwork::attach::remote::{Question, Remote};
+use raftwork::attach::server::Server;
+use raftwork::attach::wire::{encode, Frames, Kind, HEADER_BYTES};
+use raftwork::attach::{Backend, WatchEvent, Watcher};
+use raftwork::base::codec::{Reader, Writer};
+use raftwork::base::{limits, ClusterId, Error, GroupId, JobId, Result, SessionId};
+use raftwork::client::memory::Memory;
+use raftwork::client::request::{accepted, envelope};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn greeting() -> Greeting {
+    Greeting { pid: 7, cluster: Some(ClusterId([1; 16])), group: GroupId(0) }
+}
+
+struct Owner {
+    dir: TempDir,
+    memory: Arc<Memory>,
+    server: Server,
+}
+
+fn owner() -> Owner {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = Memory::open(true).unwrap();
+    let server = Server::start(dir.path(), memory.clone(), greeting()).unwrap();
+    Owner { dir, memory, server }
+}
+
+fn attach(dir: &Path) -> (Arc<Remote>, Receiver<()>) {
+    let (send, ended) = channel();
+    let remote = Remote::connect(dir, greeting(), move || {
+        let _ = send.send(());
+    })
+    .unwrap();
+    (remote, ended)
+}
+
+fn ask(remote: &Remote, question: impl FnOnce(Box<dyn FnOnce(Result<Vec<u8>>) + Send>) -> Question) -> Result<Vec<u8>> {
+    let (send, answer) = channel();
+    remote.ask(question(Box::new(move |reply| drop(send.send(reply)))));
+    answer.recv_timeout(WAIT).unwrap()
+}
+
+fn submit(remote: &Remote, command: &Writer) -> Result<Vec<u8>> {
+    ask(remote, |done| Question::Submit(envelope(SessionId(0), 0, 0, command.as_bytes()), done))
+}
+
+fn open_session(remote: &Remote) -> SessionId {
+    let mut command = Writer::new();
+    command.array(6).u64(1).u64(60_000).str("worker").str("here").u64(9).array(0);
+    let reply = submit(remote, &command).unwrap();
+    SessionId(Reader::new(accepted(&reply).unwrap().1).u64().unwrap())
+}
+
+fn enqueue(remote: &Remote, job: JobId) {
+    let mut command = Writer::new();
+    command.array(3).u64(4).array(1);
+    command
+        .array(14)
+        .str("f")
+        .str("q")
+        .i64(0)
+        .u64(3)
+        .u64(3)
+        .nil()
+        .u64(1000)
+        .u64(1000)
+        .array(0)
+        .u64(0)
+        .nil()
+        .nil()
+        .u64(0);
+    command.bin(&[]);
+    command.array(1).array(6).id(job).u64(0).bin(&[0x90]).u64(0).nil().nil();
+    accepted(&submit(remote, &command).unwrap()).unwrap();
+}
+
+fn claim(remote: &Remote, session: SessionId) -> usize {
+    let mut command = Writer::new();
+    command.array(6).u64(5).u64(session.0).array(1).array(2).str("q").u64(1).bool(true).array(1).str("f").u64(10);
+    let reply = submit(remote, &command).unwrap();
+    let (_, payload) = accepted(&reply).unwrap();
+    Reader::new(payload).array().unwrap()
+}
+
+fn beat(remote: &Remote, session: SessionId) -> Result<()> {
+    let (send, answer) = channel();
+    remote.ask(Question::Heartbeat(session, Box::new(move |lives| drop(send.send(lives)))));
+    answer.recv_timeout(WAIT).unwrap()
+}
+
+struct Tell(Mutex<Sender<WatchEvent>>);
+
+impl Watcher for Tell {
+    fn event(&self, event: WatchEvent) {
+        let _ = self.0.lock().unwrap().send(event);
+    }
+}
+
+fn watch(remote: &Remote, session: SessionId) -> (u64, Receiver<WatchEvent>) {
+    let (send, events) = channel();
+    (remote.watch(session, Arc::new(Tell(Mutex::new(send)))), events)
+}
+
+fn state(backend: &dyn Backend, job: JobId) -> String {
+    let mut question = Writer::new();
+    question.array(2).u64(3).id(job);
+    let answer = backend.view(question.as_bytes()).unwrap();
+    let mut reader = Reader::new(&answer);
+    reader.array_of(2, "a view").unwrap();
+    reader.u64().unwrap();
+    for _ in 0..reader.map().unwrap() {
+        if reader.str().unwrap() == "state" {
+            return reader.str().unwrap().to_owned();
+        }
+        reader.raw().unwrap();
+    }
+    panic!("a detail without a state");
+}
+
+#[test]
+fn frames_survive_any_cut_of_the_stream() {
+    let bytes: Vec<u8> =
+        [encode(Kind::Submit, 1, b"abc"), encode(Kind::View, 2, b""), encode(Kind::Health, 3, &[7; 70_000])]
+            .into_iter()
+            .flat_map(|frame| frame.unwrap())
+            .collect();
+    for step in [1, 7, 19, 20, 21, 4096, bytes.len()] {
+        let mut frames = Frames::new();
+        let mut found = Vec::new();
+        for mut piece in bytes.chunks(step) {
+            while !piece.is_empty() {
+                assert!(frames.fill(&mut piece).unwrap());
+            }
+            while let Some(frame) = frames.take().unwrap() {
+                found.push((frame.kind, frame.id, frame.payload.len()));
+            }
+        }
+        assert_eq!(found, [(Kind::Submit, 1, 3), (Kind::View, 2, 0), (Kind::Health, 3, 70_000)], "pieces of {step}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_frame_is_noticed() {
+    let good = encode(Kind::Submit, 77, b"some words").unwrap();
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        // What follows would be the next frame: a longer length then finds its bytes, and a wrong checksum.
+        bad.extend_from_slice(&[0; 64]);
+        let mut frames = Frames::new();
+        frames.fill(&mut bad.as_slice()).unwrap();
+        match frames.take() {
+            Err(_) | Ok(None) => {}
+            Ok(Some(frame)) => panic!("bit {bit} gave {frame:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_length_is_checked_before_anything_is_read() {
+    for length in [0u32, 15, limits::FRAME_BYTES_MAX as u32 + 1, u32::MAX] {
+        let mut frames = Frames::new();
+        frames.fill(&mut length.to_le_bytes().as_slice()).unwrap();
+        assert!(frames.take().is_err(), "{length}");
+    }
+    assert!(encode(Kind::Submit, 1, &vec![0; limits::FRAME_BYTES_MAX]).is_err());
+    assert!(encode(Kind::Submit, 1, &vec![0; limits::FRAME_BYTES_MAX - HEADER_BYTES + 4]).is_ok());
+}
+
+#[test]
+fn every_error_crosses_the_socket() {
+    let text = || "why".to_owned();
+    for error in [
+        Error::Invalid(text()),
+        Error::NotCommitted(text()),
+        Error::Unknown(text()),
+        Error::Overloaded(text()),
+        Error::TimedOut(text()),
+        Error::NotFound(text()),
+        Error::DiskFull(text()),
+        Error::Disk { operation: "an operation of the owner", path: text(), message: text() },
+        Error::Corrupt { path: text(), offset: 9, message: text() },
+        Error::Busy { path: text(), holder: text() },
+        Error::Foreign(text()),
+        Error::Poisoned(text()),
+        Error::Closed,
+        Error::SessionExpired,
+        Error::Forked,
+    ] {
+        let mut bytes = vec![1];
+        bytes.extend(encode_error(&error));
+        assert_eq!(decode_reply(&bytes), Err(error));
+    }
+}
+
+#[test]
+fn an_attached_process_writes_reads_and_waits() {
+    let owner = owner();
+    let (remote, _ended) = attach(owner.dir.path());
+    let session = open_session(&remote);
+    beat(&remote, session).unwrap();
+    let (watch, events) = watch(&remote, session);
+    remote.arm(watch, &["q"], &["f"]);
+    let (send, finished) = channel();
+    enqueue(&remote, JobId([1; 16]));
+    assert_eq!(events.recv_timeout(WAIT).unwrap(), WatchEvent::Ready);
+    remote.ask(Question::Wait(JobId([1; 16]), Box::new(move |end| drop(send.send(end)))));
+    assert_eq!(claim(&remote, session), 1);
+    let mut cancel = Writer::new();
+    cancel.array(3).u64(8).array(1).id(JobId([1; 16])).str("no need");
+    submit(&remote, &cancel).unwrap();
+    assert!(matches!(events.recv_timeout(WAIT).unwrap(), WatchEvent::Cancel(JobId(id), _) if id == [1; 16]));
+    let mut close = Writer::new();
+    close.array(2).u64(2).u64(session.0);
+    submit(&remote, &close).unwrap();
+    finished.recv_timeout(WAIT).unwrap().unwrap();
+    assert_eq!(events.recv_timeout(WAIT).unwrap(), WatchEvent::SessionClosed);
+}
+
+#[test]
+fn the_end_of_a_process_loses_its_leases_at_once() {
+    let owner = owner();
+    let (steady, _) = attach(owner.dir.path());
+    let (dying, ended) = attach(owner.dir.path());
+    let (mine, theirs) = (open_session(&steady), open_session(&dying));
+    beat(&dying, theirs).unwrap();
+    enqueue(&steady, JobId([2; 16]));
+    assert_eq!(claim(&dying, theirs), 1);
+    let (watch, events) = watch(&steady, mine);
+    remote_arm(&steady, watch);
+    dying.end();
+    ended.recv_timeout(WAIT).unwrap();
+    assert_eq!(events.recv_timeout(WAIT).unwrap(), WatchEvent::Ready, "the lost job is ready for others");
+    assert_eq!(beat(&steady, theirs), Err(Error::SessionExpired));
+    assert_eq!(claim(&steady, mine), 1);
+}
+
+fn remote_arm(remote: &Remote, watch: u64) {
+    remote.arm(watch, &["q"], &["f"]);
+}
+
+#[test]
+fn the_end_of_the_owner_leaves_its_sessions_alone() {
+    let owner = owner();
+    let (remote, ended) = attach(owner.dir.path());
+    let session = open_session(&remote);
+    beat(&remote, session).unwrap();
+    enqueue(&remote, JobId([3; 16]));
+    assert_eq!(claim(&remote, session), 1);
+    owner.server.close();
+    ended.recv_timeout(WAIT).unwrap();
+    assert_eq!(state(&*owner.memory, JobId([3; 16])), "processing");
+    assert!(!owner.dir.path().join("socket").exists());
+}
+
+#[test]
+fn unanswered_questions_become_orphans() {
+    let owner = owner();
+    let (remote, ended) = attach(owner.dir.path());
+    enqueue(&remote, JobId([4; 16]));
+    remote.ask(Question::Wait(JobId([4; 16]), Box::new(|_| panic!("nobody answers it"))));
+    owner.server.close();
+    ended.recv_timeout(WAIT).unwrap();
+    remote.ask(Question::View(vec![1], Box::new(|_| panic!("nobody answers it"))));
+    let orphans = remote.orphans();
+    assert!(matches!(orphans.as_slice(), [Question::Wait(..), Question::View(..)]));
+}
+
+#[test]
+fn the_nodes_own_operations_are_refused() {
+    let owner = owner();
+    let (remote, _ended) = attach(owner.dir.path());
+    for (operation, argument) in [(3, 1), (13, 10), (14, 1)] {
+        let mut command = Writer::new();
+        command.array(2).u64(operation).u64(argument);
+        assert!(matches!(submit(&remote, &command), Err(Error::Invalid(_))), "operation {operation}");
+    }
+}
+
+#[test]
+fn the_socket_is_for_its_user_only() {
+    let owner = owner();
+    let mode = std::fs::metadata(owner.dir.path().join("socket")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_long_path_has_a_socket_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("d".repeat(120)).join("e".repeat(120));
+    std::fs::create_dir_all(&deep).unwrap();
+    let server = Server::start(&deep, Memory::open(true).unwrap(), greeting()).unwrap();
+    let (remote, _ended) = attach(&deep);
+    open_session(&remote);
+    drop(server);
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    let owner = owner();
+    owner.server.close();
+    std::os::unix::net::UnixListener::bind(owner.dir.path().join("socket")).unwrap();
+    let _server = Server::start(owner.dir.path(), owner.memory.clone(), greeting()).unwrap();
+    open_session(&attach(owner.dir.path()).0);
+}
+
+/// Sends these bytes and waits until the owner hangs up.
+fn is_hung_up_on(dir: &Path, bytes: &[u8]) {
+    let mut stream = UnixStream::connect(dir.join("socket")).unwrap();
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    // The owner may hang up before it has read everything.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+}
+
+#[test]
+fn a_bad_peer_is_cut_off_and_harms_nobody() {
+    let owner = owner();
+    let (good, _ended) = attach(owner.dir.path());
+    let hello = encode(Kind::Hello, 0, &greeting().encode()).unwrap();
+    let with = |frame: Vec<u8>| [hello.clone(), frame].concat();
+    let stranger = Greeting { cluster: Some(ClusterId([2; 16])), ..greeting() };
+    let mut wrong_sum = with(encode(Kind::View, 1, &[1]).unwrap());
+    *wrong_sum.last_mut().unwrap() ^= 1;
+    for bytes in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0xff; 100],
+        u32::MAX.to_le_bytes().to_vec(),
+        encode(Kind::Submit, 1, b"before the greeting").unwrap(),
+        encode(Kind::Hello, 0, b"RAFTWORM").unwrap(),
+        encode(Kind::Hello, 0, &stranger.encode()).unwrap(),
+        encode(Kind::Hello, 0, &Greeting { group: GroupId(1), ..greeting() }.encode()).unwrap(),
+        with(encode(Kind::Welcome, 0, &[]).unwrap()),
+        with(encode(Kind::Heartbeat, 0, b"short").unwrap()),
+        with(encode(Kind::Wait, 0, b"short").unwrap()),
+        with(encode(Kind::Arm, 0, &[0x92, 0xdd, 0xff, 0xff, 0xff, 0xff]).unwrap()),
+        wrong_sum,
+    ] {
+        is_hung_up_on(owner.dir.path(), &bytes);
+    }
+    open_session(&good);
+}
+
+#[test]
+fn a_request_that_cannot_be_read_is_answered_not_applied() {
+    let owner = owner();
+    let (remote, _ended) = attach(owner.dir.path());
+    for request in [b"".to_vec(), vec![0xc0], vec![0x94, 1, 1, 0], envelope(SessionId(0), 0, 0, &[0x91, 99])] {
+        assert!(matches!(ask(&remote, |done| Question::Submit(request, done)), Err(Error::Invalid(_))));
+    }
+    assert!(ask(&remote, |done| Question::View(vec![0x91, 99], done)).is_err());
+}
+
+#[test]
+fn a_peer_that_does_not_read_blocks_nobody() {
+    let owner = owner();
+    let (good, _ended) = attach(owner.dir.path());
+    let mut deaf = UnixStream::connect(owner.dir.path().join("socket")).unwrap();
+    deaf.write_all(&encode(Kind::Hello, 0, &greeting().encode()).unwrap()).unwrap();
+    // Answers to a thousand questions are far more than a socket holds.
+    let mut question = Writer::new();
+    question.array(1).u64(7);
+    let frame = encode(Kind::View, 1, question.as_bytes()).unwrap();
+    for _ in 0..2_000 {
+        deaf.write_all(&frame).unwrap();
+    }
+    let session = open_session(&good);
+    beat(&good, session).unwrap();
+    owner.server.close();
+}

@@ -1,0 +1,235 @@
+//! Bytes that nobody meant, for the two decoders of the machine: requests and images. Seeded, so a failure repeats.
+//!
+//! Whatever comes in: no panic; what the door lets through is never answered with `invalid`; what it refuses changes
+//! nothing but the index; an image that loads gives a machine whose parts agree and that goes on working.
+//! `RAFTWORK_FUZZ_ROUNDS` runs longer.
+
+use crate::wire::{self, Command, End, Job, Note, Spec};
+use raftwork::base::{LogIndex, Millis};
+use raftwork::machine::{self, Effects, Loader, Machine};
+
+/// Xorshift: numbers from one seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit.max(1)
+    }
+
+    /// Changes a few bytes: other bits, other values, bytes gone, doubled or new, or the end cut off.
+    fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=self.below(3) {
+            let at = self.below(bytes.len());
+            match self.below(7) {
+                _ if bytes.is_empty() => bytes.push(self.below(256) as u8),
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at] = self.below(256) as u8,
+                2 => bytes[at] = [0x00, 0x7f, 0x80, 0xc0, 0xc4, 0xcf, 0xd9, 0xdc, 0xdd, 0xdf, 0xff][self.below(11)],
+                3 => {
+                    bytes.remove(at);
+                }
+                4 => bytes.insert(at, self.below(256) as u8),
+                5 => bytes.truncate(at),
+                _ => {
+                    let end = at + self.below(bytes.len() - at);
+                    let copy = bytes[at..end].to_vec();
+                    bytes.splice(at..at, copy);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+fn rounds(default: usize) -> usize {
+    std::env::var("RAFTWORK_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
+}
+
+/// One request of each verb, which leave a machine with a job in most states.
+fn corpus() -> Vec<Vec<u8>> {
+    let spec = |mode| Spec {
+        tags: vec!["tag".into()],
+        unique_mode: mode,
+        unique_window: Some(1_000),
+        expires: Some(5_000),
+        timeout: Some(60_000),
+        meta: vec![0x80],
+        ..Spec::default()
+    };
+    let job = |name: &str, spec, delay, unique: Option<&str>| Job {
+        id: wire::id(name),
+        spec,
+        args: vec![0x92, 0x90, 0x80],
+        delay,
+        run_at: None,
+        unique: unique.map(Into::into),
+    };
+    let enqueued = vec![
+        job("a", 0, 0, Some("key")),
+        job("b", 1, 0, None),
+        job("c", 0, 100, None),
+        job("d", 1, 0, Some("other")),
+        job("e", 1, 0, None),
+        job("f", 1, 0, None),
+    ];
+    let commands = [
+        Command::Open { ttl: 15_000, kind: "worker".into(), host: "box".into() },
+        Command::Enqueue { specs: vec![spec(0), Spec::default()], jobs: enqueued },
+        Command::Claim {
+            session: 1,
+            queues: vec![("default".into(), 3), ("mail".into(), 1)],
+            strict: false,
+            functions: vec!["f".into(), "g".into()],
+            max: 4,
+        },
+        Command::Progress(vec![Note { id: wire::id("a"), token: 3, progress: Some(vec![1]), state: Some(vec![2]) }]),
+        Command::Finish(vec![
+            (wire::id("a"), 3, End::Succeeded(Some(vec![1; 40]))),
+            (wire::id("b"), 4, End::Retry(10, "Boom".into())),
+            (wire::id("d"), 5, End::Failed("Useless".into())),
+        ]),
+        Command::Cancel { ids: vec![wire::id("e"), wire::id("nobody")], reason: "stop".into() },
+        Command::Requeue(vec![wire::id("d")]),
+        Command::Pause { queue: "mail".into(), until: Some(9_000), reason: "deploy".into() },
+        Command::Tick(1_000),
+        Command::Resume("mail".into()),
+        Command::Delete(vec![wire::id("c")]),
+        Command::Pause { queue: "mail".into(), until: Some(9_000), reason: "deploy".into() },
+    ];
+    let sequenced = |(position, command)| wire::request(u64::from(position > 0), position as u64, 0, command);
+    commands.iter().enumerate().map(sequenced).collect()
+}
+
+/// What ends the life of a machine; kept apart so that the others find something to do.
+fn endings(machine: &Machine) -> Vec<Vec<u8>> {
+    let records = machine.finished(0, 10).into_iter().map(|(_, _, record)| record).collect();
+    let commands = [Command::Restore(records), Command::Evict(1), Command::Close(1), Command::Expire(1)];
+    commands.iter().map(|command| wire::request(0, 0, 0, command)).collect()
+}
+
+fn started() -> Machine {
+    let mut machine = Machine::new();
+    for (position, request) in corpus().iter().enumerate() {
+        assert_eq!(machine::check(request), Ok(()));
+        let index = LogIndex(position as u64 + 1);
+        let reply = machine.apply(index, Millis(1_000), request, &mut Effects::default()).expect("a known operation");
+        assert!(wire::reply(&reply).1.is_ok(), "request {position}");
+    }
+    machine
+}
+
+#[test]
+fn mutated_requests_are_refused_whole_or_applied_whole() {
+    let mut random = Random(0x5eed_0001);
+    let mut machine = started();
+    let mut requests = corpus();
+    requests.extend(endings(&machine));
+    let (mut passed, mut refused) = (0, 0);
+    for round in 0..rounds(30_000) {
+        if round % 500 == 0 {
+            assert_eq!(machine.audit(), Ok(()), "round {round}");
+            machine = started();
+        }
+        let pick = random.below(requests.len());
+        let request = random.mutate(&requests[pick]);
+        let before = if round % 16 == 0 { Some(digest_of_jobs(&machine)) } else { None };
+        let index = LogIndex(machine.applied().0 + 1);
+        let checked = machine::check(&request);
+        let mut effects = Effects::default();
+        let reply = machine.apply(index, Millis(1_000), &request, &mut effects);
+        let invalid = match reply {
+            Err(_) => true,
+            Ok(reply) => matches!(wire::reply(&reply).1, Err((code, _, _)) if code == "invalid"),
+        };
+        assert_eq!(checked.is_err(), invalid, "round {round}: {request:02x?}");
+        if invalid {
+            refused += 1;
+            assert_eq!(effects, Effects::default(), "round {round}");
+            assert!(before.is_none_or(|before| before == digest_of_jobs(&machine)), "round {round}");
+        } else {
+            passed += 1;
+        }
+    }
+    assert!(passed > 100 && refused > 100, "{passed} passed, {refused} refused");
+}
+
+/// What a refused request must leave as it is: the finished records and the sums.
+fn digest_of_jobs(machine: &Machine) -> (usize, u64, u64, Vec<(u64, raftwork::base::JobId, Vec<u8>)>) {
+    (machine.len(), machine.bytes(), machine.tally().created, machine.finished(0, 100))
+}
+
+#[test]
+fn mutated_images_are_refused_or_give_a_machine_that_works() {
+    let mut random = Random(0x5eed_0002);
+    let machine = started();
+    let mut chunks: Vec<(u8, Vec<u8>)> = Vec::new();
+    let written = machine.capture().write(&mut |section, bytes| {
+        chunks.push((section, bytes.to_vec()));
+        Ok(())
+    });
+    assert_eq!(written, Ok(()));
+    let mut requests = corpus();
+    requests.extend(endings(&machine));
+    let (mut loaded, mut refused) = (0, 0);
+    for round in 0..rounds(20_000) {
+        let mut bent = chunks.clone();
+        let pick = random.below(bent.len());
+        bent[pick].1 = random.mutate(&bent[pick].1);
+        let mut loader = Loader::new();
+        let taken = bent.iter().try_for_each(|(section, bytes)| loader.section(*section, bytes));
+        let Ok(mut machine) = taken.and_then(|()| loader.finish()) else {
+            refused += 1;
+            continue;
+        };
+        loaded += 1;
+        assert_eq!(machine.audit(), Ok(()), "round {round}");
+        for request in &requests {
+            let index = LogIndex(machine.applied().0.saturating_add(1));
+            let reply = machine.apply(index, Millis(2_000), request, &mut Effects::default());
+            assert!(reply.is_ok(), "round {round}");
+        }
+    }
+    assert!(loaded > 100 && refused > 100, "{loaded} loaded, {refused} refused");
+}
+
+#[test]
+fn an_image_cut_anywhere_is_refused() {
+    let machine = started();
+    let mut whole: Vec<(u8, Vec<u8>)> = Vec::new();
+    let written = machine.capture().write(&mut |section, bytes| {
+        whole.push((section, bytes.to_vec()));
+        Ok(())
+    });
+    assert_eq!(written, Ok(()));
+    for last in 0..whole.len() {
+        for length in 0..whole[last].1.len() {
+            let mut loader = Loader::new();
+            let before = whole[..last].iter().try_for_each(|(section, bytes)| loader.section(*section, bytes));
+            let cut = before.and_then(|()| loader.section(whole[last].0, &whole[last].1[..length]));
+            assert!(cut.and_then(|()| loader.finish()).is_err(), "section {} cut at {length}", whole[last].0);
+        }
+    }
+}
+
+#[test]
+fn an_image_may_be_cut_into_any_chunks() {
+    let machine = started();
+    let mut random = Random(0x5eed_0003);
+    for _ in 0..50 {
+        let mut loader = Loader::new();
+        let written = machine.capture().write(&mut |section, mut bytes| {
+            while !bytes.is_empty() {
+                let (now, later) = bytes.split_at(1 + random.below(bytes.len()));
+                loader.section(section, now)?;
+                bytes = later;
+            }
+            Ok(())
+        });
+        assert_eq!(written, Ok(()));
+        assert_eq!(loader.finish().expect("a whole image").digest(), machine.digest());
+    }
+}

@@ -1,0 +1,23 @@
+//! One test binary: linking once is what makes the suite quick. Each module is one subject.
+
+extern crate _core as raftwork;
+
+mod architecture;
+mod archive;
+mod attach;
+mod consensus;
+mod crash;
+mod disk_faults;
+mod doctor;
+mod flips;
+mod fuzz;
+mod fuzz_machine;
+mod golden;
+mod node;
+mod properties;
+mod replica;
+mod requests;
+mod scripts;
+mod storage;
+mod views;
+mod wire;
