@@ -1,0 +1,173 @@
+"""The compiled core: bytes in, bytes out.
+
+Commands, answers, questions and results are MessagePack arrays; `raftwork.storage` builds and reads them. Every call that
+waits frees the interpreter, and on the main thread lets signal handlers run. In a forked child every call but `close`
+and `pid` raises `ForkedProcess`. What goes wrong is raised as a class of `raftwork.errors`.
+"""
+
+from typing import final
+
+@final
+class Client:
+    """One process's connection to the state. All calls may come from many threads at once."""
+
+    @staticmethod
+    def open(path: str, options: bytes | None = None) -> Client:
+        """Open a data directory: own it, or attach to the process that does.
+
+        The directory is made (0700) if it does not exist. When the owner ends, one of the attached processes takes over;
+        calls that wait for an answer meanwhile get it from the new owner.
+
+        Args:
+            path: the data directory.
+            options: a map: `ttl_ms` (500 to 3,600,000, default 15,000: how long the session lives without a sign of
+                life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
+                `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000).
+
+        Raises:
+            DirectoryBusy: another process holds the directory and does not answer; the message names it.
+            CorruptData: the stored data is damaged; the message names the command that shows it.
+            ForeignDirectory: the directory belongs to something else, or to a newer version.
+        """
+
+    @staticmethod
+    def memory(options: bytes | None = None) -> Client:
+        """Open a state that is in memory only.
+
+        Args:
+            options: a map: `clock` ("real", or "manual": time stands still until `advance`), `ttl_ms`, `kind`, `labels`.
+        """
+
+    def submit(self, command: bytes, timeout: float | None = None) -> bytes:
+        """Write one command and wait for its reply `[0, index, payload]`.
+
+        Raises:
+            OutcomeUnknown: no answer within `timeout` seconds, or the node failed; the write may still be applied.
+            NotCommitted: it will never be applied.
+            Overloaded: queues are full; nothing was accepted.
+            UniqueConflict: a job with the same unique key exists.
+            InvalidOption: the command is malformed or above a limit; nothing was sent.
+        """
+
+    def start(self, command: bytes) -> int:
+        """Write one command without waiting. The reply comes with `drain` under the ticket returned."""
+
+    def start_wait(self, job_id: bytes) -> int:
+        """Wait for a job without waiting: its detail comes with `drain` under the ticket returned, once it is final."""
+
+    def cancel_ticket(self, ticket: int) -> None:
+        """Drop a ticket: its answer will not come. The command behind it may be applied all the same."""
+
+    def completion_fd(self) -> int:
+        """A file descriptor that is readable while `drain` would give something. For event loops; never read from it."""
+
+    def drain(self) -> list[tuple[int, bytes | BaseException]]:
+        """The answers that came since the last call: for each ticket a reply, a detail, or an exception."""
+
+    def view(self, question: bytes) -> bytes:
+        """Ask about the state: `[as_of_index, payload]`."""
+
+    def wait(self, job_id: bytes, timeout: float | None = None) -> bytes:
+        """Wait until a job is final, and return its detail.
+
+        Raises:
+            TimedOut: it is not final after `timeout` seconds.
+            JobNotFound: no job has this id.
+        """
+
+    def session(self) -> int:
+        """The id of this client's session; opens it if need be."""
+
+    def health(self) -> bytes:
+        """The state of the node for people: a map."""
+
+    def role(self) -> str:
+        """`owner`, `attached` or `memory`. An attached process may become the owner at any time."""
+
+    def pid(self) -> int:
+        """The process that opened this client. A forked child compares it with its own and opens a new one."""
+
+    def advance(self, ms: int) -> None:
+        """Move a manual clock forward, stopping at every moment at which something is due."""
+
+    def fetcher(self, options: bytes) -> Fetcher:
+        """Open a fetcher with a worker session of its own.
+
+        Args:
+            options: a map: `queues` (`[[name, weight], ...]`), `strict` (queues in the order given, not by weight),
+                `functions` (names; other jobs are left alone), `prefetch` (0: claim nothing ahead of a free thread;
+                else how much is claimed ahead follows from how fast jobs finish, up to 256 or this number if it is
+                larger), `labels`.
+        """
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the session and, as the owner, the node. A second call does nothing; a forked child's call neither."""
+
+@final
+class Fetcher:
+    """Takes jobs for one worker and brings their results back, batched."""
+
+    def next(self, timeout: float | None = None) -> bytes | None:
+        """Wait for a claimed job. `None`: nothing within `timeout` seconds, or the fetcher is paused.
+
+        Raises:
+            SessionExpired: the session is lost and with it every lease. Stop the jobs; open a new fetcher.
+        """
+
+    def next_many(self, max: int, timeout: float | None = None) -> list[bytes]:
+        """As many claimed jobs as are at hand, up to `max`; waits for the first one."""
+
+    def finish(self, result: bytes) -> None:
+        """Leave the result of a job, `[id, token, outcome, ...]`. It is stored soon, with others; see `flush`."""
+
+    def finish_and_next(self, result: bytes, timeout: float | None = None) -> bytes | None:
+        """`finish` and `next` in one call. Does not free the interpreter when a job is at hand."""
+
+    def progress(self, item: bytes) -> None:
+        """Leave a note about a running job, `[id, token, progress, state]`."""
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until every result left so far is stored."""
+
+    def events(self, timeout: float | None = None) -> list[tuple[str, bytes, int]]:
+        """What happened to running jobs: `("cancel" | "lost", job, token)` or `("session_lost", b"", 0)`.
+
+        Waits for the first one. An empty list: nothing within `timeout` seconds, or the fetcher is closed.
+        """
+
+    def fd(self) -> int:
+        """A file descriptor that is readable while `next_many` would give something, or raise. Never read from it."""
+
+    def pause(self) -> None:
+        """Claim nothing more, and give back what was claimed and not taken. Results still go through."""
+
+    def resume(self) -> None:
+        """Claim again after `pause`."""
+
+    def fenced(self) -> bool:
+        """Whether the session is lost, or nothing confirmed it for two thirds of its time to live."""
+
+    def session(self) -> int:
+        """The id of the worker session that holds the leases."""
+
+    def close(self, timeout: float | None = None) -> None:
+        """Store what is left and end the session. Jobs still running go back without spending an attempt."""
+
+def doctor(path: str) -> bytes:
+    """What is in the log of a data directory, as a MessagePack map. Changes nothing; a node may run meanwhile.
+
+    Keys: `healthy`, `damage` (`file`, `offset`, `message`, or nil), `salvage` (what it would keep and set aside),
+    `first_index`, `last_index`, `opens_with`, `segments`.
+    """
+
+def salvage(path: str) -> bytes:
+    """Keep what lies before the damage of a log and move the rest to `quarantine/`. DirectoryBusy while a node runs.
+
+    Keys of the answer: `set_aside`, `begun_anew`, and `log`, which is what `doctor` then answers.
+    """
+
+def new_ids(n: int) -> list[bytes]:
+    """New job ids of 16 bytes: UUID version 7, each greater than every earlier one of this process."""
+
+def version() -> str:
+    """The version of the package."""

@@ -1,0 +1,83 @@
+"""`raftwork enqueue NAME JSON`: store one job from a shell."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import click
+import msgspec
+
+from raftwork.cli.output import job_fields, result_text, say, show
+from raftwork.cli.target import Target, common, connected, target_options
+from raftwork.job import Job, JobInfo, JobState
+
+__all__ = ["enqueue"]
+
+EXIT_JOB_FAILED = 1
+
+
+@click.command()
+@click.argument("name")
+@click.argument("arguments", required=False, default="{}", metavar="[JSON]")
+@click.option("--queue", metavar="NAME", help="The queue, in place of the task's own.")
+@click.option("--priority", type=click.IntRange(-100, 100), help="Higher first.")
+@click.option("--delay", metavar="DURATION", help="Due after this time, such as 10m.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG")
+@click.option("--wait", is_flag=True, help="Wait for the end; exit 1 if the job fails.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Longest wait.")
+@target_options
+@common
+def enqueue(
+    name: str,
+    arguments: str,
+    wait: bool,
+    timeout: float | None,
+    target: Target,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Store one job of task NAME. JSON is an object of keyword arguments, or an array of positional ones.
+
+    NAME is the task's name, or its last part where that names one task only. Example:
+
+        raftwork enqueue --app shop.jobs:app send_welcome '{"user_id": 7}' --wait
+    """
+    args, kwargs = parse_arguments(arguments)
+    if target.app is None:
+        raise click.UsageError("Which application? Give --app MODULE:ATTR: its task knows the queue and the arguments.")
+    options = {key: value for key, value in given.items() if value not in (None, ())}
+    with connected(target, create=True) as app:
+        task = app.find_task(name)
+        call = task.using(**options) if options else task
+        try:
+            job: Job[Any] = call.enqueue(*args, **kwargs)
+        except TypeError as error:
+            raise click.UsageError(f"{error}. The task is {task.name}{inspect.signature(task.fn)}.") from None
+        if not wait:
+            show({"id": str(job.id), "function": task.name}, as_json, lambda: say(str(job.id)))
+            return 0
+        info = app.storage.wait(job.id.bytes, timeout)
+        show(job_fields(info, whole=True), as_json, lambda: _print_end(info))
+        return 0 if info.state is JobState.SUCCEEDED else EXIT_JOB_FAILED
+
+
+def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments from JSON."""
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"{text!r} is not JSON: {error}.", param_hint="JSON") from None
+    if isinstance(value, dict):
+        return [], value
+    if isinstance(value, list):
+        return value, {}
+    raise click.BadParameter(f"{text!r} is neither an object nor an array.", param_hint="JSON")
+
+
+def _print_end(info: JobInfo) -> None:
+    say(f"{info.id}  {info.state.value}")
+    if info.state is JobState.SUCCEEDED:
+        say(result_text(info) or "")
+    else:
+        say(str(info.error or info.reason or ""))

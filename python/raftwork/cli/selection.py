@@ -1,0 +1,68 @@
+"""Which jobs a command means: a filter text, and options for its most used parts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from raftwork import filters
+from raftwork.job import JobInfo, JobState
+from raftwork.storage.base import Clause, Storage
+
+__all__ = ["filter_options", "matching", "text_clauses"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PAGE = 500
+
+
+def filter_options(command: F) -> F:
+    """Add the options that are parts of a filter, handed over together as `clauses`."""
+
+    @click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
+    @click.option("--queue", "queues", multiple=True, metavar="NAME")
+    @click.option("--task", "tasks", multiple=True, metavar="NAME", help="shop.send_welcome, shop.* or *welcome*.")
+    @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Each must be there.")
+    @click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="An argument, such as user_id=7.")
+    @click.option("--since", metavar="DURATION", help="Created within this time, such as 2h.")
+    @functools.wraps(command)
+    def wrapped(
+        *positional: Any,
+        states: tuple[str, ...],
+        queues: tuple[str, ...],
+        tasks: tuple[str, ...],
+        tags: tuple[str, ...],
+        args: tuple[str, ...],
+        since: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        terms = [
+            f"{field}:{','.join(values)}"
+            for field, values in (("state", states), ("queue", queues), ("fn", tasks))
+            if values
+        ]
+        terms += [f"tag:{tag}" for tag in tags]
+        terms += [f"args.{text}" for text in args]
+        terms += [] if since is None else [f"since:{since}"]
+        return command(*positional, clauses=text_clauses(terms), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def text_clauses(words: Sequence[str]) -> list[Clause]:
+    """The conditions of a filter text."""
+    return list(filters.parse(" ".join(words)))
+
+
+def matching(storage: Storage, clauses: Sequence[Clause]) -> Iterator[JobInfo]:
+    """Every job that fits, a page at a time."""
+    cursor: bytes | None = None
+    while True:
+        page = storage.jobs(clauses, cursor, PAGE)
+        yield from page.jobs
+        cursor = page.cursor
+        if cursor is None:
+            return

@@ -1,0 +1,92 @@
+"""`raftwork worker MODULE:ATTR`: run the jobs of an application."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from raftwork.cli.output import show
+from raftwork.cli.target import common, load_app
+from raftwork.worker import Supervisor, Worker, end_with_parent
+
+__all__ = ["worker"]
+
+logger = logging.getLogger("raftwork.worker")
+
+
+@click.command()
+@click.argument("app", metavar="MODULE:ATTR")
+@click.option(
+    "-q", "--queue", "queues", multiple=True, metavar="NAME[:N]",
+    help="Serve this queue; with N, at most N of its jobs at once here. Default: the queues of the tasks.",
+)  # fmt: skip
+@click.option("--strict", is_flag=True, help="Serve queues in the given order, each only when those before are empty.")
+@click.option("--threads", default=8, show_default=True, type=click.IntRange(1), help="Plain functions at once.")
+@click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1), help="Coroutines at once.")
+@click.option("--children", type=click.IntRange(1), help='Child processes for tasks with executor="process".')
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="Whole workers, kept running.")
+@click.option("--drain", default="30s", show_default=True, metavar="DURATION", help="Time for running jobs at a stop.")
+@click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@common
+def worker(
+    app: str,
+    queues: tuple[str, ...],
+    strict: bool,
+    threads: int,
+    concurrency: int,
+    children: int | None,
+    processes: int,
+    drain: str,
+    log_level: str,
+    as_json: bool,
+) -> int:
+    """Run the jobs of application MODULE:ATTR until SIGTERM or Ctrl-C.
+
+    The first signal finishes what runs, within --drain, and gives the rest back; a second one ends at once. Example:
+
+        raftwork worker shop.jobs:app -q mail:20 -q reports:2 --threads 16
+    """
+    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if processes > 1:
+        return Supervisor(command_of_one(sys.argv[1:]), processes).run()
+    end_with_parent()
+    application = load_app(app)
+    server = Worker(
+        application,
+        list(queues) or None,
+        threads=threads,
+        concurrency=concurrency,
+        processes=children,
+        strict=strict,
+        drain_timeout=drain,
+        target=app,
+    )
+    served = {
+        "event": "worker.starting",
+        "app": app,
+        "pid": os.getpid(),
+        "queues": list(queues),
+        "tasks": sorted(application.tasks),
+    }
+    show(served, as_json, lambda: logger.info("Running %d tasks of %s.", len(application.tasks), app))
+    try:
+        return server.run()
+    finally:
+        application.close()
+
+
+def command_of_one(arguments: list[str]) -> list[str]:
+    """The command line of one of several workers: the same, without --processes."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == "--processes":
+            skip = True
+        elif not argument.startswith("--processes="):
+            kept.append(argument)
+    return [sys.executable, "-m", "raftwork", *kept]

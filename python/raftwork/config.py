@@ -1,0 +1,207 @@
+"""Settings, from four places: the constructor, `RAFTWORK_*` in the environment, a file, the defaults.
+
+The first place that has a setting wins. The file is `raftwork.toml` in the working directory, or the table
+`[tool.raftwork]` of `pyproject.toml` there. Everything is read once, on first use, never at import. Each value
+remembers where it came from, which `raftwork doctor` prints.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from raftwork.durations import duration_ms
+from raftwork.errors import ConfigError, TaskError
+from raftwork.options import UNSET, check_name
+from raftwork.retry import check_attempts
+
+__all__ = ["SETTINGS", "Config", "Setting", "Source"]
+
+
+class Setting(NamedTuple):
+    """One row of the table of settings."""
+
+    check: Callable[[Any], Any]
+    """Turns what the user wrote into the plain form, or raises."""
+    default: Any
+    meaning: str
+    """What it does and its range, for the reference."""
+
+
+class Source(NamedTuple):
+    """Where one value came from."""
+
+    name: str
+    value: Any
+    place: str
+    """`constructor`, `environment RAFTWORK_...`, the path of a file, or `default`."""
+
+
+def _duration(name: str, least_ms: int, most_ms: int | None = None) -> Callable[[Any], int]:
+    if most_ms is None:
+        return lambda value: duration_ms(value, name, least_ms=least_ms)
+    return lambda value: duration_ms(value, name, least_ms=least_ms, most_ms=most_ms)
+
+
+def _whole(name: str, least: int, most: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        number = int(value) if isinstance(value, str) and value.strip().lstrip("-").isdecimal() else value
+        if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+            raise ConfigError(f"{name}={value!r} is not a whole number from {least:,} to {most:,}.")
+        return number
+
+    return check
+
+
+def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None or value == "none" else check(value)
+
+
+def _url(value: Any) -> str:
+    if not isinstance(value, str) or "://" not in value:
+        raise ConfigError(
+            f"storage={value!r} is not a URL. Write raft:///jobs (a directory here), raft:////var/lib/jobs (absolute) "
+            "or memory://."
+        )
+    return value
+
+
+def _attempts(value: Any) -> int:
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    return check_attempts(number, "max_attempts")
+
+
+SETTINGS: Final[dict[str, Setting]] = {
+    "storage": Setting(_url, "raft:///.raftwork", "Where jobs live: raft:///relative, raft:////absolute, memory://."),
+    "queue": Setting(lambda value: check_name(value, "The queue"), "default", "Queue of tasks that name none."),
+    "max_attempts": Setting(_attempts, 10, "Runs of a job whose task has no retry policy, 1 to 10,000."),
+    "max_crashes": Setting(
+        _whole("max_crashes", 1, 10_000), 3, "Deaths of its worker with which a job fails, 1 to 10,000."
+    ),
+    "timeout": Setting(_optional(_duration("timeout", 1)), None, "Longest run of a job; none: no limit."),
+    "keep_result": Setting(
+        _duration("keep_result", 0), 86_400_000, "How long a succeeded job and its result are kept."
+    ),
+    "keep_failed": Setting(_duration("keep_failed", 0), 14 * 86_400_000, "How long a failed or cancelled job is kept."),
+    "submit_timeout": Setting(
+        _duration("submit_timeout", 1, 3_600_000), 30_000, "Longest wait of one write before OutcomeUnknown, up to 1h."
+    ),
+    "session_ttl": Setting(
+        _duration("session_ttl", 2_000, 600_000),
+        15_000,
+        "Silence after which a process counts as dead and its jobs go to others, 2s to 10m.",
+    ),
+    "segment_bytes": Setting(
+        _optional(_whole("segment_bytes", 8 << 20, 1 << 30)), None, "Size of one file of the log, 8 MiB to 1 GiB."
+    ),
+    "snapshot_bytes": Setting(
+        _optional(_whole("snapshot_bytes", 1 << 20, 1 << 34)),
+        None,
+        "Log written between two snapshots, 1 MiB to 16 GiB.",
+    ),
+}
+"""Every setting: its check, default and meaning. Durations are in milliseconds once checked."""
+
+_PREFIX = "RAFTWORK_"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one application, checked, each with its source."""
+
+    sources: dict[str, Source]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.sources[name].value
+
+    def rows(self) -> list[Source]:
+        """All settings with the place each came from, in the order of the table."""
+        return [self.sources[name] for name in SETTINGS]
+
+    @classmethod
+    def load(
+        cls,
+        given: Mapping[str, Any],
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> Config:
+        """Read all places.
+
+        Raises:
+            ConfigError: an unknown name or a bad value, in whichever place.
+        """
+        environ = os.environ if environ is None else environ
+        _check_environment(environ)
+        path, file = _read_file(Path.cwd() if directory is None else directory)
+        sources = {}
+        for name, setting in SETTINGS.items():
+            if given.get(name, UNSET) is not UNSET:
+                value, place = given[name], "constructor"
+            elif (variable := _PREFIX + name.upper()) in environ:
+                value, place = environ[variable], f"environment {variable}"
+            elif name in file:
+                value, place = file[name], path
+            else:
+                sources[name] = Source(name, setting.default, "default")
+                continue
+            sources[name] = Source(name, _checked(name, setting, value, place), place)
+        return cls(sources)
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Refuse unknown names and bad values of a constructor where it is called, not on first use."""
+    for name, value in given.items():
+        if name not in SETTINGS:
+            raise ConfigError(_unknown(name, "constructor"))
+        if value is not UNSET:
+            _checked(name, SETTINGS[name], value, "constructor")
+
+
+def _checked(name: str, setting: Setting, value: Any, place: str) -> Any:
+    try:
+        return setting.check(value)
+    except ConfigError as error:
+        raise ConfigError(f"{error.message} It comes from: {place}.") from None
+    except TaskError as error:
+        raise ConfigError(f"Setting {name}: {error.message} It comes from: {place}.") from None
+
+
+def _check_environment(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that is nearly a setting: a typo that is ignored is found in production."""
+    for variable in environ:
+        name = variable.removeprefix(_PREFIX).lower()
+        if variable.startswith(_PREFIX) and name not in SETTINGS and difflib.get_close_matches(name, SETTINGS, 1, 0.8):
+            raise ConfigError(_unknown(name, f"environment {variable}"))
+
+
+def _read_file(directory: Path) -> tuple[str, dict[str, Any]]:
+    for name in ("raftwork.toml", "pyproject.toml"):
+        path = directory / name
+        try:
+            with path.open("rb") as file:
+                content = tomllib.load(file)
+        except FileNotFoundError:
+            continue
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}.") from error
+        table = content if name == "raftwork.toml" else content.get("tool", {}).get("raftwork")
+        if table is None:
+            continue
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: tool.raftwork is not a table.")
+        for key in table:
+            if key not in SETTINGS:
+                raise ConfigError(_unknown(key, str(path)))
+        return str(path), table
+    return "", {}
+
+
+def _unknown(name: str, place: str) -> str:
+    close = difflib.get_close_matches(name, SETTINGS, n=1)
+    guess = f" Did you mean {close[0]}?" if close else f" Settings: {', '.join(SETTINGS)}."
+    return f"{name} is not a setting ({place}).{guess}"

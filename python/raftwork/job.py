@@ -1,0 +1,322 @@
+"""One job as users see it: its state, a snapshot of it, and a light handle that can wait for it.
+
+awaiting ─► scheduled ─► enqueued ─► processing ─► succeeded
+                ▲            ▲       │  │  └─────► failed      (attempts or crashes used up)
+                └── snooze ──┼───────┘  └────────► retrying ─► enqueued
+                             └── requeue of a final job        cancelled from any state
+"""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+
+import msgspec
+
+from raftwork import clock, descriptions, serde
+from raftwork.errors import JobCancelled, JobFailed, RemoteError, SerializationError
+
+__all__ = ["Attempt", "Job", "JobDoor", "JobInfo", "JobState", "Progress"]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class JobState(enum.StrEnum):
+    """Where a job is. The same words in Python, on the command line and in the documentation."""
+
+    AWAITING = "awaiting"
+    SCHEDULED = "scheduled"
+    ENQUEUED = "enqueued"
+    PROCESSING = "processing"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether the job leaves this state only by an explicit requeue."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+class Progress(NamedTuple):
+    """How far a job says it is."""
+
+    done: float
+    total: float | None
+    note: str
+
+
+class Attempt(NamedTuple):
+    """One run of a job that has ended."""
+
+    attempt: int
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    error: RemoteError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    """A job at one moment. Times are aware and in UTC.
+
+    In answers of `app.jobs(...)` the arguments, result and attempts are left out; ask `app.job(id).info()` for them.
+    """
+
+    id: uuid.UUID
+    function: str
+    queue: str
+    state: JobState
+    priority: int
+    attempt: int
+    crashes: int
+    max_attempts: int
+    max_crashes: int
+    generation: int
+    created_at: datetime
+    run_at: datetime | None
+    enqueued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    tags: tuple[str, ...]
+    unique_key: str | None
+    progress: Progress | None
+    error: RemoteError | None
+    reason: str | None
+    cancel_requested: bool
+    archived: bool
+    timeout_ms: int | None = None
+    expires_at: datetime | None = None
+    keep_until: datetime | None = None
+    session: int | None = None
+    token: int | None = None
+    attempts: tuple[Attempt, ...] = ()
+    packed_args: bytes | None = None
+    packed_result: bytes | None = None
+    packed_state: bytes | None = None
+    meta: bytes = b""
+
+    @property
+    def args(self) -> list[Any]:
+        """The positional arguments. Raises SerializationError when this process lacks one of their classes."""
+        return [] if self.packed_args is None else serde.decode_args(self.packed_args)[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments. Raises SerializationError when this process lacks one of their classes."""
+        return {} if self.packed_args is None else serde.decode_args(self.packed_args)[1]
+
+    @property
+    def result(self) -> Any:
+        """What the job returned; None until then."""
+        return None if self.packed_result is None else serde.decode(self.packed_result)
+
+    @property
+    def call(self) -> str:
+        """The call as text, such as `send_welcome(7, template='vip')`, also when a class of it is not at hand."""
+        name = self.function.rpartition(".")[2]
+        return (
+            f"{name}({descriptions.describe_args(self.packed_args)})"
+            if self.packed_args is not None
+            else f"{name}(...)"
+        )
+
+    @classmethod
+    def unpack(cls, detail: bytes) -> JobInfo:
+        """Read the storage's answer about one job."""
+        return cls.from_map(msgspec.msgpack.decode(detail))
+
+    @classmethod
+    def from_map(cls, detail: dict[str, Any]) -> JobInfo:
+        """Read the storage's answer about one job, decoded already. Fields that a list leaves out may be missing."""
+        get = detail.get
+        return cls(
+            id=uuid.UUID(bytes=detail["id"]),
+            function=detail["function"],
+            queue=detail["queue"],
+            state=JobState(detail["state"]),
+            priority=detail["priority"],
+            attempt=detail["attempt"],
+            crashes=detail["crashes"],
+            max_attempts=detail["max_attempts"],
+            max_crashes=detail["max_crashes"],
+            generation=get("generation", 0),
+            created_at=clock.from_ms(detail["created_ms"]),
+            run_at=_instant(get("run_at_ms")),
+            enqueued_at=_instant(get("enqueued_ms")),
+            started_at=_instant(get("started_ms")),
+            finished_at=_instant(get("finished_ms")),
+            tags=tuple(get("tags") or ()),
+            unique_key=get("unique_key"),
+            progress=_progress(get("progress")),
+            error=_error(get("error")),
+            reason=get("reason"),
+            cancel_requested=bool(get("cancel_requested")),
+            archived=bool(get("archived")),
+            timeout_ms=get("timeout_ms"),
+            expires_at=_instant(get("expires_ms")),
+            keep_until=_instant(get("keep_until_ms")),
+            session=get("session"),
+            token=get("token"),
+            attempts=tuple(_attempt(*values) for values in get("attempts") or ()),
+            packed_args=get("args"),
+            packed_result=get("result"),
+            packed_state=get("state_saved"),
+            meta=get("meta") or b"",
+        )
+
+
+def _instant(ms: int | None) -> datetime | None:
+    return None if ms is None else clock.from_ms(ms)
+
+
+def _error(values: list[str] | None) -> RemoteError | None:
+    return None if values is None else RemoteError(*values)
+
+
+def _progress(packed: bytes | None) -> Progress | None:
+    try:
+        return None if packed is None else Progress(*serde.decode(packed, what="progress"))
+    except (SerializationError, TypeError):
+        return None  # A note that another version wrote must not hide the job.
+
+
+def _attempt(attempt: int, started_ms: int, ended_ms: int | None, outcome: str, error: list[str] | None) -> Attempt:
+    return Attempt(attempt, clock.from_ms(started_ms), _instant(ended_ms), outcome, _error(error))
+
+
+class JobDoor(Protocol):
+    """What a `Job` needs from the application that made it."""
+
+    def job_info(self, job: bytes) -> JobInfo:
+        """The job now; JobNotFound when there is none."""
+        ...
+
+    def job_wait(self, job: bytes, timeout: float | None) -> JobInfo:
+        """The job when it is final."""
+        ...
+
+    async def job_await(self, job: bytes, timeout: float | None) -> JobInfo:
+        """The same for a running event loop."""
+        ...
+
+    def job_cancel(self, job: bytes, reason: str) -> bool:
+        """Cancel one job."""
+        ...
+
+    def job_retry(self, job: bytes) -> bool:
+        """Requeue one job."""
+        ...
+
+    def job_delete(self, job: bytes) -> None:
+        """Delete one job."""
+        ...
+
+
+class Job(Generic[R_co]):
+    """A handle on one stored job. Costs nothing until asked; may be made from an id in any process.
+
+    `R` is what the task returns, so `result()` is typed.
+    """
+
+    __slots__ = ("_door", "_id")
+
+    def __init__(self, door: JobDoor, id: bytes) -> None:
+        self._door = door
+        self._id = id
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The id of the job; `str(job.id)` is what the command line takes."""
+        return uuid.UUID(bytes=self._id)
+
+    def info(self) -> JobInfo:
+        """Everything known about the job now.
+
+        Raises:
+            JobNotFound: it was deleted, its retention ended, or it was never stored.
+        """
+        return self._door.job_info(self._id)
+
+    refresh = info
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is now. Asks the storage each time."""
+        return self._door.job_info(self._id).state
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Wait until the job is final and give what it returned. Woken by the storage, never polling.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes.
+
+        Raises:
+            JobFailed: attempts or crashes are used up; `.error` has type, message and traceback of the last one.
+            JobCancelled: it was cancelled; `.reason` says why.
+            TimedOut: not final yet; the job goes on.
+            JobNotFound: there is no such job.
+            SerializationError: this process lacks a class of the result.
+        """
+        return cast(R_co, outcome_of(self._door.job_wait(self._id, timeout)))
+
+    async def aresult(self, timeout: float | None = None) -> R_co:
+        """`result` for a running event loop."""
+        return cast(R_co, outcome_of(await self._door.job_await(self._id, timeout)))
+
+    def cancel(self, reason: str = "") -> bool:
+        """Cancel the job at once if it waits; tell its worker if it runs. False: it was final already.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        return self._door.job_cancel(self._id, reason)
+
+    def retry(self) -> bool:
+        """Run the job again: a final one with fresh attempts, a waiting one now. False: it is enqueued or runs already.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        return self._door.job_retry(self._id)
+
+    def delete(self) -> None:
+        """Forget the job and its result.
+
+        Raises:
+            JobNotFound: there is no such job.
+            WrongState: it runs. Cancel it first.
+        """
+        self._door.job_delete(self._id)
+
+    def __eq__(self, other: object) -> bool:
+        return self._id == other._id if isinstance(other, Job) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+
+def outcome_of(info: JobInfo) -> Any:
+    """The result of a final job, or the exception that says why there is none."""
+    if info.state is JobState.SUCCEEDED:
+        return info.result
+    name = f"{info.function} {info.id}"
+    if info.state is JobState.CANCELLED:
+        reason = info.reason or "no reason given"
+        raise JobCancelled(f"Job {name} was cancelled: {reason}.", info.id, info.reason or "")
+    spent = f"{info.attempt} of {info.max_attempts} attempts, {info.crashes} crashes"
+    failed = JobFailed(f"Job {name} failed after {spent}: {info.error or info.reason}", info.id, info.error)
+    if info.error is not None and info.error.traceback:
+        failed.add_note(f"On the worker:\n{info.error.traceback}")
+    raise failed

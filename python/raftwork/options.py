@@ -1,0 +1,254 @@
+"""The options of a job: what each means, its range, and its plain form.
+
+Users give them to `@app.task(...)` and `task.using(...)`; `normalise` checks each and turns durations into
+milliseconds. An option that is not given stays out, so that `using` beats the decorator, which beats the settings of
+the application.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from raftwork import serde
+from raftwork.durations import Duration, duration_ms, instant_ms
+from raftwork.errors import InvalidName, InvalidOption
+from raftwork.retry import Retry, check_attempts
+
+__all__ = [
+    "NAME_BYTES_MAX",
+    "OPTIONS",
+    "TAGS_MAX",
+    "UNSET",
+    "Executor",
+    "OnConflict",
+    "Unique",
+    "UniqueKey",
+    "check_name",
+    "key_maker",
+    "normalise",
+    "window_ms",
+]
+
+NAME_BYTES_MAX = 255
+"""UTF-8 bytes of a queue, function, tag or unique key."""
+TAGS_MAX = 32
+"""Tags of one job."""
+PRIORITY_MAX = 100
+"""Priorities run from minus this to plus this, higher first, as in Django."""
+CRASHES_MAX = 10_000
+"""Largest `max_crashes`."""
+
+Executor: TypeAlias = Literal["thread", "async", "process"]
+"""What runs a job: a thread, a coroutine on the worker's event loop, or a process of its own."""
+OnConflict: TypeAlias = Literal["skip", "replace", "raise"]
+"""What happens to a new job whose unique key is taken."""
+UniqueKey: TypeAlias = str | Callable[..., str]
+"""`"args"`, a template such as `"invoice:{invoice_id}"`, or a function of the job's arguments."""
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final[Any] = _Unset()
+"""The default of every option: as the decorator, the settings or the table of defaults say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """At most one waiting or running job per key.
+
+    Args:
+        key: `"args"` (the arguments themselves), a template over the parameters such as `"invoice:{invoice_id}"`, or a
+            function that is called with the job's arguments and answers the key. Keys of different tasks never clash.
+        window: how long the key stays taken; None until the job is final.
+        on_conflict: `"skip"` answers the existing job, `"replace"` puts the new one in its place if it still waits,
+            `"raise"` raises UniqueConflict.
+
+    Example:
+        >>> Unique("user:{user_id}", window="10m", on_conflict="replace")
+    """
+
+    key: UniqueKey = "args"
+    window: Duration | None = None
+    on_conflict: OnConflict = "skip"
+
+    def __post_init__(self) -> None:
+        if not (callable(self.key) or (isinstance(self.key, str) and self.key)):
+            raise InvalidOption(f'unique={self.key!r} is not "args", a template such as "user:{{id}}", or a function.')
+        if self.on_conflict not in ("skip", "replace", "raise"):
+            raise InvalidOption(f'on_conflict={self.on_conflict!r} is unknown. Use "skip", "replace" or "raise".')
+        if self.window is not None:
+            duration_ms(self.window, "window", least_ms=1)
+
+
+def check_name(value: object, what: str) -> str:
+    """A name that may be stored: 1 to 255 bytes of text without control characters, or InvalidName."""
+    if not isinstance(value, str):
+        raise InvalidName(f"{what} {value!r} is not a str.")
+    if not value:
+        raise InvalidName(f"{what} is empty. Names have 1 to {NAME_BYTES_MAX} bytes.")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(f"{what} {value!r} has a lone surrogate, which is not text.") from None
+    if size > NAME_BYTES_MAX:
+        raise InvalidName(f"{what} {value[:40]!r}... has {size} bytes; at most {NAME_BYTES_MAX} are allowed.")
+    if any(_is_control(char) for char in value):
+        raise InvalidName(f"{what} {value!r} has a control character.")
+    return value
+
+
+def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, checked, in plain form: durations in milliseconds, tags as a tuple.
+
+    Raises:
+        InvalidOption: an option is unknown, or a value is out of its range.
+        InvalidName: a queue or tag has a name that cannot be stored.
+    """
+    plain = {}
+    for name, value in given.items():
+        if value is UNSET:
+            continue
+        check = OPTIONS.get(name)
+        if check is None:
+            raise InvalidOption(_unknown(name))
+        plain[name] = check(value)
+    if plain.get("delay") and plain.get("run_at") is not None:
+        raise InvalidOption("delay and run_at are both given, and each says when the job is due. Give one.")
+    return plain
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, OPTIONS, n=1)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    return f"{name} is not an option.{guess} Options: {', '.join(OPTIONS)}."
+
+
+def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+def _priority(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -PRIORITY_MAX <= value <= PRIORITY_MAX:
+        raise InvalidOption(
+            f"priority={value!r} is not a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX} (higher first)."
+        )
+    return value
+
+
+def _crashes(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= CRASHES_MAX:
+        raise InvalidOption(f"max_crashes={value!r} is not a whole number from 1 to {CRASHES_MAX:,}.")
+    return value
+
+
+def _retry(value: object) -> Retry:
+    return value if isinstance(value, Retry) else Retry(check_attempts(value, "retry"))
+
+
+def _tags(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidOption(f"tags={value!r} is not a list of names. Write tags=[{str(value)[:40]!r}].")
+    tags = tuple(dict.fromkeys(check_name(tag, "A tag") for tag in value))
+    if len(tags) > TAGS_MAX:
+        raise InvalidOption(f"tags has {len(tags)} names; at most {TAGS_MAX} are allowed.")
+    return tags
+
+
+def _unique(value: object) -> Unique:
+    return value if isinstance(value, Unique) else Unique(cast(UniqueKey, value))
+
+
+def _executor(value: object) -> str:
+    if value not in ("thread", "async", "process"):
+        raise InvalidOption(f'executor={value!r} is unknown. Use "thread", "async" or "process".')
+    return str(value)
+
+
+def _wait(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(f"wait={value!r} is not True or False.")
+    return value
+
+
+def _duration(option: str, least_ms: int) -> Callable[[Any], int]:
+    return lambda value: duration_ms(value, option, least_ms=least_ms)
+
+
+OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
+    "queue": lambda value: check_name(value, "The queue"),
+    "priority": _priority,
+    "delay": _optional(_duration("delay", 0)),
+    "run_at": _optional(lambda value: instant_ms(value, "run_at")),
+    "expires": _optional(_duration("expires", 1)),
+    "retry": _retry,
+    "timeout": _optional(_duration("timeout", 1)),
+    "max_crashes": _crashes,
+    "unique": _optional(_unique),
+    "tags": _tags,
+    "keep_result": _duration("keep_result", 0),
+    "keep_failed": _duration("keep_failed", 0),
+    "executor": _executor,
+    "wait": _wait,
+}
+"""Every option and the function that checks it."""
+
+
+def key_maker(task: str, unique: Unique, parameters: Sequence[str]) -> Callable[[dict[str, Any], Any, Any], str]:
+    """The function that makes a job's unique key from (all arguments by name, positional, keyword).
+
+    Raises:
+        InvalidOption: a template names something that is not a parameter of the task.
+    """
+    key = unique.key
+    if callable(key):
+        return lambda bound, args, kwargs: _key(task, key(*args, **kwargs))
+    if key == "args":
+        return lambda bound, args, kwargs: _key(task, _digest(serde.canonical(list(bound.items()))))
+    _check_template(key, parameters)
+    return lambda bound, args, kwargs: _key(task, key.format_map(bound))
+
+
+def window_ms(window: Duration) -> int:
+    """The milliseconds of a checked window."""
+    return duration_ms(window, "window", least_ms=1)
+
+
+def _check_template(template: str, parameters: Sequence[str]) -> None:
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise InvalidOption(f"unique={template!r} is not a template: {error}.") from None
+    for field in fields:
+        name = field.partition(".")[0].partition("[")[0]
+        if name not in parameters:
+            raise InvalidOption(
+                f"unique={template!r} names {name or '{}'!r}, which is not a parameter. "
+                f"Parameters: {', '.join(parameters)}."
+            )
+
+
+def _key(task: str, text: object) -> str:
+    if not isinstance(text, str) or not text:
+        raise InvalidName(f"The unique key of {task} is {text!r}; it must be a str with at least one character.")
+    key = f"{task}:{text}"
+    # A digest keeps the promise of uniqueness for keys that could not be stored as they are.
+    if len(key.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX or any(_is_control(char) for char in key):
+        raw = text.encode("utf-8", "surrogatepass")
+        key = f"{task[:60]}:{_digest(task.encode() + b':' + raw)}"
+    return key
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
+def _is_control(char: str) -> bool:
+    return char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff"

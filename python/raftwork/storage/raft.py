@@ -1,0 +1,54 @@
+"""`raft://`: the default. The first process that opens the directory owns the node, others attach over its socket."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from raftwork import _core
+from raftwork.storage.base import Capabilities
+from raftwork.storage.client import ClientStorage
+
+__all__ = ["RaftStorage"]
+
+
+class RaftStorage(ClientStorage):
+    """Jobs in a directory of this machine, shared by all processes of this user that open it.
+
+    Args:
+        path: the data directory; made on first use, readable by this user only.
+        session_ttl_ms: silence after which this process counts as dead.
+        submit_timeout_ms: longest wait of one write.
+        segment_bytes, snapshot_bytes: sizes of the log, for the process that owns the node. None: the core's defaults.
+        labels: shown with this process's sessions.
+    """
+
+    capabilities = Capabilities(durable=True, shared=True)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        session_ttl_ms: int = 15_000,
+        submit_timeout_ms: int = 30_000,
+        segment_bytes: int | None = None,
+        snapshot_bytes: int | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(submit_timeout_ms)
+        # Absolute from now on: a program that changes its directory must not open another one later.
+        self.path = Path(os.path.abspath(path))
+        self._options: dict[str, Any] = {"ttl_ms": session_ttl_ms, "kind": "client", "labels": labels or {}}
+        if segment_bytes is not None:
+            self._options["segment_bytes"] = segment_bytes
+        if snapshot_bytes is not None:
+            self._options["snapshot_bytes"] = snapshot_bytes
+
+    def _connect(self) -> _core.Client:
+        return _core.Client.open(str(self.path), msgspec.msgpack.encode(self._options))
+
+    def __repr__(self) -> str:
+        return f"<RaftStorage {self.path}>"

@@ -1,0 +1,311 @@
+"""What travels between the application, the worker and a storage, and its wire form: MessagePack arrays by position.
+
+Worker-side options travel as `meta`, opaque to the storage: a MessagePack map with `executor` (`"thread"`, `"async"`
+or `"process"`) and `retry` (the list of `Retry.pack`). A key that a worker does not know is ignored.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from raftwork.job import JobInfo
+from raftwork.retry import Retry
+
+__all__ = [
+    "ERROR_BYTES_MAX",
+    "Accepted",
+    "Change",
+    "ClaimedJob",
+    "Clause",
+    "Clash",
+    "FunctionInfo",
+    "JobPage",
+    "JobSpec",
+    "Meta",
+    "NewJob",
+    "QueueInfo",
+    "SessionInfo",
+    "decode_claimed",
+    "pack_error",
+    "pack_progress",
+    "read_meta",
+    "result_cancelled",
+    "result_crashed",
+    "result_failed",
+    "result_released",
+    "result_retry",
+    "result_snoozed",
+    "result_succeeded",
+]
+
+ERROR_BYTES_MAX = 64 << 10
+"""Encoded bytes of one stored error; `pack_error` cuts to it."""
+
+Clause: TypeAlias = tuple[str, str, Sequence[Any]]
+"""One condition of a job query: field, operator, alternatives. `raftwork.filters` makes them from text."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+# What goes in ---------------------------------------------------------------------------------------------------------
+
+
+class Meta(NamedTuple):
+    """The worker-side options of a job."""
+
+    executor: Literal["thread", "async", "process"] = "thread"
+    retry: Retry = Retry()
+
+    def pack(self) -> bytes:
+        """The bytes of `JobSpec.meta`."""
+        return _encode({"executor": self.executor, "retry": self.retry.pack()})
+
+
+@lru_cache(maxsize=4_096)
+def read_meta(meta: bytes) -> Meta:
+    """The options that `Meta.pack` wrote. Jobs of one task share their bytes, so the answer is remembered."""
+    values = msgspec.msgpack.decode(meta) if meta else {}
+    retry = Retry.unpack(values["retry"]) if "retry" in values else Retry()
+    return Meta(values.get("executor", "thread"), retry)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What jobs of one task with the same options share. Stored once for all of them."""
+
+    function: str
+    queue: str = "default"
+    priority: int = 0
+    """-100 to 100; higher first."""
+    max_attempts: int = 10
+    max_crashes: int = 3
+    """Crashes with which the job fails; counted apart from attempts."""
+    timeout_ms: int | None = None
+    keep_result_ms: int = 86_400_000
+    keep_failed_ms: int = 14 * 86_400_000
+    tags: tuple[str, ...] = ()
+    on_conflict: Literal[0, 1, 2] = 0
+    """0 keep the existing job, 1 replace it, 2 refuse."""
+    unique_window_ms: int | None = None
+    """How long a unique key stays taken; None: until its job is final."""
+    expires_ms: int | None = None
+    """A job that did not start this long after it was created is cancelled, reason `expired`."""
+    crash_delay_ms: int = 0
+    meta: bytes = b""
+    packed: bytes = field(init=False, repr=False, compare=False)
+    """The wire form, made once."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self,
+            "packed",
+            _encode(
+                (
+                    self.function,
+                    self.queue,
+                    self.priority,
+                    self.max_attempts,
+                    self.max_crashes,
+                    self.timeout_ms,
+                    self.keep_result_ms,
+                    self.keep_failed_ms,
+                    self.tags,
+                    self.on_conflict,
+                    self.unique_window_ms,
+                    self.expires_ms,
+                    self.crash_delay_ms,
+                    self.meta,
+                )
+            ),
+        )
+
+
+class NewJob(NamedTuple):
+    """One job to store. `run_at_ms` wins over `delay_ms`; the past means now."""
+
+    id: bytes
+    spec: JobSpec
+    args: bytes
+    delay_ms: int = 0
+    run_at_ms: int | None = None
+    unique_key: str | None = None
+
+
+class Clash(NamedTuple):
+    """Why a job of a batch was not simply created."""
+
+    position: int
+    """Its place in the batch, from 0."""
+    outcome: int
+    """1 this id was stored before, 2 the unique key is taken by `existing`, 3 `existing` was replaced."""
+    existing: bytes
+
+
+# What comes out -------------------------------------------------------------------------------------------------------
+
+
+class ClaimedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A job leased to this worker, and all that is needed to run it."""
+
+    id: bytes
+    token: int
+    """The fencing token: strictly increasing over all leases of the storage."""
+    function: str
+    queue: str
+    args: bytes
+    attempt: int
+    """1 for the first run."""
+    crashes: int
+    priority: int
+    created_ms: int
+    enqueued_ms: int
+    claimed_ms: int
+    timeout_ms: int | None
+    max_attempts: int
+    max_crashes: int
+    tags: tuple[str, ...]
+    meta: bytes
+    state: bytes | None
+    """What the previous attempt saved."""
+
+
+decode_claimed: Callable[[bytes], ClaimedJob] = msgspec.msgpack.Decoder(ClaimedJob).decode
+"""Read what `Fetcher.next` gave."""
+
+
+class Accepted(enum.IntEnum):
+    """What became of one reported result."""
+
+    ACCEPTED = 0
+    LEASE_LOST = 1
+    """The token is stale; nothing changed."""
+    UNKNOWN = 2
+
+
+class Change(enum.IntEnum):
+    """What became of one job that an operator named."""
+
+    DONE = 0
+    TOLD = 1
+    """It is running; its worker is told."""
+    UNKNOWN = 2
+    ALREADY = 3
+    """Cancel: it is final. Requeue: it is waiting or running."""
+    RUNNING = 4
+    """A running job cannot be deleted."""
+
+
+class QueueInfo(NamedTuple):
+    """One queue: what waits in it, and what went through it."""
+
+    name: str
+    enqueued: int
+    processing: int
+    scheduled: int
+    retrying: int
+    paused: bool
+    paused_until_ms: int | None
+    reason: str
+    oldest_enqueued_ms: int | None
+    total_in: int
+    total_succeeded: int
+    total_failed: int
+
+
+class SessionInfo(NamedTuple):
+    """One connected process."""
+
+    session: int
+    kind: str
+    """`client` or `worker`."""
+    host: str
+    pid: int
+    labels: dict[str, str]
+    opened_ms: int
+    leases: int
+
+
+class FunctionInfo(NamedTuple):
+    """One function: its jobs in memory by state."""
+
+    function: str
+    enqueued: int
+    processing: int
+    succeeded: int
+    failed: int
+
+
+class JobPage(NamedTuple):
+    """One page of a query, newest job first."""
+
+    jobs: list[JobInfo]
+    cursor: bytes | None
+    """Give it to the next call; None when there is nothing more."""
+    scanned: int
+    complete: bool
+    """False when the bound of the scan was reached before the page was full."""
+
+
+# What a worker reports ------------------------------------------------------------------------------------------------
+
+
+def result_succeeded(job: bytes, token: int, result: bytes | None) -> bytes:
+    """The job returned."""
+    return _encode((job, token, 0, result))
+
+
+def result_retry(job: bytes, token: int, delay_ms: int, error: bytes) -> bytes:
+    """The attempt failed; run it again after the delay. Fails the job when no attempt is left."""
+    return _encode((job, token, 1, delay_ms, error))
+
+
+def result_failed(job: bytes, token: int, error: bytes) -> bytes:
+    """The job failed for good."""
+    return _encode((job, token, 2, error))
+
+
+def result_snoozed(job: bytes, token: int, delay_ms: int) -> bytes:
+    """Not now; no attempt is spent."""
+    return _encode((job, token, 3, delay_ms))
+
+
+def result_released(job: bytes, token: int) -> bytes:
+    """Given back unfinished, for example by a worker that stops; no attempt is spent."""
+    return _encode((job, token, 4))
+
+
+def result_cancelled(job: bytes, token: int, reason: str) -> bytes:
+    """The job stopped because it is not wanted any more."""
+    return _encode((job, token, 5, reason))
+
+
+def result_crashed(job: bytes, token: int, error: bytes) -> bytes:
+    """What ran the job died. Counted as a crash; no attempt is spent."""
+    return _encode((job, token, 6, error))
+
+
+def pack_error(kind: str, message: str, traceback: str = "") -> bytes:
+    """The wire form of an error, cut to `ERROR_BYTES_MAX`: the middle of a long message or traceback goes first."""
+    kind, message, traceback = _cut(kind, 1_024), _cut(message, 16 << 10), _cut(traceback, 47 << 10)
+    return _encode((kind, message, traceback))
+
+
+def pack_progress(job: bytes, token: int, progress: bytes | None, state: bytes | None) -> bytes:
+    """One item for `Fetcher.progress`: the newest progress note, the newest saved state, or both."""
+    return _encode((job, token, progress, state))
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """The text within a number of UTF-8 bytes; lone surrogates are escaped, since the wire carries UTF-8 only."""
+    raw = text.encode("utf-8", "backslashreplace")
+    if len(raw) > bytes_max:
+        mark = b" ... "
+        head = (bytes_max - len(mark)) // 2
+        raw = raw[:head] + mark + raw[head + len(mark) - bytes_max :]
+    return raw.decode("utf-8", "ignore")

@@ -1,0 +1,39 @@
+"""What every storage must do, as tests: subclass `StorageContract` in a test module and provide the fixture `storage`.
+
+    class TestMine(StorageContract):
+        @pytest.fixture
+        def storage(self):
+            storage = MyStorage(...)
+            yield storage
+            storage.close()
+
+One file for each family of verbs. Tests speak through `raftwork.storage.base` only. With a manual clock they move it;
+with a real one they use short delays and wait to be woken, never for a time. What a storage cannot do is asked of its
+`capabilities`; such tests do not apply and pass at once.
+"""
+
+from raftwork.testing.conformance.claiming import ClaimContract
+from raftwork.testing.conformance.enqueueing import EnqueueContract
+from raftwork.testing.conformance.fetching import FetchContract
+from raftwork.testing.conformance.finishing import FinishContract
+from raftwork.testing.conformance.operating import OperateContract
+from raftwork.testing.conformance.querying import QueryContract
+from raftwork.testing.conformance.scheduling import ScheduleContract
+from raftwork.testing.conformance.uniqueness import UniqueContract
+from raftwork.testing.conformance.waiting import WaitContract
+
+__all__ = ["StorageContract"]
+
+
+class StorageContract(
+    EnqueueContract,
+    ClaimContract,
+    FinishContract,
+    ScheduleContract,
+    UniqueContract,
+    OperateContract,
+    QueryContract,
+    WaitContract,
+    FetchContract,
+):
+    """All families."""

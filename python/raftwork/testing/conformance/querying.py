@@ -1,0 +1,139 @@
+"""Reads: figures that add up, and pages that miss nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftwork.errors import RaftworkError
+from raftwork.job import JobState
+from raftwork.storage.base import Clause, NewJob, Storage, result_failed, result_retry
+from raftwork.testing.conformance.making import ERROR, Contract, Worker, new, put, spec
+
+STATES = [state.value for state in JobState]
+
+
+def ids(storage: Storage, *clauses: Clause) -> list[bytes]:
+    """All matches, over as many pages as it takes."""
+    found: list[bytes] = []
+    cursor = None
+    while True:
+        page = storage.jobs(clauses, cursor, 7)
+        found += [job.id.bytes for job in page.jobs]
+        cursor = page.cursor
+        if cursor is None:
+            return found
+
+
+def mixed(storage: Storage) -> list[NewJob]:
+    """Two jobs of each kind: tagged mail, high priority, delayed, plain."""
+    jobs = []
+    for number in range(2):
+        jobs += [
+            new(storage, number, spec=spec("shop.mail", queue="mail", tags=("crm", "eu"))),
+            new(storage, number, spec=spec("shop.report", priority=50)),
+            new(storage, number, delay_ms=3_600_000, spec=spec("other.late", tags=("us",))),
+            new(storage, number, unique_key=f"key:{number}"),
+        ]
+    storage.enqueue(jobs)
+    return jobs
+
+
+class QueryContract(Contract):
+    """`counts`, `queues`, `job`, `jobs`, `functions`, `totals`, `due`, `health`."""
+
+    def test_counts_name_every_state_and_add_up(self, storage: Storage) -> None:
+        assert {name: storage.counts()[name] for name in STATES} == dict.fromkeys(STATES, 0)
+        worker = Worker(storage)
+        for number in range(6):
+            put(storage, number)
+        a, b, c, _, _ = worker.claim(5)
+        worker.succeed(a)
+        worker.report(result_failed(b.id, b.token, ERROR))
+        worker.report(result_retry(c.id, c.token, 3_600_000, ERROR))
+        put(storage, delay_ms=3_600_000)
+        storage.cancel([put(storage)])
+        counts = storage.counts()
+        expected = {"enqueued": 1, "processing": 2, "succeeded": 1, "failed": 1}
+        expected |= {"retrying": 1, "scheduled": 1, "cancelled": 1, "awaiting": 0}
+        assert {name: counts[name] for name in STATES} == expected
+        assert counts["created"] == 8
+        assert counts["created"] == sum(expected.values()) + counts["deleted"] + counts["archived"]
+
+    def test_deleted_jobs_stay_in_the_sum(self, storage: Storage) -> None:
+        storage.delete([put(storage)])
+        counts = storage.counts()
+        assert (counts["created"], counts["deleted"], counts["enqueued"]) == (1, 1, 0)
+
+    def test_queues_have_their_figures(self, storage: Storage) -> None:
+        mixed(storage)
+        worker = Worker(storage, ["mail"], ["shop.mail"])
+        worker.succeed(worker.one())
+        queues = {queue.name: queue for queue in storage.queues()}
+        assert list(queues) == sorted(queues)
+        mail, default = queues["mail"], queues["default"]
+        assert (mail.enqueued, mail.processing, mail.total_in, mail.total_succeeded) == (1, 0, 2, 1)
+        assert (default.enqueued, default.scheduled, default.paused) == (4, 2, False)
+        assert mail.oldest_enqueued_ms is not None
+
+    def test_functions_have_their_figures(self, storage: Storage) -> None:
+        mixed(storage)
+        functions = {info.function: info for info in storage.functions()}
+        assert set(functions) == {"f", "other.late", "shop.mail", "shop.report"}
+        assert functions["shop.mail"].enqueued == 2
+
+    def test_due_counts_what_a_claim_could_give(self, storage: Storage) -> None:
+        mixed(storage)
+        assert storage.due(["mail"], ["shop.mail"]) == 2
+        assert storage.due(["mail"], ["unknown"]) == 0
+        storage.pause_queue("mail")
+        assert storage.due(["mail"], ["shop.mail"]) == 0
+
+    def test_an_unknown_job_is_none(self, storage: Storage) -> None:
+        assert storage.job(storage.new_ids(1)[0]) is None
+
+    def test_pages_give_every_job_once_newest_first(self, storage: Storage) -> None:
+        jobs = [new(storage, number) for number in range(50)]
+        storage.enqueue(jobs)
+        assert ids(storage) == [job.id for job in reversed(jobs)]
+
+    def test_clauses_select(self, storage: Storage) -> None:
+        jobs = mixed(storage)
+        by_kind = [{job.id for job in jobs[kind::4]} for kind in range(4)]
+        cases: list[tuple[list[Clause], set[bytes]]] = [
+            ([("queue", "=", ["mail"])], by_kind[0]),
+            ([("queue", "=", ["mail", "nothing"])], by_kind[0]),
+            ([("function", "prefix", ["shop."])], by_kind[0] | by_kind[1]),
+            ([("function", "contains", ["late"])], by_kind[2]),
+            ([("tag", "=", ["crm"])], by_kind[0]),
+            ([("tag", "=", ["crm"]), ("tag", "=", ["us"])], set()),
+            ([("tag", "=", ["crm", "us"])], by_kind[0] | by_kind[2]),
+            ([("state", "=", ["scheduled"])], by_kind[2]),
+            ([("priority", ">", [0])], by_kind[1]),
+            ([("unique", "=", ["key:1"])], {jobs[7].id}),
+            ([("args.0", "=", [1]), ("queue", "=", ["mail"])], {jobs[4].id}),
+            ([("id", "=", [jobs[0].id])], {jobs[0].id}),
+        ]
+        for clauses, expected in cases:
+            assert set(ids(storage, *clauses)) == expected, clauses
+
+    def test_errors_can_be_searched_by_type(self, storage: Storage) -> None:
+        put(storage)
+        worker = Worker(storage)
+        job = worker.one()
+        worker.report(result_failed(job.id, job.token, ERROR))
+        assert ids(storage, ("error", "=", ["builtins.ValueError"])) == [job.id]
+        assert ids(storage, ("error", "=", ["builtins.KeyError"])) == []
+
+    def test_a_question_that_makes_no_sense_is_refused(self, storage: Storage) -> None:
+        put(storage)
+        for clause in (("nothing", "=", ["x"]), ("state", "~", ["x"]), ("priority", ">", ["high"])):
+            with pytest.raises(RaftworkError):
+                storage.jobs([clause])
+        assert len(ids(storage)) == 1
+
+    def test_totals_and_health_say_how_it_is(self, storage: Storage) -> None:
+        put(storage)
+        assert storage.totals()["jobs"] == 1
+        health = storage.health()
+        assert health["role"] in ("owner", "attached", "memory")
+        assert "durability" in health

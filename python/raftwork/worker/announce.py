@@ -1,0 +1,68 @@
+"""Tells the listeners of `raftwork.events` about jobs. Nothing is built while nobody listens."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from raftwork import clock, events
+from raftwork.errors import RemoteError
+from raftwork.worker.ending import Code, Ending
+from raftwork.worker.failure import Failure
+from raftwork.worker.run import Run
+
+__all__ = ["ended", "lost", "started"]
+
+logger = logging.getLogger("raftwork.worker")
+
+
+def started(run: Run) -> None:
+    """The function of a job is about to be called."""
+    if events.listening():
+        run.started_at = clock.monotonic()
+        waited = max(0, clock.now_ms() - run.claim.enqueued_ms) / 1000
+        _emit("job.started", **_who(run), attempt=run.claim.attempt, waited_seconds=waited)
+
+
+def ended(run: Run, ending: Ending) -> None:
+    """A job was decided about. Its report is on its way."""
+    if not events.listening():
+        return
+    who: dict[str, Any] = _who(run)
+    ran = {"attempt": run.claim.attempt, "seconds": clock.monotonic() - run.started_at if run.started_at else 0.0}
+    match ending.code:
+        case Code.SUCCEEDED:
+            _emit("job.succeeded", **who, **ran)
+        case Code.RETRY:
+            delay = ending.delay_ms / 1000
+            _emit("job.retrying", **who, **ran, error=_error(ending.failure), delay_seconds=delay)
+        case Code.FAILED | Code.CRASHED:
+            _emit("job.failed", **who, **ran, error=_error(ending.failure))
+        case Code.SNOOZE:
+            _emit("job.snoozed", **who, delay_seconds=ending.delay_ms / 1000)
+        case Code.CANCELLED:
+            _emit("job.cancelled", **who, reason=ending.reason)
+        case Code.RELEASE:
+            pass  # It starts again elsewhere: to its owner nothing has happened yet.
+
+
+def lost(run: Run) -> None:
+    """The lease of a job was lost while it ran."""
+    if events.listening():
+        _emit("job.lost", **_who(run))
+
+
+def _who(run: Run) -> dict[str, Any]:
+    return {"id": uuid.UUID(bytes=run.claim.id), "function": run.claim.function, "queue": run.claim.queue}
+
+
+def _error(failure: Failure | None) -> RemoteError | None:
+    return RemoteError(failure.type, failure.message, failure.traceback) if failure is not None else None
+
+
+def _emit(name: str, **fields: Any) -> None:
+    try:
+        events.emit(name, **fields)
+    except BaseException:  # Also KeyboardInterrupt: a listener must not end the thread that runs jobs.
+        logger.exception("A listener of %s failed.", name)

@@ -1,0 +1,144 @@
+"""A child process of the process executor: runs one job at a time and speaks with its worker over a pipe.
+
+| from the worker                   | meaning                                                        |
+|-----------------------------------|----------------------------------------------------------------|
+| `["load", target, sys.path]`      | first message: import the application                          |
+| `["job", claim]`                  | run this job, unread bytes of the core                         |
+| `["stop", cause]`                 | tell the running job to end                                    |
+| `["saved"]`                       | the state of the last `write` is stored                        |
+| `["exit"]`                        | end when idle                                                  |
+
+| to the worker                     | meaning                                                        |
+|-----------------------------------|----------------------------------------------------------------|
+| `["ready", [function...]]`        | the application is imported                                    |
+| `["unusable", type, message, traceback]` | it cannot be imported                                   |
+| `["write", progress, state]`      | store this for the running job; state is answered by `saved`   |
+| `["line", text]`                  | the job logged a line                                          |
+| `["done", report]`                | how the job ended, bytes for the core; empty: say nothing      |
+
+The main thread runs jobs, so that a time-out can interrupt it and code that insists on the main thread works. A second
+thread reads the pipe. When the pipe ends while a job runs, or while the application is imported, the worker is dead and
+the process ends at once: nobody may run a job whose lease nobody holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+from raftwork.storage.base import decode_claimed
+from raftwork.worker.binding import Binding, bindings_of
+from raftwork.worker.failure import describe
+from raftwork.worker.leases import Board
+from raftwork.worker.logs import Capture
+from raftwork.worker.pipe import Pipe, PipeClosed
+from raftwork.worker.run import Cause, Run
+from raftwork.worker.runner import Runner, line_sink
+from raftwork.worker.target import load
+from raftwork.worker.timekeeper import Timekeeper
+
+__all__ = ["main"]
+
+SAVE_TIMEOUT_S = 10.0
+
+
+class _Host:
+    """Runs the jobs that come through the pipe. It is their channel, too."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._bindings: dict[str, Binding] = {}
+        self._board = Board()
+        self._runner = Runner(self._bindings, self._board, self, Timekeeper())
+        self._idle = False
+        self._jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._saved = threading.Semaphore(0)
+        self._loop: asyncio.Runner | None = None
+
+    def prepare(self, first: list[Any]) -> bool:
+        """Import the application. False when that is impossible; the worker is told."""
+        # From now on somebody notices when the worker dies, also during an import that takes long.
+        threading.Thread(target=self._listen, name="raftwork-pipe", daemon=True).start()
+        try:
+            _, target, path = first
+            sys.path[:] = path
+            self._bindings.update(bindings_of(load(target)))
+        except BaseException as error:
+            self._pipe.send("unusable", *describe(error))
+            return False
+        self._pipe.send("ready", sorted(self._bindings))
+        return True
+
+    def serve(self) -> None:
+        """Run jobs on this thread until the worker says that it is enough."""
+        while (raw := self._next()) is not None:
+            self._pipe.send("done", self._run(raw) or b"")
+
+    def _next(self) -> bytes | None:
+        self._idle = True
+        raw = self._jobs.get()
+        self._idle = False
+        return raw
+
+    def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None:
+        """Hand progress or state to the worker; state is stored when this returns."""
+        self._pipe.send("write", progress, state)
+        if state is not None:
+            self._saved.acquire(timeout=SAVE_TIMEOUT_S)
+
+    def line(self, run: Run, line: str) -> None:
+        """Hand a log line to the worker, which needs it if this process crashes."""
+        self._pipe.send("line", line)
+
+    def _run(self, raw: bytes) -> bytes | None:
+        binding = self._bindings.get(decode_claimed(raw).function)
+        if binding is None or not binding.is_coroutine:
+            return self._runner.run(raw)
+        if self._loop is None:
+            self._loop = asyncio.Runner()
+        return self._loop.run(self._runner.arun(raw))
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                match self._pipe.receive():
+                    case ["job", bytes() as raw]:
+                        self._jobs.put(raw)
+                    case ["stop", int() as cause]:
+                        for run in self._board.all():
+                            run.stop(Cause(cause))
+                    case ["saved"]:
+                        self._saved.release()
+                    case _:
+                        break
+        except PipeClosed:
+            if not self._idle:
+                os._exit(1)
+        self._jobs.put(None)
+
+
+def main(descriptor: int) -> int:
+    """Serve the worker at the other end of this socket; returns the exit status."""
+    # Ctrl-C and a service manager signal the whole group; the worker alone decides when its children end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pipe = Pipe(socket.socket(fileno=descriptor))
+    try:
+        host = _Host(pipe)
+        if not host.prepare(pipe.receive()):
+            return 1
+        Capture(line_sink).install()
+        host.serve()
+    except PipeClosed:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,224 @@
+"""Where one lane of a worker gets its jobs: a fetcher of the storage, replaced when its session is lost.
+
+The fetcher itself is Rust: it claims ahead, batches reports and sends heartbeats without the interpreter. Here is only
+what must happen around it: opening, listening for news about leases, opening again, pausing, closing.
+
+States: open ── session lost ──▶ opening (with growing waits) ──▶ open; any ── close ──▶ closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from raftwork.errors import ForkedProcess, RaftworkError
+from raftwork.storage.base import Fetcher, Storage, pack_progress
+from raftwork.worker.leases import Board, Listener
+from raftwork.worker.run import Run
+
+__all__ = ["Source", "SourceOptions"]
+
+logger = logging.getLogger("raftwork.worker")
+
+REOPEN_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SAVE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What a lane asks for."""
+
+    queues: Sequence[tuple[str, int]]
+    functions: Sequence[str]
+    strict: bool = False
+    prefetch: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Source:
+    """The fetcher of one lane. Also the channel of its jobs: their progress and state go the same way."""
+
+    def __init__(self, storage: Storage, options: SourceOptions, board: Board, name: str) -> None:
+        self._storage = storage
+        self._options = options
+        self._board = board
+        self._name = name
+        self._changed = threading.Condition()
+        self._fetcher: Fetcher | None = None
+        self._listener: Listener | None = None
+        self._reopening = False
+        self._closed = threading.Event()
+        """Set when no other fetcher is wanted any more."""
+        self._paused = False
+        self.opened: Callable[[Fetcher], None] = lambda fetcher: None
+        """Called with each new fetcher, on the thread that opened it."""
+
+    @property
+    def current(self) -> Fetcher | None:
+        """The fetcher in use; None while there is no session."""
+        return self._fetcher
+
+    def open(self) -> None:
+        """Open the first fetcher. Raises what the storage raises."""
+        fetcher = self._open()
+        with self._changed:
+            self._fetcher = fetcher
+            self._changed.notify_all()
+        self.opened(fetcher)
+
+    def get(self) -> Fetcher | None:
+        """The fetcher in use; waits for one. None when the source is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._fetcher is not None or self._closed.is_set())
+            return self._fetcher
+
+    def broken(self, fetcher: Fetcher, error: BaseException) -> None:
+        """A call on this fetcher failed: lose its leases and open another, once, whoever says it first."""
+        with self._changed:
+            if self._fetcher is not fetcher or self._closed.is_set():
+                return
+        logger.warning("The session of %s ended, so its jobs may run elsewhere: %s", self._name, error)
+        self._board.lose_all()
+        self._replace(fetcher)
+
+    def retire(self) -> None:
+        """Claim nothing more, and open no other fetcher: the lane ends."""
+        self.pause()
+        with self._changed:
+            self._closed.set()
+            self._changed.notify_all()
+
+    def pause(self) -> None:
+        """Claim nothing more; what was claimed ahead goes back."""
+        self._paused = True
+        fetcher = self._fetcher
+        if fetcher is not None:
+            try:
+                fetcher.pause()
+            except RaftworkError as error:
+                logger.warning("%s could not give back what it had claimed ahead: %s", self._name, error)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is claimed at the moment."""
+        return self._paused
+
+    def resume(self) -> None:
+        """Claim again after `pause`."""
+        self._paused = False
+        fetcher = self._fetcher
+        if fetcher is not None:
+            try:
+                fetcher.resume()
+            except RaftworkError as error:
+                self.broken(fetcher, error)
+                return
+            self.opened(fetcher)
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_while_paused(self, timeout: float) -> None:
+        """Return when jobs are claimed again, or the source closes, or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._paused or self._closed.is_set(), timeout)
+
+    def finish(self, result: bytes) -> None:
+        """Report a result that no other call carries. One that cannot be sent is the lease's loss, not an error."""
+        fetcher = self._fetcher
+        if fetcher is None:
+            return
+        try:
+            fetcher.finish(result)
+        except RaftworkError as error:
+            self.broken(fetcher, error)
+
+    def close(self, timeout: float) -> None:
+        """Send what is queued, end the session, and let everybody go who waits for a fetcher."""
+        with self._changed:
+            self._closed.set()
+            fetcher, self._fetcher = self._fetcher, None
+            self._changed.notify_all()
+        if self._listener is not None:
+            self._listener.close()
+        if fetcher is not None:
+            try:
+                fetcher.close(timeout)
+            except RaftworkError as error:
+                logger.warning("%s could not close its session; its leases lapse instead: %s", self._name, error)
+
+    def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None:
+        """Send progress or state of a job. Saved state is on disk when this returns, except on an event loop."""
+        fetcher = self._fetcher
+        if fetcher is None or run.lost:
+            return
+        fetcher.progress(pack_progress(run.claim.id, run.claim.token, progress, state))
+        if state is not None and not _on_event_loop():
+            fetcher.flush(SAVE_TIMEOUT_S)
+
+    def line(self, run: Run, line: str) -> None:
+        """Log lines stay here; the last of them are stored with a failure."""
+
+    def _open(self) -> Fetcher:
+        options = self._options
+        fetcher = self._storage.fetcher(
+            options.queues,
+            options.functions,
+            strict=options.strict,
+            prefetch=options.prefetch,
+            labels=options.labels,
+        )
+        self._listener = Listener(fetcher, self._board, lambda: self._replace(fetcher), self._name)
+        return fetcher
+
+    def _replace(self, lost: Fetcher) -> None:
+        with self._changed:
+            if self._fetcher is not lost or self._reopening or self._closed.is_set():
+                return
+            self._fetcher = None
+            self._reopening = True
+        threading.Thread(target=self._reopen, args=(lost,), name=f"raftwork-reopen-{self._name}", daemon=True).start()
+
+    def _reopen(self, lost: Fetcher) -> None:
+        try:
+            lost.close(1.0)
+        except RaftworkError:
+            pass  # It is lost: there is nothing to tell its session.
+        turn = 0
+        while not self._closed.is_set():
+            try:
+                fetcher = self._open()
+            except ForkedProcess:
+                return
+            except RaftworkError as error:
+                wait = REOPEN_WAITS_S[min(turn, len(REOPEN_WAITS_S) - 1)]
+                logger.warning("%s has no session and tries again in %.1f s: %s", self._name, wait, error)
+                turn += 1
+                self._closed.wait(wait)
+                continue
+            self._adopt(fetcher)
+            return
+
+    def _adopt(self, fetcher: Fetcher) -> None:
+        with self._changed:
+            self._reopening = False
+            if not self._closed.is_set():
+                self._fetcher = fetcher
+                self._changed.notify_all()
+        if self._fetcher is not fetcher:
+            fetcher.close(1.0)
+            return
+        if self._paused:
+            fetcher.pause()
+        logger.info("%s has a new session.", self._name)
+        self.opened(fetcher)
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

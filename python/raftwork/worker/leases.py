@@ -1,0 +1,105 @@
+"""What this worker holds: the jobs that run on its leases, and the news about those leases.
+
+The board is also the referee. Whoever takes a job off the board reports how it ended; everybody else stays silent. So
+a job that was released at a shutdown, or whose lease is lost, is not reported again by its own thread later.
+
+| news            | from                                  | effect here                                            |
+|-----------------|---------------------------------------|--------------------------------------------------------|
+| `cancel`        | somebody cancelled a running job      | the job is told; it ends as cancelled                  |
+| `lost`          | the lease went to another worker      | the job is told and taken off: its answer counts no more |
+| `session_lost`  | the session lapsed, or cannot be sure | all of the above for every job; a new session is opened |
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from raftwork.errors import RaftworkError
+from raftwork.worker import announce
+from raftwork.worker.run import Cause, Run
+
+__all__ = ["Board", "Listener"]
+
+logger = logging.getLogger("raftwork.worker")
+
+EVENTS_WAIT_S = 1.0
+
+
+class Board:
+    """The running jobs of one lane by id. Each method is one step under the interpreter lock, so there is no other."""
+
+    __slots__ = ("runs",)
+
+    def __init__(self) -> None:
+        self.runs: dict[bytes, Run] = {}
+
+    def take(self, run: Run) -> bool:
+        """Take a job off the board. True for the one caller who may report how it ended."""
+        return self.runs.pop(run.claim.id, None) is run
+
+    def all(self) -> list[Run]:
+        """The jobs that run now."""
+        return list(self.runs.values())
+
+    def stop(self, job_id: bytes, token: int, cause: Cause) -> None:
+        """Tell one job that it shall end, if it still runs on this lease."""
+        run = self.runs.get(job_id)
+        if run is None or run.claim.token != token:
+            return
+        if cause is Cause.LOST:
+            if not self.take(run):
+                return
+            announce.lost(run)
+        run.stop(cause)
+
+    def lose_all(self) -> int:
+        """Every lease of the lane is gone: tell all jobs, and let none of them report."""
+        lost = [run for run in self.all() if self.take(run)]
+        for run in lost:
+            announce.lost(run)
+            run.stop(Cause.LOST)
+        return len(lost)
+
+
+class _Events(Protocol):
+    def events(self, timeout: float | None) -> list[tuple[str, bytes, int]]: ...
+
+
+class Listener:
+    """A thread that hears about leases, one for each session."""
+
+    def __init__(self, fetcher: _Events, board: Board, session_lost: Callable[[], None], name: str) -> None:
+        self._fetcher = fetcher
+        self._board = board
+        self._session_lost = session_lost
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"raftwork-leases-{name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening. The thread ends by itself at the next news or time-out."""
+        self._closed = True
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                news = self._fetcher.events(EVENTS_WAIT_S)
+            except RaftworkError as error:
+                if not self._closed:
+                    logger.warning("A worker session ended: %s", error)
+                    self._lose()
+                return
+            for kind, job_id, token in news:
+                if kind == "session_lost":
+                    self._lose()
+                    return
+                self._board.stop(job_id, token, Cause.LOST if kind == "lost" else Cause.CANCEL)
+
+    def _lose(self) -> None:
+        lost = self._board.lose_all()
+        if lost:
+            logger.warning("The session was lost with %d running jobs. Others may run them now.", lost)
+        self._session_lost()

@@ -1,0 +1,75 @@
+"""Keeps the last log lines of each running job, so that a failure is stored with what led to it.
+
+Records of the standard library are seen by a record factory around the one in place. Unlike a handler on the root
+logger it changes nothing else: `basicConfig` still works, and a warning still reaches stderr when nothing is set up.
+A record belongs to the job that runs in the context (`contextvars`) it was made in.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Capture", "LINES_MAX", "LINE_CHARS_MAX", "Ring", "line_of"]
+
+LINES_MAX = 50
+"""Lines kept of each job."""
+LINE_CHARS_MAX = 500
+"""Characters kept of each line."""
+
+Ring = collections.deque[str]
+
+
+def line_of(level: str, text: str) -> str:
+    """One line as it is kept: the time of day in UTC, the level, and the text on one line."""
+    stamp = time.strftime("%H:%M:%S", time.gmtime())
+    return f"{stamp} {level} {text[:LINE_CHARS_MAX]}".replace("\n", "\\n")
+
+
+class Capture:
+    """Puts the record factory in place while at least one worker runs."""
+
+    _lock = threading.Lock()
+    _users = 0
+    _inner: Callable[..., logging.LogRecord] | None = None
+
+    def __init__(self, sink: Callable[[], Callable[[str], None] | None]) -> None:
+        """`sink()` answers where the lines of the running job go, or None outside of jobs."""
+        self._sink = sink
+
+    def install(self) -> None:
+        """Start capturing. May be called by several workers."""
+        with Capture._lock:
+            Capture._users += 1
+            if Capture._users > 1:
+                return
+            inner = logging.getLogRecordFactory()
+            Capture._inner = inner
+            sink = self._sink
+
+            def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+                record = inner(*args, **kwargs)
+                write = sink()
+                if write is not None:
+                    try:
+                        write(line_of(record.levelname, f"{record.name}: {record.getMessage()}"))
+                    except Exception:
+                        write(line_of(record.levelname, f"{record.name}: (a log line that cannot be formatted)"))
+                return record
+
+            Capture._factory = factory
+            logging.setLogRecordFactory(factory)
+
+    def remove(self) -> None:
+        """Stop capturing when the last worker has stopped."""
+        with Capture._lock:
+            Capture._users -= 1
+            # Somebody may have wrapped ours meanwhile; then it stays in the middle, and does nothing outside of jobs.
+            if Capture._users == 0 and Capture._inner and logging.getLogRecordFactory() is Capture._factory:
+                logging.setLogRecordFactory(Capture._inner)
+
+    _factory: Callable[..., logging.LogRecord] | None = None
