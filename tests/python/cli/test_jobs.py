@@ -1,0 +1,141 @@
+"""Enqueue, look, change: the words of an operator."""
+
+import subprocess
+import uuid
+from typing import Any
+
+import pytest
+
+UNKNOWN = "00000000-0000-7000-8000-000000000000"
+
+
+def put(raftwork: Any, task: str = "send_welcome", arguments: str = '{"user_id": 7}', *options: str) -> str:
+    answer = raftwork("enqueue", "--app", "shop:app", task, arguments, "--json", *options)
+    assert answer.status == 0, answer.err
+    return str(answer.json["id"])
+
+
+def test_enqueued_job_is_found_again(raftwork: Any) -> None:
+    job = put(raftwork)
+    assert uuid.UUID(job).version == 7
+    answer = raftwork("job", job, "--json")
+    assert answer.status == 0
+    assert answer.json["state"] == "enqueued"
+    assert answer.json["call"] == "send_welcome(user_id=7)"
+    assert answer.json["tags"] == ["crm"]
+    plain = raftwork("job", job)
+    assert "send_welcome(user_id=7)  [enqueued]" in plain.out
+    assert job in raftwork("jobs").out
+
+
+def test_options_of_enqueue(raftwork: Any) -> None:
+    job = put(raftwork, "send_welcome", '[8, "vip"]', "--delay", "10m", "--priority", "5", "--queue", "slow")
+    answer = raftwork("job", job, "--json").json
+    assert (answer["state"], answer["priority"], answer["queue"]) == ("scheduled", 5, "slow")
+    assert answer["call"] == "send_welcome(8, 'vip')"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["send_welcom"], 4, "Did you mean"),
+        (["send_welcome", "{"], 2, "is not JSON"),
+        (["send_welcome", "7"], 2, "neither an object nor an array"),
+        (["send_welcome", '{"user": 7}'], 2, "user"),
+        (["send_welcome", "[1]", "--priority", "101"], 2, "101"),
+        (["send_welcome", "[1]", "--delay", "10"], 2, "RW113"),
+    ],
+)
+def test_wrong_enqueue_stores_nothing(raftwork: Any, arguments: list[str], status: int, text: str) -> None:
+    put(raftwork)
+    answer = raftwork("enqueue", "--app", "shop:app", *arguments)
+    assert answer.status == status
+    assert text in answer.err
+    assert len(raftwork("jobs", "--json").json["jobs"]) == 1
+
+
+def test_enqueue_needs_an_application(raftwork: Any) -> None:
+    answer = raftwork("enqueue", "send_welcome")
+    assert answer.status == 2
+    assert "--app" in answer.err
+
+
+def test_jobs_by_filter_and_by_options(raftwork: Any) -> None:
+    first = put(raftwork)
+    second = put(raftwork, "send_welcome", '{"user_id": 8}', "--delay", "1h")
+
+    def ids(*arguments: str) -> list[str]:
+        return [row["id"] for row in raftwork("jobs", "--json", *arguments).json["jobs"]]
+
+    assert ids() == [second, first]
+    assert ids("--limit", "1") == [second]
+    assert ids("--state", "scheduled") == [second]
+    assert ids("--tag", "crm", "--queue", "mail") == [second, first]
+    assert ids("--arg", "user_id=7") == [first]
+    assert ids("--since", "1h") == [second, first]
+    assert ids("state:enqueued") == [first]
+    assert ids("--task", "shop.broken") == []
+    assert raftwork("jobs", "state:").status == 2
+
+
+def test_cancel_retry_and_delete_by_id(raftwork: Any) -> None:
+    job = put(raftwork)
+    assert raftwork("cancel", job, "--reason", "changed my mind").status == 0
+    assert raftwork("job", job, "--json").json["reason"] == "changed my mind"
+    assert raftwork("cancel", job).status == 5
+    assert raftwork("retry", job, "--json").json["changed"] == 1
+    assert raftwork("job", job, "--json").json["state"] == "enqueued"
+    assert raftwork("retry", job).status == 5
+    assert raftwork("delete", job).status == 0
+    assert raftwork("job", job).status == 4
+
+
+@pytest.mark.parametrize("command", ["retry", "cancel", "delete", "job"])
+def test_unknown_job_is_not_found(raftwork: Any, command: str) -> None:
+    put(raftwork)
+    assert raftwork(command, UNKNOWN).status == 4
+    assert raftwork(command, "7").status == 2
+
+
+def test_changing_many_needs_a_yes(raftwork: Any) -> None:
+    for number in range(3):
+        put(raftwork, "send_welcome", f"[{number}]")
+    assert raftwork("cancel").status == 2
+    asked = raftwork("cancel", "--state", "enqueued")
+    assert asked.status == 2
+    assert "3 jobs fit" in asked.err
+    assert raftwork("cancel", "--state", "enqueued", "--dry-run", "--json").json == {"matched": 3, "changed": 0}
+    assert raftwork("cancel", "--filter", "state:enqueued", "--yes", "--json").json["changed"] == 3
+    assert raftwork("retry", "--all", "--yes", "--json").json["changed"] == 3
+    assert raftwork("delete", "--all", "--yes", "--json").json["changed"] == 3
+    assert raftwork("jobs").out.strip() == "No job fits."
+
+
+def test_pause_and_resume_show_in_queues(raftwork: Any) -> None:
+    put(raftwork)
+    assert raftwork("queue", "pause", "mail", "--until", "2h", "--reason", "provider down").status == 0
+    row = raftwork("queues", "--json").json[0]
+    assert (row["name"], row["enqueued"], row["paused"], row["reason"]) == ("mail", 1, True, "provider down")
+    assert "paused until" in raftwork("queues").out
+    assert raftwork("queue", "resume", "mail").status == 0
+    assert raftwork("queues", "--json").json[0]["paused"] is False
+    assert raftwork("queue", "pause", "mail", "--until", "soon").status == 2
+
+
+def test_status_counts_jobs(raftwork: Any) -> None:
+    put(raftwork)
+    answer = raftwork("status", "--json")
+    assert answer.status == 0
+    assert answer.json["jobs"]["enqueued"] == 1
+    assert answer.json["health"]["status"] == "ok"
+    assert "enqueued" in raftwork("status").out
+
+
+def test_wait_tells_how_the_job_ended(raftwork: Any, worker: "subprocess.Popen[str]") -> None:
+    good = raftwork("enqueue", "--app", "shop:app", "send_welcome", "[7]", "--wait", "--timeout", "30")
+    assert good.status == 0, good.err
+    assert "'sent default to 7'" in good.out
+    bad = raftwork("enqueue", "--app", "shop:app", "broken", "[7]", "--wait", "--timeout", "30", "--json")
+    assert bad.status == 1, bad.err
+    assert bad.json["error"] == {"type": "ValueError", "message": "no user 7"}
+    assert "ValueError" in raftwork("jobs", "--state", "failed").out

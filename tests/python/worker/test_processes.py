@@ -1,0 +1,173 @@
+"""Jobs in child processes: what they break, they break for themselves (J7 and the bad-input rows of jobs that die)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from raftwork.app import Raftwork
+from raftwork.job import JobInfo
+from raftwork.worker import Worker
+from worker import child_jobs as jobs
+
+pytestmark = pytest.mark.crash
+WAIT_S = 60
+
+
+def final(job: Any) -> JobInfo:
+    """Wait until a job is final; what is known about it."""
+    job._door.job_wait(job._id, WAIT_S)
+    return job.info()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def app() -> Iterator[Raftwork]:
+    """The application of the child jobs, with an empty memory."""
+    yield jobs.app.open()
+    jobs.app.close()
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """Where running jobs knock."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(WAIT_S)
+        yield server
+
+
+def port(server: socket.socket) -> int:
+    return int(server.getsockname()[1])
+
+
+def wait_for_knock(server: socket.socket) -> tuple[int, socket.socket]:
+    """The process id of the job that runs, and a connection that ends with it."""
+    connection, _ = server.accept()
+    connection.settimeout(WAIT_S)
+    return int(connection.recv(16)), connection
+
+
+def test_results_errors_and_isolation(app: Raftwork, work: Any) -> None:
+    worker = work(app, processes=1)
+    assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3
+    assert jobs.pid.enqueue().result(WAIT_S) != os.getpid()
+    assert jobs.acts.enqueue().result(WAIT_S) == os.getpid(), "coroutines stay here"
+    info = final(jobs.fails.enqueue())
+    assert info.state == "failed" and info.error is not None
+    assert (info.error.type, info.error.message) == ("KeyError", "'in a child'")
+    assert "in fails" in info.error.traceback and "shop: the last words" in info.error.traceback
+    assert jobs.remembers.enqueue(1).result(WAIT_S) == [1] and jobs.remembered == []
+    children = worker._lanes[1].pids()
+    worker.stop()
+    assert all(not os.path.exists(f"/proc/{child}") for child in children), "the children have ended"
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("exit", "exited with status 3"),
+        ("segfault", "signal 11 (SIGSEGV)"),
+        ("kill", "signal 9 (SIGKILL)"),
+        ("fork", "exited with status 4"),
+    ],
+)
+def test_a_child_that_dies_is_a_counted_crash(app: Raftwork, work: Any, how: str, words: str) -> None:
+    work(app, processes=1)
+    info = final(jobs.dies.enqueue(how))
+    assert (info.state, info.attempt) == ("failed", 0), "crashes spend no attempt"
+    assert info.crashes == 2, "J7: at max_crashes it is over"
+    assert info.error is not None and info.error.type == "ProcessCrashed" and words in info.error.message
+    assert "shop: about to die" in info.error.traceback
+    assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3, "the child was replaced"
+
+
+def test_system_exit_is_an_ordinary_failure(app: Raftwork, work: Any) -> None:
+    work(app, processes=1)
+    info = final(jobs.dies.using(retry=1).enqueue("sys.exit"))
+    assert info.error is not None and info.error.type == "SystemExit" and info.crashes == 0
+
+
+def test_other_jobs_do_not_notice(app: Raftwork, work: Any, server: socket.socket) -> None:
+    work(app, processes=2, kill_grace="30s")
+    other = jobs.polite.enqueue(port(server))
+    _, connection = wait_for_knock(server)
+    assert final(jobs.dies.enqueue("segfault")).state == "failed"
+    assert other.info().state == "processing" and other.info().crashes == 0
+    other.cancel()
+    assert final(other).state == "cancelled"
+    connection.close()
+
+
+def test_progress_and_state_survive_the_process(app: Raftwork, work: Any) -> None:
+    work(app, processes=1)
+    job = jobs.contexts.enqueue()
+    state, attempt, crashes = job.result(WAIT_S)
+    assert state["from"] != os.getpid() and (attempt, crashes) == (1, 1)
+    progress = job.info().progress
+    assert progress is not None and (progress.done, progress.note) == (100, "all")
+
+
+def test_a_timeout_is_raised_inside_or_enforced(app: Raftwork, work: Any, server: socket.socket) -> None:
+    work(app, processes=1, kill_grace="200ms")
+    info = final(jobs.spins.enqueue())
+    assert info.error is not None and info.error.type == "TimeoutError" and "in spins" in info.error.traceback
+    job = jobs.sleeps.enqueue(port(server))
+    _, connection = wait_for_knock(server)
+    info = final(job)
+    assert (info.state, info.crashes) == ("failed", 0), "a kill for a time-out is no crash"
+    assert info.error is not None and info.error.type == "TimeoutError"
+    assert connection.recv(1) == b"", "the process is gone"
+    assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3
+    connection.close()
+
+
+@pytest.mark.parametrize("name", ["polite", "deaf"])
+def test_a_cancelled_job_is_told_and_then_killed(app: Raftwork, work: Any, server: socket.socket, name: str) -> None:
+    work(app, processes=1, kill_grace="30s" if name == "polite" else "100ms")
+    job = getattr(jobs, name).enqueue(port(server))
+    _, connection = wait_for_knock(server)
+    job.cancel()
+    info = final(job)
+    assert (info.state, info.crashes) == ("cancelled", 0)
+    assert connection.recv(1) == b""
+    assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3
+    connection.close()
+
+
+def test_a_stop_kills_what_does_not_end_and_releases_it(app: Raftwork, work: Any, server: socket.socket) -> None:
+    worker = work(app, processes=1)
+    job = jobs.deaf.enqueue(port(server))
+    _, connection = wait_for_knock(server)
+    worker.stop("20ms")
+    assert connection.recv(1) == b"", "it is gone before another worker may start it"
+    info = job.info()
+    assert (info.state, info.attempt, info.crashes) == ("enqueued", 0, 0)
+    connection.close()
+
+
+def test_a_child_killed_while_idle_is_replaced(app: Raftwork, work: Any) -> None:
+    work(app, processes=1)
+    first = jobs.pid.enqueue().result(WAIT_S)
+    os.kill(first, signal.SIGKILL)
+    info = final(jobs.pid.enqueue())
+    assert info.state == "succeeded" and info.result != first
+
+
+def test_an_application_that_no_child_can_import_is_told(app: Raftwork, caplog: Any) -> None:
+    told = threading.Event()
+
+    def emit(record: Any) -> bool:
+        if "ModuleNotFoundError" in record.getMessage():
+            told.set()
+        return True
+
+    caplog.handler.addFilter(emit)
+    with Worker(app, processes=1, threads=1, target="no_such_module:app", drain_timeout="0s"):
+        job = jobs.pid.enqueue()
+        assert told.wait(WAIT_S)
+        assert job.info().state == "enqueued", "nothing is claimed that cannot be run"

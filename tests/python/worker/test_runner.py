@@ -1,0 +1,188 @@
+"""The steps of one job, and who may report how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import msgspec
+import pytest
+
+from raftwork.app import Raftwork
+from raftwork.context import JobContext
+from raftwork.serde import encode_args
+from raftwork.storage.base import ClaimedJob
+from raftwork.worker.binding import bindings_of
+from raftwork.worker.ending import Code, Ending, ending_of, report
+from raftwork.worker.failure import Failure
+from raftwork.worker.leases import Board
+from raftwork.worker.run import Cause, Run
+from raftwork.worker.runner import Runner
+from raftwork.worker.timekeeper import Timekeeper
+
+WAIT_S = 20
+
+
+class Silent:
+    """A channel that keeps nothing."""
+
+    def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None: ...
+
+    def line(self, run: Run, line: str) -> None: ...
+
+
+def claim(function: str, number: int = 1) -> bytes:
+    """A claimed job as the core hands it out."""
+    fields = (number.to_bytes(16, "big"), number, function, "default", encode_args((), {}), 1, 0, 0, 0, 0, 0)
+    return msgspec.msgpack.encode((*fields, None, 10, 3, (), b"", None))
+
+
+def runner_of(app: Raftwork, board: Board) -> Runner:
+    return Runner(bindings_of(app), board, Silent(), Timekeeper())
+
+
+def run(runner: Runner, name: str) -> bytes | None:
+    return asyncio.run(runner.arun(claim(name))) if name.startswith("a") else runner.run(claim(name))
+
+
+@pytest.mark.parametrize("way", ["lost", "released"])
+@pytest.mark.parametrize("name", ["plain", "aplain", "result", "raises", "araises"])
+def test_a_job_that_was_taken_off_the_board_is_not_reported(app: Raftwork, name: str, way: str) -> None:
+    board = Board()
+
+    def take_off() -> None:
+        if way == "lost":
+            assert board.lose_all() == 1
+        else:
+            assert [board.take(run) for run in board.all()] == [True]
+
+    @app.task(name="plain")
+    def plain() -> None:
+        take_off()
+
+    @app.task(name="aplain")
+    async def aplain() -> None:
+        take_off()
+
+    @app.task(name="result")
+    def result() -> int:
+        take_off()
+        return 1
+
+    @app.task(name="raises")
+    def raises() -> None:
+        take_off()
+        raise ValueError
+
+    @app.task(name="araises")
+    async def araises() -> None:
+        take_off()
+        raise ValueError
+
+    assert run(runner_of(app, board), name) is None
+    assert board.runs == {}
+
+
+def test_only_one_may_take_a_job_off_the_board() -> None:
+    board = Board()
+    runs = [Run(msgspec.msgpack.decode(claim("x"), type=ClaimedJob), Silent(), Timekeeper()) for _ in range(2)]
+    board.runs[runs[0].claim.id] = runs[0]
+    assert not board.take(runs[1]), "another run of the same job is not this one"
+    board.runs[runs[0].claim.id] = runs[0]
+    assert board.take(runs[0]) and not board.take(runs[0])
+
+
+def test_news_about_an_older_lease_are_ignored() -> None:
+    board = Board()
+    run = Run(msgspec.msgpack.decode(claim("x", 7), type=ClaimedJob), Silent(), Timekeeper())
+    board.runs[run.claim.id] = run
+    board.stop(run.claim.id, 6, Cause.LOST)
+    assert board.runs and run.cause is None
+    board.stop(run.claim.id, 7, Cause.CANCEL)
+    assert board.runs and run.cause is Cause.CANCEL and not run.lost
+    board.stop(run.claim.id, 7, Cause.LOST)
+    assert not board.runs and run.cause is Cause.LOST and run.lost
+    run.stop(Cause.CANCEL)
+    assert run.cause is Cause.LOST, "a weaker cause does not come after a stronger one"
+
+
+def test_a_worker_without_the_task_says_so(app: Raftwork) -> None:
+    ending = ending_of(runner_of(app, Board()).run(claim("unknown")) or b"")
+    assert ending.code is Code.RETRY and ending.failure is not None
+    assert ending.failure.type.endswith("TaskNotRegistered") and "unknown" in ending.failure.message
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Ending(Code.SUCCEEDED, result=b"\x01"),
+        Ending(Code.SUCCEEDED),
+        Ending(Code.RETRY, delay_ms=5, failure=Failure("T", "m", "t")),
+        Ending(Code.FAILED, failure=Failure("T", "m", "t")),
+        Ending(Code.SNOOZE, delay_ms=7),
+        Ending(Code.RELEASE),
+        Ending(Code.CANCELLED, reason="why"),
+        Ending(Code.CRASHED, failure=Failure("T", "m", "t")),
+    ],
+)
+def test_a_report_reads_back(ending: Ending) -> None:
+    job = msgspec.msgpack.decode(claim("x"), type=ClaimedJob)
+    assert ending_of(report(job, ending)) == ending
+
+
+def test_no_more_coroutines_run_at_once_than_there_are_slots(app: Raftwork, work: Any) -> None:
+    now = most = 0
+    full = threading.Event()
+
+    @app.task(name="counts")
+    async def counts(ctx: JobContext) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now == 3:
+            full.set()
+        while not full.is_set():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        now -= 1
+
+    jobs = [counts.enqueue() for _ in range(100)]
+    work(app, concurrency=3)
+    for job in jobs:
+        job.result(WAIT_S)
+    assert most == 3
+
+
+def test_coroutines_that_wait_do_not_hold_up_the_others(app: Raftwork, work: Any) -> None:
+    together = 0
+    all_in = threading.Event()
+
+    @app.task(name="meets")
+    async def meets() -> None:
+        nonlocal together
+        together += 1
+        if together == 10:
+            all_in.set()
+        while not all_in.is_set():
+            await asyncio.sleep(0.001)
+
+    jobs = [meets.enqueue() for _ in range(10)]
+    work(app, concurrency=10)
+    for job in jobs:
+        job.result(WAIT_S)
+
+
+def test_tasks_that_waited_are_not_reused(app: Raftwork, work: Any) -> None:
+    tasks: list[Any] = []
+
+    @app.task(name="waits")
+    async def waits() -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0)
+
+    jobs = [waits.enqueue() for _ in range(20)]
+    work(app, concurrency=5)
+    for job in jobs:
+        job.result(WAIT_S)
+    assert len(set(map(id, tasks))) == len(tasks) == 20
