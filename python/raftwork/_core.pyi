@@ -7,6 +7,8 @@ and `pid` raises `ForkedProcess`. What goes wrong is raised as a class of `raftw
 
 from typing import final
 
+__all__ = ["Client", "Fetcher", "doctor", "new_ids", "salvage", "version"]
+
 @final
 class Client:
     """One process's connection to the state. All calls may come from many threads at once."""

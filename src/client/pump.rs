@@ -214,7 +214,7 @@ impl Shared {
 
     pub fn claimed(self: &Arc<Self>, reply: Result<Vec<u8>>) {
         let now = Instant::now();
-        let outcome = reply.and_then(|reply| jobs_in(reply));
+        let outcome = reply.and_then(jobs_in);
         let mut state = self.state.lock();
         match outcome {
             Ok(jobs) => {

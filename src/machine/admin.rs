@@ -104,7 +104,7 @@ impl Machine {
     }
 
     pub(super) fn pause_queue(&mut self, queue: &str, until: Option<Millis>, reason: &str) -> Outcome {
-        if self.queues.number_of(queue).is_none() && self.queues.len() >= limits::QUEUES_MAX {
+        if self.queues.number_of(queue).is_none() && self.queues.count() >= limits::QUEUES_MAX {
             return Err(Refusal::overloaded(format!("more than {} queues", limits::QUEUES_MAX)));
         }
         let number = self.queues.number(&queue.into());

@@ -57,9 +57,9 @@ impl Machine {
             functions.extend(self.functions.number_of(&spec.function).is_none().then_some(&spec.function));
         }
         let kinds = [
-            ("specifications", self.specs.len() + fresh.len(), limits::SPECS_MAX),
-            ("queues", self.queues.len() + queues.len(), limits::QUEUES_MAX),
-            ("functions", self.functions.len() + functions.len(), limits::FUNCTIONS_MAX),
+            ("specifications", self.specs.count() + fresh.len(), limits::SPECS_MAX),
+            ("queues", self.queues.count() + queues.len(), limits::QUEUES_MAX),
+            ("functions", self.functions.count() + functions.len(), limits::FUNCTIONS_MAX),
         ];
         match kinds.into_iter().find(|(_, sum, max)| sum > max) {
             Some((what, _, max)) => Err(Refusal::overloaded(format!("more than {max} {what}"))),

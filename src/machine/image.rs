@@ -84,7 +84,7 @@ impl Machine {
         writer.array(9).u64(STATE_VERSION.into()).u64(self.applied.0).u64(self.clock.0);
         writer.u64(self.token).u64(self.order).u64(self.ordinal).u64(self.evicted);
         self.tally.encode(&mut writer);
-        let counts = [self.queues.len(), self.functions.len(), self.specs.len(), self.sessions.len()];
+        let counts = [self.queues.count(), self.functions.count(), self.specs.count(), self.sessions.len()];
         writer.array(counts.len() + 2);
         for count in counts.into_iter().chain([self.unique.ends_len(), self.table.len()]) {
             writer.u64(count as u64);

@@ -99,7 +99,7 @@ impl<T> Default for Names<T> {
 }
 
 impl<T> Names<T> {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.items.len()
     }
 

@@ -128,7 +128,7 @@ pub struct Specs {
 }
 
 impl Specs {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_bytes.len()
     }
 

@@ -25,7 +25,7 @@ use crate::base::{limits, Error, Result};
 /// The answer, or what it can be made of without the machine.
 pub enum Answer {
     Now(Vec<u8>),
-    Later(Later),
+    Later(Box<Later>),
 }
 
 /// A question with the state that it is asked of.
@@ -96,7 +96,7 @@ impl Machine {
 
     fn later(&self, question: Costly, reader: &Reader<'_>) -> Result<Answer> {
         reader.end()?;
-        Ok(Answer::Later(Later { image: self.capture(), question }))
+        Ok(Answer::Later(Box::new(Later { image: self.capture(), question })))
     }
 
     fn counts(&self) -> Vec<u8> {
@@ -128,7 +128,7 @@ impl Machine {
 
     fn queue_rows(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.array(self.queues.len());
+        w.array(self.queues.count());
         for queue in self.queues.sorted() {
             let oldest = queue.heads().map(|slot| self.table.get(slot).at.0).min();
             w.array(12).str(&queue.name);
@@ -163,7 +163,7 @@ impl Machine {
 
     fn function_rows(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.array(self.functions.len());
+        w.array(self.functions.count());
         for function in self.functions.sorted() {
             let tally = &function.tally;
             w.array(10).str(&function.name);
@@ -178,7 +178,7 @@ impl Machine {
     /// The map of totals but for its last pair, the digest.
     fn totals(&self) -> Writer {
         let mut w = Writer::new();
-        w.map(7).str("jobs").u64(self.len() as u64).str("specs").u64(self.specs.len() as u64);
+        w.map(7).str("jobs").u64(self.len() as u64).str("specs").u64(self.specs.count() as u64);
         w.str("sessions").u64(self.sessions.len() as u64).str("applied").u64(self.applied.0);
         w.str("now_ms").u64(self.clock.0).str("bytes").u64(self.bytes());
         w

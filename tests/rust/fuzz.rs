@@ -81,7 +81,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Makes a group's checksums right, and its length fit what there is.
-fn seal_group(random: &mut Random, bytes: &mut Vec<u8>) {
+fn seal_group(random: &mut Random, bytes: &mut [u8]) {
     if bytes.len() >= frame::HEADER_BYTES {
         let body = if random.below(2) == 0 { bytes.len() - frame::HEADER_BYTES } else { word(bytes, 4) as usize };
         seal_group_at(bytes, 0, SALT, body, 0);
@@ -101,22 +101,26 @@ fn seal_group_at(bytes: &mut [u8], start: usize, salt: u64, body: usize, chain: 
 
 #[test]
 fn fuzz_group() {
-    fuzz("group", seal_group, |bytes| {
-        let Some(header) = GroupHeader::decode(bytes, SALT) else { return };
-        let Some(body) = bytes.get(frame::HEADER_BYTES..).and_then(|rest| rest.get(..header.body_bytes)) else {
-            return;
-        };
-        if !header.matches(body, 0) {
-            return;
-        }
-        let Ok(content) = header.content(&Bytes::copy_from_slice(body)) else { return };
-        let mut again = Vec::new();
-        let conf_state = content.conf_state.as_deref();
-        let (hard_state, mark, entries) = (content.hard_state, content.mark, &content.entries[..]);
-        frame::encode(&mut again, SALT, header.sequence, 0, &Group { hard_state, conf_state, mark, entries });
-        let written = frame::HEADER_BYTES + header.body_bytes;
-        assert!(again[..written] == bytes[..written], "a group that can be read is what would be written");
-    });
+    fuzz(
+        "group",
+        |random, bytes| seal_group(random, bytes),
+        |bytes| {
+            let Some(header) = GroupHeader::decode(bytes, SALT) else { return };
+            let Some(body) = bytes.get(frame::HEADER_BYTES..).and_then(|rest| rest.get(..header.body_bytes)) else {
+                return;
+            };
+            if !header.matches(body, 0) {
+                return;
+            }
+            let Ok(content) = header.content(&Bytes::copy_from_slice(body)) else { return };
+            let mut again = Vec::new();
+            let conf_state = content.conf_state.as_deref();
+            let (hard_state, mark, entries) = (content.hard_state, content.mark, &content.entries[..]);
+            frame::encode(&mut again, SALT, header.sequence, 0, &Group { hard_state, conf_state, mark, entries });
+            let written = frame::HEADER_BYTES + header.body_bytes;
+            assert!(again[..written] == bytes[..written], "a group that can be read is what would be written");
+        },
+    );
 }
 
 /// Makes the checksums of a segment right as far as its groups can be followed.
@@ -230,7 +234,7 @@ fn fuzz_command() {
 }
 
 /// Makes the checksum of the first frame right.
-fn seal_frame(_: &mut Random, bytes: &mut Vec<u8>) {
+fn seal_frame(bytes: &mut [u8]) {
     let Some(end) = (word(bytes, 0) as usize).checked_add(4).filter(|end| (20..=bytes.len()).contains(end)) else {
         return;
     };
@@ -240,19 +244,23 @@ fn seal_frame(_: &mut Random, bytes: &mut Vec<u8>) {
 
 #[test]
 fn fuzz_frame() {
-    fuzz("frame", seal_frame, |bytes| {
-        let (mut frames, mut stream) = (Frames::new(), bytes);
-        while let Ok(true) = frames.fill(&mut stream) {
-            while let Ok(Some(frame)) = frames.take() {
-                let payload = &frame.payload[..];
-                let _ = (message::Greeting::decode(payload), message::decode_reply(payload));
-                let _ = (message::decode_ask(payload), message::decode_event(payload));
-                let _ = (message::decode_session(payload), message::decode_job(payload));
-                message::decode_error(payload);
+    fuzz(
+        "frame",
+        |_, bytes| seal_frame(bytes),
+        |bytes| {
+            let (mut frames, mut stream) = (Frames::new(), bytes);
+            while let Ok(true) = frames.fill(&mut stream) {
+                while let Ok(Some(frame)) = frames.take() {
+                    let payload = &frame.payload[..];
+                    let _ = (message::Greeting::decode(payload), message::decode_reply(payload));
+                    let _ = (message::decode_ask(payload), message::decode_event(payload));
+                    let _ = (message::decode_session(payload), message::decode_job(payload));
+                    message::decode_error(payload);
+                }
+                if stream.is_empty() {
+                    break;
+                }
             }
-            if stream.is_empty() {
-                break;
-            }
-        }
-    });
+        },
+    );
 }

@@ -157,8 +157,11 @@ fn mutated_requests_are_refused_whole_or_applied_whole() {
     assert!(passed > 100 && refused > 100, "{passed} passed, {refused} refused");
 }
 
+/// Ordinal, id and record of finished jobs.
+type Finished = Vec<(u64, raftwork::base::JobId, Vec<u8>)>;
+
 /// What a refused request must leave as it is: the finished records and the sums.
-fn digest_of_jobs(machine: &Machine) -> (usize, u64, u64, Vec<(u64, raftwork::base::JobId, Vec<u8>)>) {
+fn digest_of_jobs(machine: &Machine) -> (usize, u64, u64, Finished) {
     (machine.len(), machine.bytes(), machine.tally().created, machine.finished(0, 100))
 }
 

@@ -39,7 +39,7 @@ impl World {
     }
 
     pub fn enqueue(&mut self, spec: Spec, jobs: &[&str]) {
-        let jobs = jobs.iter().map(|name| Job { id: wire::id(name), args: name.into_args(), ..Job::default() });
+        let jobs = jobs.iter().map(|name| Job { id: wire::id(name), args: name.to_args(), ..Job::default() });
         self.run(&Command::Enqueue { specs: vec![spec], jobs: jobs.collect() });
     }
 
@@ -62,12 +62,12 @@ impl World {
 }
 
 trait IntoArgs {
-    fn into_args(&self) -> Vec<u8>;
+    fn to_args(&self) -> Vec<u8>;
 }
 
 impl IntoArgs for &str {
     /// `(name)` as the only positional argument.
-    fn into_args(&self) -> Vec<u8> {
+    fn to_args(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.array(2).array(1).str(self).map(0);
         w.into_bytes()
