@@ -101,8 +101,9 @@ impl Shared {
 
     fn archive_health(&self) -> Map {
         let mut map = Map::new();
-        map.flag("open", self.archive.is_some());
-        if let Some(archive) = &self.archive {
+        let archive = self.archive.read();
+        map.flag("open", archive.is_some());
+        if let Some(archive) = &*archive {
             let health = archive.health();
             map.number("records", health.records).number("bytes", health.bytes).number("watermark", health.watermark);
             map.put("lost", |writer| text_or_nil(writer, health.lost.map(|lost| lost.reason)));
@@ -115,7 +116,7 @@ impl Shared {
     fn alarms(&self, stalled: bool) -> Vec<String> {
         let mut alarms = Vec::new();
         if let Some(cause) = &*self.failed.lock() {
-            alarms.push(format!("the node stopped: {cause}; restart it"));
+            alarms.push(format!("the node stopped: {cause}"));
         }
         if stalled {
             alarms.push("the disk is full: writes wait for room".into());
@@ -124,10 +125,11 @@ impl Shared {
         if let Some(index) = self.opened.suspect_upto {
             alarms.push(format!("the end of the log was damaged; answered writes up to {index} may be lost"));
         }
-        if self.config.archive && self.archive.is_none() {
+        let archive = self.archive.read();
+        if self.config.archive && archive.is_none() && self.inbox.stopped().is_none() {
             alarms.push("the archive could not be opened: finished jobs stay in memory".into());
         }
-        if let Some(lost) = self.archive.as_ref().and_then(|archive| archive.health().lost) {
+        if let Some(lost) = archive.as_ref().and_then(|archive| archive.health().lost) {
             alarms.push(format!("history was lost: {}", lost.reason));
         }
         alarms

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::driver::Engine;
 use super::inbox::Inbox;
@@ -42,10 +42,10 @@ impl Node {
             log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
         }
         let files = replica.wal().spare();
-        let shared = Arc::new(share(config, replica, syncs, opened));
+        let shared = Arc::new(share(config, replica, syncs, opened, lock));
         shared.timer.due(shared.machine.read().next_due(), true);
         shared.archiver.finished(1);
-        let node = Node { shared: shared.clone(), threads: Mutex::default(), lock: Mutex::new(Some(lock)) };
+        let node = Node { shared: shared.clone(), threads: Mutex::default(), closed: Default::default() };
         let mut threads = Vec::new();
         let each = shared.clone();
         threads.push(spawn("raftwork-core", move || each.core_loop())?);
@@ -53,10 +53,10 @@ impl Node {
         threads.push(spawn("raftwork-timer", move || each.timer_loop())?);
         let each = shared.clone();
         threads.push(spawn("raftwork-maintenance", move || each.maintenance_loop(&files))?);
-        if shared.archive.is_some() {
+        if shared.archive.read().is_some() {
             let each = shared.clone();
             threads.push(spawn("raftwork-archive", move || {
-                if let Some(archive) = &each.archive {
+                if let Some(archive) = &*each.archive.read() {
                     each.archive_loop(archive);
                 }
             })?);
@@ -72,6 +72,7 @@ fn share(
     replica: Replica<super::Ticket>,
     syncs: Arc<Times>,
     opened: crate::replica::Opened,
+    lock: Lock,
 ) -> Shared {
     let (wall, monotonic) = (config.clock.wall(), config.clock.monotonic());
     let mut stamp = Stamp::new(wall, monotonic, replica.stamped());
@@ -88,7 +89,7 @@ fn share(
         engine: Mutex::new(Some(Engine::new(replica))),
         wakeups: Wakeups::new(machine.clone()),
         machine,
-        archive,
+        archive: RwLock::new(archive),
         stamp: Mutex::new(stamp),
         sessions: Mutex::new(sessions),
         timer: Default::default(),
@@ -97,7 +98,10 @@ fn share(
         figures: Mutex::new(figures),
         syncs,
         opened,
-        failed: Mutex::new(None),
+        failed: Mutex::default(),
+        panicked: Default::default(),
+        when_failed: Mutex::default(),
+        lock: Mutex::new(Some(lock)),
         config,
     }
 }

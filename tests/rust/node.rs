@@ -1,6 +1,6 @@
 //! A node from outside: many callers, wake-ups, time, disks that fail.
 
-mod support;
+pub mod support;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
@@ -406,7 +406,7 @@ fn a_caller_that_gives_up_during_the_sync_does_not_know() {
         let node = node.clone();
         std::thread::spawn(move || {
             let mut looks = 0;
-            let outcome = node.submit_checked(enqueue(job(2), 8), None, &mut || {
+            let outcome = node.submit_checked(&enqueue(job(2), 8), None, &mut || {
                 looks += 1;
                 if looks < 2 {
                     Ok(())
@@ -462,6 +462,27 @@ fn closing_answers_everyone_and_gives_the_directory_free() {
     assert_eq!(node.submit(enqueue(job(999), 8), None), Err(Error::Closed));
     node.close().unwrap();
     assert_eq!(jobs(&home.open()), 200);
+}
+
+/// The write may still be answered, and the next owner would not have it.
+#[test]
+fn d1_a_node_closed_while_a_write_hangs_keeps_the_directory_until_it_returned() {
+    let home = Home::new();
+    let node = home.open();
+    home.disk.set(Mood::Hangs);
+    let hanging = start(&node, enqueue(job(1), 8));
+    home.disk.wait_hanging();
+    node.close().unwrap();
+    drop(node);
+    assert!(matches!(Node::open(home.config()), Err(Error::Busy { .. })));
+    home.disk.set(Mood::Good);
+    assert!(hanging.recv_timeout(PATIENCE).unwrap().is_ok());
+    let mut next = None;
+    until(|| {
+        next = Node::open(home.config()).ok();
+        next.is_some()
+    });
+    assert_eq!(jobs(&next.unwrap()), 1, "what was answered is there");
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! The owner's disk fails: its node gives the directory back, the next owner is found, and whoever asked gets an answer.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use raftwork::base::codec::{Reader, Writer};
+use raftwork::base::{Error, JobId};
+use raftwork::client::buffer::Item;
+use raftwork::client::fetcher::Wish;
+use raftwork::client::patience::Patience;
+use raftwork::client::request::Failure;
+use raftwork::client::{Client, Options, Role};
+use raftwork::node::NodeConfig;
+use tempfile::TempDir;
+
+use crate::node::support::{until, BadDisk, Mood, PATIENCE};
+use crate::requests::{enqueue, field, field_number, job};
+
+const TAKE_OVER: Duration = Duration::from_secs(2);
+
+/// A directory, and a disk that its first owner sees.
+struct Home {
+    dir: TempDir,
+    disk: Arc<BadDisk>,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), disk: BadDisk::new() }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn config(&self) -> NodeConfig {
+        NodeConfig { segment_bytes: 256 << 10, ..NodeConfig::new(self.path().join("data")) }
+    }
+
+    /// On the disk that fails.
+    fn first(&self) -> Arc<Client> {
+        open(NodeConfig { disk: self.disk.clone(), ..self.config() })
+    }
+
+    fn other(&self) -> Arc<Client> {
+        open(self.config())
+    }
+}
+
+fn open(config: NodeConfig) -> Arc<Client> {
+    Client::open(config, Options::default(), &mut patience()).unwrap()
+}
+
+fn patience() -> Patience<'static> {
+    Patience::after(Some(PATIENCE))
+}
+
+/// A request without its envelope.
+fn command(request: &[u8]) -> &[u8] {
+    &request[4..]
+}
+
+fn put(client: &Client, id: JobId) -> Result<Vec<u8>, Failure> {
+    client.submit(command(&enqueue(id, 64)), &mut patience())
+}
+
+fn detail(client: &Client, id: JobId) -> Vec<u8> {
+    let mut question = Writer::new();
+    question.array(2).u64(3).id(id);
+    client.view(question.as_bytes()).unwrap()
+}
+
+fn is_known(client: &Client, id: JobId) -> bool {
+    !detail(client, id).ends_with(&[0xc0])
+}
+
+fn jobs(client: &Client) -> u64 {
+    field_number(&client.health().unwrap(), "jobs")
+}
+
+/// Enqueues without a pause and reports what was acknowledged, until stopped. Its first error is its result.
+struct Writing {
+    stop: Arc<AtomicBool>,
+    acknowledged: Receiver<u64>,
+    thread: JoinHandle<Result<(), Failure>>,
+}
+
+impl Writing {
+    fn start(client: &Arc<Client>, first: u64) -> Self {
+        let (send, acknowledged): (Sender<u64>, _) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (client, ends) = (client.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            for number in first.. {
+                if ends.load(Ordering::SeqCst) {
+                    break;
+                }
+                put(&client, job(number))?;
+                let _ = send.send(number);
+            }
+            Ok(())
+        });
+        Self { stop, acknowledged, thread }
+    }
+
+    fn next(&self) -> u64 {
+        self.acknowledged.recv_timeout(PATIENCE).expect("a write is acknowledged")
+    }
+
+    fn end(self, all: &mut BTreeSet<u64>) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().unwrap().expect("no call was told of the failure");
+        all.extend(self.acknowledged.try_iter());
+    }
+}
+
+#[test]
+fn d1_another_takes_over_when_the_owners_disk_fails_and_nothing_is_lost() {
+    let home = Home::new();
+    let (first, other) = (home.first(), home.other());
+    assert_eq!((first.role(), other.role()), (Role::Owner, Role::Attached));
+    let sessions = [&first, &other].map(|client| client.session(&mut patience()).unwrap());
+    let writings = [Writing::start(&first, 0), Writing::start(&first, 100_000), Writing::start(&other, 200_000)];
+    let mut all = BTreeSet::new();
+    for writing in &writings {
+        all.extend((0..10).map(|_| writing.next()));
+    }
+    home.disk.set(Mood::SyncFailsOnce);
+    let failed = Instant::now();
+    until(|| other.role() == Role::Owner);
+    for writing in &writings {
+        all.extend(writing.acknowledged.try_iter());
+        all.insert(writing.next());
+    }
+    let took = failed.elapsed();
+    writings.into_iter().for_each(|writing| writing.end(&mut all));
+    assert!(took < TAKE_OVER, "{took:?}");
+    assert_eq!(first.role(), Role::Attached, "it did not take the directory back");
+    for client in [&first, &other] {
+        let lost: Vec<_> = all.iter().filter(|number| !is_known(client, job(**number))).collect();
+        assert!(lost.is_empty(), "D1: {lost:?}");
+    }
+    assert_eq!(jobs(&other), all.len() as u64, "each once");
+    assert_eq!(sessions, [&first, &other].map(|client| client.session(&mut patience()).unwrap()));
+    other.close(&mut patience()).unwrap();
+    first.close(&mut patience()).unwrap();
+    assert_eq!(jobs(&home.other()), all.len() as u64);
+}
+
+#[test]
+fn a_process_alone_opens_its_directory_again_and_keeps_its_leases_and_waits() {
+    let home = Home::new();
+    let alone = home.first();
+    let wish = Wish { queues: vec![("q".into(), 1)], functions: vec!["f".into()], ..Wish::default() };
+    let fetcher = alone.fetcher(wish, Vec::new(), &mut patience()).unwrap();
+    put(&alone, job(1)).unwrap();
+    let lease = fetcher.next(&mut patience()).unwrap().expect("a job");
+    let ticket = alone.start_wait(job(1)).unwrap();
+    home.disk.set(Mood::SyncFailsOnce);
+    put(&alone, job(2)).expect("the write is asked again");
+    assert_eq!(alone.role(), Role::Owner);
+    fetcher.finish(succeeded(&lease), &mut patience()).unwrap();
+    assert!(fetcher.flush(&mut patience()).unwrap());
+    let later = fetcher.next(&mut patience()).unwrap().expect("the watch was made anew");
+    assert_eq!(lease_of(&later).0, job(2));
+    let mut ended = Vec::new();
+    until(|| {
+        ended.extend(alone.drain());
+        !ended.is_empty()
+    });
+    assert_eq!(ended[0].0, ticket);
+    assert_eq!(field(ended[0].1.as_ref().unwrap(), "crashes"), [0], "the lease was not lost");
+    fetcher.close(&mut patience()).unwrap();
+    alone.close(&mut patience()).unwrap();
+}
+
+/// The id and the token of a claimed job.
+fn lease_of(claimed: &Bytes) -> (JobId, u64) {
+    let mut reader = Reader::new(claimed);
+    reader.array().unwrap();
+    (reader.id().unwrap(), reader.u64().unwrap())
+}
+
+fn succeeded(claimed: &Bytes) -> Item {
+    let (id, token) = lease_of(claimed);
+    let mut item = Writer::new();
+    item.array(4).id(id).u64(token).u64(0).nil();
+    Item::parse(item.into_bytes().into()).unwrap()
+}
+
+#[test]
+fn a_disk_that_stays_broken_is_told_and_work_goes_on_when_it_is_mended() {
+    let home = Home::new();
+    let alone = home.first();
+    put(&alone, job(1)).unwrap();
+    home.disk.set(Mood::SyncFails);
+    for _ in 0..2 {
+        let told = put(&alone, job(2));
+        assert!(matches!(told, Err(Failure::Error(Error::Disk { .. }))), "{told:?}");
+    }
+    assert_ne!(alone.role(), Role::Owner);
+    home.disk.set(Mood::Good);
+    until(|| put(&alone, job(3)).is_ok());
+    assert_eq!(alone.role(), Role::Owner);
+    assert!(is_known(&alone, job(1)) && is_known(&alone, job(3)));
+    alone.close(&mut patience()).unwrap();
+}
+
+#[test]
+fn a_write_during_which_the_node_panicked_is_not_asked_again() {
+    let home = Home::new();
+    let alone = home.first();
+    put(&alone, job(1)).unwrap();
+    home.disk.set(Mood::SyncPanicsOnce);
+    let told = put(&alone, job(2));
+    assert!(matches!(told, Err(Failure::Error(Error::Unknown(_)))), "{told:?}");
+    put(&alone, job(3)).expect("the node was opened again");
+    assert!(is_known(&alone, job(1)));
+    alone.close(&mut patience()).unwrap();
+}
+
+#[test]
+fn a_link_closed_while_the_owner_is_sought_answers_everyone() {
+    let home = Home::new();
+    let alone = home.first();
+    home.disk.set(Mood::SyncFails);
+    let client = alone.clone();
+    let asking = std::thread::spawn(move || put(&client, job(1)));
+    until(|| alone.role() != Role::Owner);
+    alone.close(&mut Patience::after(Some(Duration::ZERO))).unwrap();
+    assert!(asking.join().unwrap().is_err());
+    home.disk.set(Mood::Good);
+    home.first().close(&mut patience()).unwrap();
+}
