@@ -213,7 +213,7 @@ fn greet(mut stream: &UnixStream, other: &Other, frames: &mut Frames, own: Greet
             return match frame.kind {
                 Kind::Welcome => {
                     let owner = Greeting::decode(&frame.payload)?;
-                    owner.check(&own).map(|()| owner)
+                    own.check(&owner).map(|()| owner)
                 }
                 Kind::Refused => Err(message::decode_error(&frame.payload)),
                 kind => Err(Error::Invalid(format!("{kind:?} in place of a welcome"))),

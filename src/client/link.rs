@@ -10,6 +10,7 @@
 //! * A question is answered once. What the last owner did not answer is asked again in the same words, so a write that
 //!   it had applied gets its first answer (same session, same sequence).
 //! * Watches and waits survive: they are made anew, and every watcher is told to look for work.
+//! * What was once one cluster stays that one: an owner of another is refused, and so is a directory of another.
 //! * The owner stays the owner until it is closed or fails. A failed one gives the lock back, and what its node did not
 //!   answer is asked again, as if the owner had been killed.
 
@@ -19,7 +20,7 @@ use crate::attach::message::Greeting;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::server::Server;
 use crate::attach::{WaitId, WatchEvent, WatchId, Watcher};
-use crate::base::{Error, GroupId, Result, SessionId};
+use crate::base::{ClusterId, Error, GroupId, Result, SessionId};
 use crate::node::{Node, NodeConfig};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,8 @@ pub struct State {
     pub watches: BTreeMap<WatchId, Watch>,
     pub waits: BTreeMap<WaitId, Wait>,
     pub held: BTreeSet<SessionId>,
+    /// The cluster that the first owner had: another in its place is refused.
+    pub known: Option<(ClusterId, GroupId)>,
     /// When the node of this process last failed.
     pub failed_at: Option<Instant>,
 }
@@ -96,6 +99,7 @@ impl Link {
                 watches: BTreeMap::new(),
                 waits: BTreeMap::new(),
                 held: BTreeSet::new(),
+                known: None,
                 failed_at: None,
             }),
             changed: Condvar::new(),
@@ -162,9 +166,10 @@ impl Link {
     pub(super) fn find_owner(&self) -> Result<Owner> {
         // Before any file in it is open.
         OPENED.lock().insert(real_path(&self.config.dir));
-        let busy = match Node::open(self.config.clone()) {
+        let expected = self.state.lock().known;
+        let busy = match Node::open(NodeConfig { expected, ..self.config.clone() }) {
             Ok(node) => {
-                let server = Server::start(&self.config.dir, node.clone(), greeting())?;
+                let server = Server::start(&self.config.dir, node.clone(), greeting(Some(node.cluster())))?;
                 return Ok(Owner::Us(node, Arc::new(server)));
             }
             Err(error @ Error::Busy { .. }) => error,
@@ -176,7 +181,7 @@ impl Link {
                 link.lost();
             }
         };
-        match Remote::connect(&self.config.dir, greeting(), ended) {
+        match Remote::connect(&self.config.dir, greeting(expected), ended) {
             Ok(remote) => Ok(Owner::Other(remote)),
             Err(error @ Error::Foreign(_)) => Err(error),
             Err(_) => Err(busy),
@@ -211,6 +216,7 @@ impl Link {
             watch.there = begin_watch(&owner, watch.session, watch.sink.clone());
             sinks.push(watch.sink.clone());
         }
+        state.known = state.known.or(cluster_of(&owner));
         state.owner = owner.clone();
         self.changed.notify_all();
         drop(state);
@@ -272,6 +278,15 @@ impl Watcher for Local {
     }
 }
 
-fn greeting() -> Greeting {
-    Greeting { pid: u64::from(std::process::id()), cluster: None, group: GroupId(0) }
+fn cluster_of(owner: &Owner) -> Option<(ClusterId, GroupId)> {
+    match owner {
+        Owner::Us(node, _) => Some(node.cluster()),
+        Owner::Other(remote) => Some((remote.owner.cluster?, remote.owner.group)),
+        _ => None,
+    }
+}
+
+fn greeting(known: Option<(ClusterId, GroupId)>) -> Greeting {
+    let (cluster, group) = known.unzip();
+    Greeting { pid: u64::from(std::process::id()), cluster, group: group.unwrap_or(GroupId(0)) }
 }

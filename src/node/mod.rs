@@ -39,8 +39,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::archive::Archive;
 use crate::base::codec::Writer;
-use crate::base::{Error, JobId, Millis, Result, SessionId};
-use crate::disk::Lock;
+use crate::base::{ClusterId, Error, GroupId, JobId, Millis, Result, SessionId};
+use crate::disk::{Identity, Lock};
 use crate::machine::{self, Machine};
 use crate::replica::{entry, Opened};
 
@@ -74,6 +74,7 @@ struct Shared {
     /// Locked by the one who drives; gone after a failure, or when closed.
     engine: Mutex<Option<Engine>>,
     machine: Arc<RwLock<Machine>>,
+    identity: Identity,
     /// Gone when the node is closed. Who uses it holds the lock for reading meanwhile.
     archive: RwLock<Option<Archive>>,
     stamp: Mutex<stamp::Stamp>,
@@ -206,6 +207,11 @@ impl Node {
     /// Whether everything that the clock makes due now was seen to. Only a clock that is moved by hand needs it.
     pub fn timer_rests(&self) -> bool {
         self.shared.timer.rests()
+    }
+
+    /// Whose data the directory holds.
+    pub fn cluster(&self) -> (ClusterId, GroupId) {
+        (self.shared.identity.cluster, self.shared.identity.group)
     }
 
     /// Whether the node stopped by itself. Everyone who waited was answered; the directory is free after `close`.

@@ -14,7 +14,7 @@ use super::wakeups::Wakeups;
 use super::{Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
 use crate::base::{Error, Result};
-use crate::disk::{ensure_dir, Disk, Lock, RealDisk};
+use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
 use crate::replica::{Replica, ReplicaConfig};
 
@@ -28,6 +28,7 @@ impl Node {
         // The lock and the archive are always real, also when a test puts the log on another disk.
         ensure_dir(&RealDisk, &config.dir)?;
         let lock = Lock::take(&config.dir)?;
+        check_expected(&config)?;
         let syncs = Arc::new(Times::new());
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk { disk: config.disk.clone(), syncs: syncs.clone() });
         let (replica, opened) = Replica::open(&ReplicaConfig {
@@ -67,6 +68,21 @@ impl Node {
     }
 }
 
+/// Refuses a directory that was replaced, before anything in it is changed or made.
+fn check_expected(config: &NodeConfig) -> Result<()> {
+    let Some((cluster, group)) = config.expected else { return Ok(()) };
+    let found = match Identity::load(&*config.disk, &config.dir)? {
+        Some(found) if (found.cluster, found.group) == (cluster, group) => return Ok(()),
+        Some(found) => format!("holds cluster {}, group {}", found.cluster, found.group),
+        None => "holds no data".into(),
+    };
+    Err(Error::Foreign(format!(
+        "{} {found}, but this process worked with cluster {cluster}, group {group}: the directory was replaced while the \
+         process ran; start the process again to work with what is there now, or put the old directory back",
+        config.dir.display()
+    )))
+}
+
 fn share(
     config: NodeConfig,
     replica: Replica<super::Ticket>,
@@ -82,6 +98,7 @@ fn share(
     // Every time to live starts again: nobody could be heard while nobody listened.
     sessions.sync(&machine.read().sessions().collect::<Vec<_>>(), monotonic);
     let archive = if config.archive { open_archive(&config, &replica, now) } else { None };
+    let identity = *replica.identity();
     let mut figures = Figures::default();
     figures.update(&replica, 0);
     Shared {
@@ -89,6 +106,7 @@ fn share(
         engine: Mutex::new(Some(Engine::new(replica))),
         wakeups: Wakeups::new(machine.clone()),
         machine,
+        identity,
         archive: RwLock::new(archive),
         stamp: Mutex::new(stamp),
         sessions: Mutex::new(sessions),

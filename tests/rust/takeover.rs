@@ -238,3 +238,36 @@ fn a_link_closed_while_the_owner_is_sought_answers_everyone() {
     home.disk.set(Mood::Good);
     home.first().close(&mut patience()).unwrap();
 }
+
+fn assert_refused_as_replaced(client: &Client, number: u64) {
+    match put(client, job(number)) {
+        Err(Failure::Error(Error::Foreign(why))) if why.contains("was replaced while the process ran") => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn d5_a_process_refuses_the_directory_that_was_put_in_place_of_its_own() {
+    let home = Home::new();
+    let (data, aside) = (home.path().join("data"), home.path().join("aside"));
+    let (first, attached) = (home.other(), home.other());
+    put(&attached, job(1)).unwrap();
+    std::fs::rename(&data, &aside).unwrap();
+    let stranger = home.other();
+    assert_eq!(stranger.role(), Role::Owner);
+    first.close(&mut patience()).unwrap();
+    assert_refused_as_replaced(&attached, 2);
+    assert_eq!(open(home.config()).role(), Role::Attached, "the old owner did not take the new one's socket away");
+    stranger.close(&mut patience()).unwrap();
+    // Nor does it become the owner of what is another's,
+    assert_refused_as_replaced(&attached, 3);
+    std::fs::remove_dir_all(&data).unwrap();
+    // nor does it begin anew.
+    assert_refused_as_replaced(&attached, 4);
+    assert!(!data.join("IDENTITY").exists());
+    let _ = std::fs::remove_dir_all(&data);
+    std::fs::rename(&aside, &data).unwrap();
+    until(|| put(&attached, job(5)).is_ok());
+    assert!(is_known(&attached, job(1)) && is_known(&attached, job(5)));
+    attached.close(&mut patience()).unwrap();
+}
