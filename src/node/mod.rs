@@ -169,11 +169,13 @@ impl Node {
     /// This session belongs to the owning process and cannot lapse while the process lives.
     pub fn hold(&self, session: SessionId) {
         self.shared.sessions.lock().hold(session);
+        self.shared.tell_held();
     }
 
     /// Ends a hold; the session's time to live starts again.
     pub fn release_hold(&self, session: SessionId) {
         self.shared.sessions.lock().release(session, self.shared.config.clock.monotonic());
+        self.shared.tell_held();
         self.shared.timer.wake();
     }
 
@@ -308,6 +310,15 @@ impl Shared {
     fn start(&self, request: &[u8], done: Done<Vec<u8>>) {
         if let Err((ticket, error)) = self.inbox.start(entry::frame(request), Ticket::call(done)) {
             ticket.answer(Err(error));
+        }
+    }
+
+    /// Writes down which sessions end with this process, for whoever finds that it died.
+    fn tell_held(&self) {
+        let lock = self.lock.lock();
+        if let Some(lock) = &*lock {
+            let held = self.sessions.lock().held();
+            lock.tell(self.identity.cluster, self.identity.group, &held);
         }
     }
 

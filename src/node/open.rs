@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -20,6 +21,8 @@ use crate::replica::{Replica, ReplicaConfig};
 
 /// Name of the archive's directory inside the data directory.
 const ARCHIVE_DIR: &str = "archive";
+/// How long opening waits for the end of dead sessions: a few turns, unless the disk is full.
+const ORPHANS_WAIT: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Opens the directory: takes its lock, recovers what is stored and leads the group before it returns.
@@ -64,7 +67,30 @@ impl Node {
         }
         shared.maintenance.clean();
         *node.threads.lock() = threads;
+        shared.expire_orphans();
+        shared.tell_held();
         Ok(Arc::new(node))
+    }
+}
+
+impl Shared {
+    /// Ends the sessions of the last owner's process, if that died as the owner: its jobs need not wait for their time to
+    /// live. In effect when this returns, unless the disk has no room; then they wait for it after all.
+    fn expire_orphans(self: &Arc<Self>) {
+        let orphans = self.lock.lock().as_ref().map(|lock| lock.orphans(self.identity.cluster, self.identity.group));
+        let (send, answered) = std::sync::mpsc::channel();
+        for session in orphans.unwrap_or_default() {
+            if self.sessions.lock().end(session) {
+                let send = send.clone();
+                // A receiver that is gone has waited long enough.
+                self.expire_and(session, move || {
+                    let _ = send.send(());
+                });
+            }
+        }
+        drop(send);
+        let latest = Instant::now() + ORPHANS_WAIT;
+        while answered.recv_timeout(latest.saturating_duration_since(Instant::now())).is_ok() {}
     }
 }
 

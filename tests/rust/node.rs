@@ -251,6 +251,62 @@ fn a_silent_session_expires_after_its_time_and_not_before() {
     assert!(String::from_utf8_lossy(&field(&node.health(), "alarms")).contains("wall clock"));
 }
 
+/// Two jobs: one leased to a session of the owning process, one to another's. Gives the node.
+fn with_two_leases(home: &Home) -> Arc<Node> {
+    let node = home.open();
+    let (own, others) = (session(&node, 60_000), session(&node, 60_000));
+    node.hold(own);
+    node.submit(enqueue(job(1), 8), None).unwrap();
+    assert_eq!(claimed(&node.submit(claim(own, "q", "f", 1), None).unwrap()).len(), 1);
+    node.submit(enqueue(job(2), 8), None).unwrap();
+    assert_eq!(claimed(&node.submit(claim(others, "q", "f", 1), None).unwrap()).len(), 1);
+    node
+}
+
+/// The jobs that are free.
+fn free(node: &Node) -> Vec<JobId> {
+    let session = session(node, 60_000);
+    claimed(&node.submit(claim(session, "q", "f", 10), None).unwrap()).into_iter().map(|(id, _)| id).collect()
+}
+
+#[test]
+fn j6_the_jobs_of_a_killed_owner_are_free_when_the_next_has_opened() {
+    let home = Home::new();
+    let node = with_two_leases(&home);
+    let lock = home.config().dir.join("LOCK");
+    let told = std::fs::read(&lock).unwrap();
+    node.close().unwrap();
+    // As the end of the process leaves it.
+    std::fs::write(&lock, &told).unwrap();
+    let next = home.open();
+    assert_eq!(free(&next), [job(1)], "and not the one of a process that may live");
+}
+
+#[test]
+fn k3_the_jobs_of_an_owner_that_closed_or_failed_wait_for_the_time_to_live() {
+    for mood in [Mood::Good, Mood::SyncFailsOnce] {
+        let home = Home::new();
+        let node = with_two_leases(&home);
+        home.disk.set(mood);
+        let _ = node.submit(enqueue(job(3), 8), None);
+        assert_eq!(node.has_failed(), mood == Mood::SyncFailsOnce);
+        let _ = node.close();
+        let next = home.open();
+        let now_free = free(&next);
+        assert!(!now_free.contains(&job(1)) && !now_free.contains(&job(2)), "{mood:?}: {now_free:?}");
+        home.clock.advance(60_000);
+        next.clock_moved();
+        until(|| next.timer_rests());
+        home.clock.advance(600);
+        next.clock_moved();
+        let mut later = Vec::new();
+        until(|| {
+            later.extend(free(&next));
+            later.contains(&job(1)) && later.contains(&job(2))
+        });
+    }
+}
+
 #[test]
 fn opening_restarts_every_time_to_live() {
     let home = Home::new();
