@@ -16,6 +16,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::inbox::{Batch, Chore, Slot, Ticket};
 use super::metrics::FAILED;
@@ -52,8 +53,9 @@ impl Engine {
             }
         }
         self.replica.turn(shared.now(), batch.proposals, turn)?;
-        let wanted = !self.wanted.is_empty();
+        let (wanted, began) = (!self.wanted.is_empty(), Instant::now());
         if let Some(capture) = self.replica.capture_due(wanted) {
+            shared.figures.lock().snapshot_capture_us = (began.elapsed().as_micros() as u64).max(1);
             self.writing.append(&mut self.wanted);
             shared.maintenance.write(capture);
         } else if !self.replica.upkeep().running {

@@ -1,4 +1,5 @@
-//! `health`: one MessagePack map about everything that a person on call would ask. Never waits for the disk.
+//! `health`: one MessagePack map about everything that a person on call would ask. Never waits for the disk. Each key is
+//! described in `docs/reference/health.md`.
 
 use super::Shared;
 use crate::base::codec::Writer;
@@ -65,6 +66,7 @@ impl Shared {
             .number("log_bytes_since_snapshot", figures.log_bytes_open)
             .number("snapshot_index", figures.snapshot_index.0)
             .flag("snapshot_running", figures.snapshot_running)
+            .number("snapshot_capture_us", figures.snapshot_capture_us)
             .number("turns", figures.turns)
             .number("entries", figures.entries)
             .number("group_entries_max", figures.group_entries_max as u64)
