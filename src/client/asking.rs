@@ -57,7 +57,7 @@ impl Link {
                 // Asked after its orphans were taken: they are taken again.
                 if remote.is_ended() {
                     remote.orphans().into_iter().for_each(|orphan| {
-                        self.park_or_ask(remote, orphan);
+                        self.ask_again(Some(remote), orphan);
                     });
                 }
                 Some(id)
@@ -76,18 +76,20 @@ impl Link {
             Question::Submit(request, done) => {
                 let (again, left_open) = (request.clone(), self.left_open(node));
                 let done = move |answer| match left_open(&answer) {
-                    Some(link) => drop(link.ask(Question::Submit(again, done))),
+                    Some(link) => link.ask_again(None, Question::Submit(again, done).asked_before()),
                     None => done(answer),
                 };
                 node.start(request, Box::new(done));
             }
             Question::View(question, done) => match node.view(&question) {
-                answer if self.left_open(node)(&answer).is_some() => drop(self.ask(Question::View(question, done))),
+                answer if self.left_open(node)(&answer).is_some() => {
+                    self.ask_again(None, Question::View(question, done));
+                }
                 answer => done(answer),
             },
             Question::Health(done) if node.has_failed() => {
                 self.node_failed(node);
-                self.ask(Question::Health(done));
+                self.ask_again(None, Question::Health(done));
             }
             Question::Health(done) => done(Ok(node.health())),
             Question::Wait(job, done) => drop(self.wait_at(node, job, done)),
@@ -98,7 +100,7 @@ impl Link {
     fn wait_at(&self, node: &Arc<Node>, job: JobId, done: Done<()>) -> WaitId {
         let left_open = self.left_open(node);
         let done = move |end: Result<()>| match left_open(&end.clone().map(|()| Vec::new())) {
-            Some(link) => drop(link.ask(Question::Wait(job, done))),
+            Some(link) => link.ask_again(None, Question::Wait(job, done)),
             None => done(end),
         };
         node.wait_finished(job, Box::new(done))
@@ -124,11 +126,13 @@ impl Link {
         }
     }
 
-    fn park_or_ask(&self, ended: &Arc<Remote>, question: Question) {
+    /// Asks the next owner, or parks the question for it: without a bound, as it was accepted once already. `ended` is the
+    /// connection that it comes from.
+    fn ask_again(&self, ended: Option<&Arc<Remote>>, question: Question) {
         let state = self.state.lock();
         match &state.owner {
             // `lost` has not run yet, and will take it.
-            Owner::Other(remote) if Arc::ptr_eq(remote, ended) => remote.keep(question),
+            Owner::Other(remote) if ended.is_some_and(|ended| Arc::ptr_eq(remote, ended)) => remote.keep(question),
             Owner::Sought(parked) => parked.lock().push(question),
             owner => {
                 let owner = owner.clone();
@@ -146,6 +150,9 @@ impl Backend for Link {
             if self.left_open(&node)(&answer).is_none() {
                 return answer;
             }
+            let slot = Slot::new();
+            self.ask_again(None, Question::Submit(request, slot.filler()).asked_before());
+            return slot.wait(&mut Patience { deadline, check: Some(check) });
         }
         let slot = Slot::new();
         self.ask(Question::Submit(request, slot.filler()));

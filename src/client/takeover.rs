@@ -7,7 +7,6 @@
 //! * Another process gets the first chance after a failure here, as the fault may be with this process alone.
 
 use super::link::{Link, Owner};
-use crate::attach::remote::Question;
 use crate::base::{Error, Result};
 use crate::node::Node;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -116,17 +115,8 @@ impl Link {
         log::error!("no owner for {}: {error}", self.dir().display());
         let error = error.clone();
         // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
-        std::thread::spawn(move || questions.into_iter().for_each(|question| refuse(question, &error)));
+        std::thread::spawn(move || questions.into_iter().for_each(|question| question.answer(Err(error.clone()))));
     }
-}
-
-/// Some of the writes were sent to the last owner and may be applied: no error may say that they are not.
-fn refuse(question: Question, error: &Error) {
-    let error = match &question {
-        Question::Submit(..) if error.is_definite() => Error::Unknown(format!("no owner was found: {error}")),
-        _ => error.clone(),
-    };
-    question.answer(Err(error));
 }
 
 /// Lets go of an owner: one that is not needed, or that failed.

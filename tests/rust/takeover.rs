@@ -153,6 +153,31 @@ fn d1_another_takes_over_when_the_owners_disk_fails_and_nothing_is_lost() {
     assert_eq!(jobs(&home.other()), all.len() as u64);
 }
 
+/// What was sent to an owner that failed may be applied: a full inbox of the next one does not tell that it is not.
+#[test]
+fn d2_the_refusal_of_a_later_owner_is_not_definite() {
+    let home = Home::new();
+    let first = home.first();
+    let other = open(NodeConfig { inbox_requests_max: 1, ..home.config() });
+    other.session(&mut patience()).unwrap();
+    home.disk.set(Mood::Hangs);
+    let tickets: Vec<u64> =
+        (0..200).map(|number| other.start(command(&enqueue(job(number), 8)).to_vec()).unwrap()).collect();
+    home.disk.wait_hanging();
+    home.disk.set(Mood::SyncFailsOnce);
+    let mut outcomes = Vec::new();
+    until(|| {
+        outcomes.extend(other.drain());
+        outcomes.len() == tickets.len()
+    });
+    let refused: Vec<_> = outcomes.into_iter().filter_map(|(_, outcome)| outcome.err()).collect();
+    assert!(!refused.is_empty(), "the inbox had room for all");
+    let definite = |failure: &&Failure| !matches!(failure, Failure::Error(Error::Unknown(_)));
+    assert_eq!(refused.iter().find(definite), None);
+    first.close(&mut patience()).unwrap();
+    other.close(&mut patience()).unwrap();
+}
+
 #[test]
 fn a_process_alone_opens_its_directory_again_and_keeps_its_leases_and_waits() {
     let home = Home::new();

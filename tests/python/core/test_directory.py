@@ -177,6 +177,28 @@ def test_the_heir_runs_the_jobs_of_a_killed_owner_and_keeps_its_own(path: Path, 
 
 
 @pytest.mark.crash
+def test_another_takes_over_from_an_owner_that_cannot_write_and_both_go_on(path: Path, start: Start) -> None:
+    owner = start("serve", path)
+    assert owner.read() == "owner"
+    heir = _core.Client.open(str(path))
+    assert heir.role() == "attached"
+    heir.session()
+    before = bytes.fromhex(owner.ask("enqueue"))
+    assert owner.ask("claim") == before.hex()
+    assert owner.ask("break") == "broken"
+    failed = time.monotonic()
+    during = bytes.fromhex(owner.ask("enqueue"))
+    assert time.monotonic() - failed < TAKE_OVER_SECONDS
+    assert (owner.ask("role"), heir.role()) == ("attached", "owner")
+    assert owner.ask("fenced") == "False", "its session goes on at the next owner"
+    for job, state in [(before, "processing"), (during, "enqueued")]:
+        found = detail(heir, job)
+        assert found is not None
+        assert (found["state"], found["crashes"]) == (state, 0)
+    heir.close(10)
+
+
+@pytest.mark.crash
 def test_a_living_child_of_a_killed_owner_holds_nothing(path: Path, start: Start) -> None:
     owner = start("serve", path)
     assert owner.read() == "owner"
