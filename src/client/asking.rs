@@ -147,7 +147,7 @@ impl Backend for Link {
     fn submit(&self, request: Vec<u8>, deadline: Option<Instant>, check: Check<'_>) -> Result<Vec<u8>> {
         if let Owner::Us(node, _) = self.owner() {
             let answer = node.submit_checked(&request, deadline, &mut *check);
-            if self.left_open(&node)(&answer).is_none() {
+            if answer.is_ok() || self.left_open(&node)(&answer).is_none() {
                 return answer;
             }
             let slot = Slot::new();
@@ -188,7 +188,7 @@ impl Backend for Link {
             }
         });
         let asked = match self.owner() {
-            Owner::Us(node, _) => Some(Wait::Here(self.wait_at(&node, job, done))),
+            Owner::Us(node, _) => Some(Wait::Here(Arc::downgrade(&node), self.wait_at(&node, job, done))),
             _ => self.ask(Question::Wait(job, done)).map(Wait::There),
         };
         if let (Some(asked), Some(entry)) = (asked, self.state.lock().waits.get_mut(&id)) {
@@ -202,7 +202,11 @@ impl Backend for Link {
         let (asked, owner) = (state.waits.remove(&wait), state.owner.clone());
         drop(state);
         match (asked, owner) {
-            (Some(Wait::Here(there)), Owner::Us(node, _)) => node.forget_wait(there),
+            (Some(Wait::Here(node, there)), _) => {
+                if let Some(node) = node.upgrade() {
+                    node.forget_wait(there);
+                }
+            }
             (Some(Wait::There(there)), Owner::Other(remote)) => remote.forget_wait(there),
             // The answer, when it comes, finds that nobody waits.
             _ => {}

@@ -80,10 +80,10 @@ pub struct Watch {
     pub there: u64,
 }
 
-#[derive(Clone, Copy)]
 pub enum Wait {
     Unasked,
-    Here(WaitId),
+    /// At this node: the next one counts anew.
+    Here(Weak<Node>, WaitId),
     There(u64),
 }
 
@@ -220,8 +220,11 @@ impl Link {
         state.owner = owner.clone();
         self.changed.notify_all();
         drop(state);
-        if let Owner::Us(node, _) = &owner {
-            self.mind(node);
+        match &owner {
+            Owner::Us(node, _) => self.mind(node),
+            // Its end was told when nobody expected it yet.
+            Owner::Other(remote) if remote.is_ended() => self.on_a_thread(Link::lost),
+            _ => {}
         }
         for question in parked {
             self.ask_owner(&owner, question);

@@ -52,18 +52,21 @@ impl Link {
         let now = Instant::now();
         let again = state.failed_at.replace(now).is_some_and(|before| now - before < FAILURES_APART);
         drop(state);
-        let Some(link) = self.me.upgrade() else { return };
         let pause = if again { RETRY_BROKEN } else { AFTER_FAILURE };
-        let started = std::thread::Builder::new().name("raftwork-takeover".into()).spawn(move || {
+        self.on_a_thread(move |link| {
             end(owner);
             if link.pause(pause) {
                 link.search();
             }
         });
+    }
+
+    /// The search takes as long as there is no owner; whoever noticed that must not wait for it.
+    pub(super) fn on_a_thread(&self, work: impl FnOnce(&Link) + Send + 'static) {
+        let Some(link) = self.me.upgrade() else { return };
+        let started = std::thread::Builder::new().name("raftwork-takeover".into()).spawn(move || work(&link));
         if let Err(error) = started {
-            self.give_up(&Error::Poisoned(format!(
-                "the node failed, and no thread could be started after it: {error}"
-            )));
+            self.give_up(&Error::Poisoned(format!("the owner ended, and no thread to find the next started: {error}")));
         }
     }
 
@@ -104,9 +107,14 @@ impl Link {
     }
 
     fn give_up(&self, error: &Error) {
-        self.refuse_parked(error);
-        self.state.lock().owner = Owner::Gone(error.clone());
+        let owner = std::mem::replace(&mut self.state.lock().owner, Owner::Gone(error.clone()));
         self.changed.notify_all();
+        let questions = match owner {
+            Owner::Sought(parked) => std::mem::take(&mut *parked.lock()),
+            Owner::Other(remote) => remote.orphans(),
+            _ => Vec::new(),
+        };
+        questions.into_iter().for_each(|question| question.answer(Err(error.clone())));
     }
 
     fn refuse_parked(&self, error: &Error) {

@@ -1,6 +1,8 @@
 //! The owner's disk fails: its node gives the directory back, the next owner is found, and whoever asked gets an answer.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -9,13 +11,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use raftwork::attach::message::Greeting;
+use raftwork::attach::wire::{encode, Kind};
 use raftwork::base::codec::{Reader, Writer};
-use raftwork::base::{Error, JobId};
+use raftwork::base::{Error, GroupId, JobId};
 use raftwork::client::buffer::Item;
 use raftwork::client::fetcher::Wish;
 use raftwork::client::patience::Patience;
 use raftwork::client::request::Failure;
 use raftwork::client::{Client, Options, Role};
+use raftwork::disk::Lock;
 use raftwork::node::NodeConfig;
 use tempfile::TempDir;
 
@@ -217,6 +222,50 @@ fn succeeded(claimed: &Bytes) -> Item {
     let mut item = Writer::new();
     item.array(4).id(id).u64(token).u64(0).nil();
     Item::parse(item.into_bytes().into()).unwrap()
+}
+
+/// The number of a wait belongs to the node that gave it: the next one counts anew.
+#[test]
+fn a_wait_of_the_failed_node_is_not_forgotten_at_the_next_one() {
+    let home = Home::new();
+    let alone = home.first();
+    let waits = |client: &Client| field_number(&client.health().unwrap(), "waits");
+    for number in 1..=4 {
+        put(&alone, job(number)).unwrap();
+    }
+    let old: Vec<u64> = (1..=2).map(|number| alone.start_wait(job(number)).unwrap()).collect();
+    home.disk.set(Mood::SyncFailsOnce);
+    put(&alone, job(5)).unwrap();
+    until(|| waits(&alone) == 2);
+    let _new: Vec<u64> = (3..=4).map(|number| alone.start_wait(job(number)).unwrap()).collect();
+    old.into_iter().for_each(|ticket| alone.cancel_ticket(ticket));
+    assert_eq!(waits(&alone), 4, "answers to the old ones find nobody; the others are kept");
+    alone.close(&mut patience()).unwrap();
+}
+
+/// The connection ends before the link has taken note of it: nobody tells a second time.
+#[test]
+fn an_owner_that_ends_right_after_its_welcome_is_noticed() {
+    for _ in 0..20 {
+        let home = Home::new();
+        let data = home.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let lock = Lock::take(&data).unwrap();
+        let listener = UnixListener::bind(data.join("socket")).unwrap();
+        let owner = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let welcome = Greeting { pid: 1, cluster: None, group: GroupId(0) };
+            stream.write_all(&encode(Kind::Welcome, 0, &welcome.encode()).unwrap()).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            // The greeting, up to the end of the connection.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let client = open(NodeConfig { archive: false, ..home.config() });
+        owner.join().unwrap();
+        drop(lock);
+        put(&client, job(1)).expect("it found the directory free");
+        assert_eq!(client.role(), Role::Owner);
+    }
 }
 
 #[test]
