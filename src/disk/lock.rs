@@ -165,9 +165,12 @@ fn sessions_in(line: &str, cluster: ClusterId, group: GroupId) -> Option<Vec<Ses
 }
 
 fn busy(path: &Path, file: &fs::File) -> Error {
-    let holder = match read(file).lines().next().map(str::parse::<u32>) {
+    Error::Busy { path: path.display().to_string(), holder: read_holder(file) }
+}
+
+fn read_holder(file: &fs::File) -> String {
+    match read(file).lines().next().map(str::parse::<u32>) {
         Some(Ok(pid)) => format!("process {pid}"),
         _ => "another process".to_owned(),
-    };
-    Error::Busy { path: path.display().to_string(), holder }
+    }
 }
