@@ -48,11 +48,15 @@ pub trait Backend: Send + Sync {
     fn epoch(&self) -> u64;
     /// The state of the node for people: a MessagePack map.
     fn health(&self) -> Result<Vec<u8>>;
+    /// Whether its disk failed: an error is then no answer, as the next owner gives the first one.
+    fn lets_repeat(&self) -> bool {
+        false
+    }
 }
 
 impl Backend for Node {
     fn submit(&self, request: Vec<u8>, deadline: Option<Instant>, check: Check<'_>) -> Result<Vec<u8>> {
-        self.submit_checked(request, deadline, check)
+        self.submit_checked(&request, deadline, check)
     }
 
     fn start(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
@@ -113,5 +117,9 @@ impl Backend for Node {
 
     fn health(&self) -> Result<Vec<u8>> {
         Ok(Node::health(self))
+    }
+
+    fn lets_repeat(&self) -> bool {
+        Node::lets_repeat(self)
     }
 }

@@ -10,8 +10,9 @@ use crate::base::{ClusterId, Error, GroupId, JobId, LeaseToken, Result, SessionI
 pub struct Greeting {
     /// The process that speaks.
     pub pid: u64,
-    /// The cluster that it belongs to; nothing while it does not know.
+    /// The cluster of the directory as it knows it: an owner always, others from the first owner they met.
     pub cluster: Option<ClusterId>,
+    /// 0 while the cluster is not known.
     pub group: GroupId,
 }
 
@@ -34,7 +35,9 @@ impl Greeting {
         reader.array_of(4, "a greeting")?;
         let version = reader.u64()?;
         if version != u64::from(VERSION) {
-            return Err(Error::Foreign(format!("the peer speaks version {version}, this is version {VERSION}")));
+            return Err(Error::Foreign(format!(
+                "the peer speaks version {version}, this is version {VERSION}; use one version of raftwork in all processes"
+            )));
         }
         let pid = reader.u64()?;
         let cluster = reader.option(|reader| {
@@ -45,17 +48,17 @@ impl Greeting {
         Ok(Greeting { pid, cluster, group })
     }
 
-    /// Refuses a peer of another cluster or group.
-    pub fn check(&self, own: &Greeting) -> Result<()> {
-        if let (Some(theirs), Some(ours)) = (self.cluster, own.cluster) {
-            if theirs != ours {
-                return Err(Error::Foreign(format!("the peer belongs to cluster {theirs}, this is {ours}")));
-            }
+    /// Refuses an owner of another cluster or group than the one that this process knows. Both sides say the same words.
+    pub fn check(&self, owner: &Greeting) -> Result<()> {
+        match (self.cluster, owner.cluster) {
+            (Some(known), Some(found)) if (known, self.group) != (found, owner.group) => Err(Error::Foreign(format!(
+                "this process worked with cluster {known}, group {}; the owner of the directory now has cluster {found}, \
+                 group {}: the directory was replaced while the process ran; start the process again to work with what \
+                 is there now, or put the old directory back",
+                self.group, owner.group
+            ))),
+            _ => Ok(()),
         }
-        if self.group != own.group {
-            return Err(Error::Foreign(format!("the peer belongs to group {}, this is {}", self.group, own.group)));
-        }
-        Ok(())
     }
 }
 

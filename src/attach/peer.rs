@@ -198,7 +198,7 @@ impl Peer {
     fn reply(&self, id: u64, answer: Result<Vec<u8>>) {
         match &answer {
             Err(Error::Closed | Error::Poisoned(_)) => self.outgoing.end(),
-            Err(_) if self.closing.load(Ordering::Acquire) => self.outgoing.end(),
+            Err(_) if self.closing.load(Ordering::Acquire) || self.backend.lets_repeat() => self.outgoing.end(),
             _ => self.say(Kind::Reply, id, &message::encode_reply(&answer)),
         }
     }

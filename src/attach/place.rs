@@ -79,7 +79,9 @@ fn check_user(theirs: u32, own: u32) -> Result<()> {
     if theirs == own || theirs == 0 {
         return Ok(());
     }
-    Err(Error::Foreign(format!("the process at the other end belongs to user {theirs}, this one to {own}")))
+    Err(Error::Foreign(format!(
+        "the process at the other end belongs to user {theirs}, this one to {own}; run both as one user"
+    )))
 }
 
 #[cfg(test)]

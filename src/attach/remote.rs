@@ -43,6 +43,19 @@ impl Question {
         }
     }
 
+    /// The same question, asked of an owner that did not answer: a write may be applied, so no later owner's refusal may
+    /// say that it is not.
+    pub fn asked_before(self) -> Self {
+        let Question::Submit(request, done) = self else { return self };
+        let open = |error: Error| match error {
+            Error::NotCommitted(why) | Error::Overloaded(why) | Error::DiskFull(why) => {
+                Error::Unknown(format!("the owner changed before it answered, and the next one refused: {why}"))
+            }
+            other => other,
+        };
+        Question::Submit(request, Box::new(move |answer| done(answer.map_err(open))))
+    }
+
     pub fn answer(self, answer: Result<Vec<u8>>) {
         match self {
             Question::Submit(_, done) | Question::View(_, done) | Question::Health(done) => done(answer),
@@ -158,7 +171,7 @@ impl Remote {
 
     /// The questions without an answer, oldest first.
     pub fn orphans(&self) -> Vec<Question> {
-        std::mem::take(&mut self.state.lock().questions).into_values().collect()
+        std::mem::take(&mut self.state.lock().questions).into_values().map(Question::asked_before).collect()
     }
 
     fn say(&self, kind: Kind, id: u64, payload: &[u8]) {
@@ -213,7 +226,7 @@ fn greet(mut stream: &UnixStream, other: &Other, frames: &mut Frames, own: Greet
             return match frame.kind {
                 Kind::Welcome => {
                     let owner = Greeting::decode(&frame.payload)?;
-                    owner.check(&own).map(|()| owner)
+                    own.check(&owner).map(|()| owner)
                 }
                 Kind::Refused => Err(message::decode_error(&frame.payload)),
                 kind => Err(Error::Invalid(format!("{kind:?} in place of a welcome"))),

@@ -11,7 +11,7 @@ use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,8 @@ use std::thread::JoinHandle;
 pub struct Server {
     shared: Arc<Shared>,
     path: PathBuf,
+    /// Which file the socket is: another directory may lie there when it is removed.
+    file: (u64, u64),
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -60,7 +62,8 @@ impl Server {
             .spawn(move || accepting.accept(&listener))
             .map_err(failed)?;
         let path = dir.join(super::place::FILE_NAME);
-        Ok(Self { shared, path, accepting: Mutex::new(Some(thread)) })
+        let file = file_at(&path).map_err(failed)?;
+        Ok(Self { shared, path, file, accepting: Mutex::new(Some(thread)) })
     }
 
     /// From now on nobody is let in, and errors are not sent: whoever is attached asks the next owner.
@@ -71,7 +74,9 @@ impl Server {
             let _ = thread.join();
         }
         // Before the lock is given back: later it might be the next owner's.
-        let _ = std::fs::remove_file(&self.path);
+        if file_at(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 
     /// Ends every connection.
@@ -136,6 +141,12 @@ impl Shared {
             self.peers.lock().open.remove(&number);
         }
     }
+}
+
+/// Device and number of the file with this name.
+fn file_at(path: &Path) -> std::io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 fn refuse(mut stream: &UnixStream, error: &Error) {

@@ -6,6 +6,7 @@ use crate::attach::backend::Check;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::{Backend, Done, WaitId, WatchId, Watcher};
 use crate::base::{limits, Error, JobId, Result, SessionId};
+use crate::node::Node;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,15 +49,7 @@ impl Link {
     pub fn ask_owner(&self, owner: &Owner, question: Question) -> Option<u64> {
         match owner {
             Owner::Us(node, _) => {
-                match question {
-                    Question::Submit(request, done) => node.start(request, done),
-                    Question::View(question, done) => done(node.view(&question)),
-                    Question::Health(done) => done(Ok(node.health())),
-                    Question::Wait(job, done) => {
-                        node.wait_finished(job, done);
-                    }
-                    Question::Heartbeat(session, done) => done(node.heartbeat(session)),
-                }
+                self.ask_node(node, question);
                 None
             }
             Owner::Other(remote) => {
@@ -64,7 +57,7 @@ impl Link {
                 // Asked after its orphans were taken: they are taken again.
                 if remote.is_ended() {
                     remote.orphans().into_iter().for_each(|orphan| {
-                        self.park_or_ask(remote, orphan);
+                        self.ask_again(Some(remote), orphan);
                     });
                 }
                 Some(id)
@@ -77,11 +70,69 @@ impl Link {
         }
     }
 
-    fn park_or_ask(&self, ended: &Arc<Remote>, question: Question) {
+    /// Asks the own node. What it leaves open because it failed, the next owner is asked.
+    fn ask_node(&self, node: &Arc<Node>, question: Question) {
+        match question {
+            Question::Submit(request, done) => {
+                let (again, left_open) = (request.clone(), self.left_open(node));
+                let done = move |answer| match left_open(&answer) {
+                    Some(link) => link.ask_again(None, Question::Submit(again, done).asked_before()),
+                    None => done(answer),
+                };
+                node.start(request, Box::new(done));
+            }
+            Question::View(question, done) => match node.view(&question) {
+                answer if self.left_open(node)(&answer).is_some() => {
+                    self.ask_again(None, Question::View(question, done));
+                }
+                answer => done(answer),
+            },
+            Question::Health(done) if node.has_failed() => {
+                self.node_failed(node);
+                self.ask_again(None, Question::Health(done));
+            }
+            Question::Health(done) => done(Ok(node.health())),
+            Question::Wait(job, done) => drop(self.wait_at(node, job, done)),
+            Question::Heartbeat(session, done) => done(node.heartbeat(session)),
+        }
+    }
+
+    fn wait_at(&self, node: &Arc<Node>, job: JobId, done: Done<()>) -> WaitId {
+        let left_open = self.left_open(node);
+        let done = move |end: Result<()>| match left_open(&end.clone().map(|()| Vec::new())) {
+            Some(link) => link.ask_again(None, Question::Wait(job, done)),
+            None => done(end),
+        };
+        node.wait_finished(job, Box::new(done))
+    }
+
+    /// Tells of an answer of this node whether it leaves the question open because the node failed; gives the link then,
+    /// which looks for the next owner from this moment on.
+    fn left_open(&self, node: &Arc<Node>) -> impl Fn(&Result<Vec<u8>>) -> Option<Arc<Link>> + Send + 'static {
+        let (link, node) = (self.me.clone(), Arc::downgrade(node));
+        move |answer| {
+            let Err(error) = answer else { return None };
+            let (link, node) = (link.upgrade()?, node.upgrade()?);
+            let open = match error {
+                // It was not accepted, or was no write.
+                Error::Poisoned(_) | Error::Closed => node.has_failed(),
+                Error::Unknown(_) | Error::NotCommitted(_) => node.lets_repeat(),
+                _ => false,
+            };
+            open.then(|| {
+                link.node_failed(&node);
+                link
+            })
+        }
+    }
+
+    /// Asks the next owner, or parks the question for it: without a bound, as it was accepted once already. `ended` is the
+    /// connection that it comes from.
+    fn ask_again(&self, ended: Option<&Arc<Remote>>, question: Question) {
         let state = self.state.lock();
         match &state.owner {
             // `lost` has not run yet, and will take it.
-            Owner::Other(remote) if Arc::ptr_eq(remote, ended) => remote.keep(question),
+            Owner::Other(remote) if ended.is_some_and(|ended| Arc::ptr_eq(remote, ended)) => remote.keep(question),
             Owner::Sought(parked) => parked.lock().push(question),
             owner => {
                 let owner = owner.clone();
@@ -95,7 +146,13 @@ impl Link {
 impl Backend for Link {
     fn submit(&self, request: Vec<u8>, deadline: Option<Instant>, check: Check<'_>) -> Result<Vec<u8>> {
         if let Owner::Us(node, _) = self.owner() {
-            return node.submit_checked(request, deadline, check);
+            let answer = node.submit_checked(&request, deadline, &mut *check);
+            if answer.is_ok() || self.left_open(&node)(&answer).is_none() {
+                return answer;
+            }
+            let slot = Slot::new();
+            self.ask_again(None, Question::Submit(request, slot.filler()).asked_before());
+            return slot.wait(&mut Patience { deadline, check: Some(check) });
         }
         let slot = Slot::new();
         self.ask(Question::Submit(request, slot.filler()));
@@ -108,7 +165,10 @@ impl Backend for Link {
 
     fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
         if let Owner::Us(node, _) = self.owner() {
-            return node.view(question);
+            let answer = node.view(question);
+            if self.left_open(&node)(&answer).is_none() {
+                return answer;
+            }
         }
         let slot = Slot::new();
         self.ask(Question::View(question.to_vec(), slot.filler()));
@@ -128,7 +188,7 @@ impl Backend for Link {
             }
         });
         let asked = match self.owner() {
-            Owner::Us(node, _) => Some(Wait::Here(node.wait_finished(job, done))),
+            Owner::Us(node, _) => Some(Wait::Here(Arc::downgrade(&node), self.wait_at(&node, job, done))),
             _ => self.ask(Question::Wait(job, done)).map(Wait::There),
         };
         if let (Some(asked), Some(entry)) = (asked, self.state.lock().waits.get_mut(&id)) {
@@ -142,7 +202,11 @@ impl Backend for Link {
         let (asked, owner) = (state.waits.remove(&wait), state.owner.clone());
         drop(state);
         match (asked, owner) {
-            (Some(Wait::Here(there)), Owner::Us(node, _)) => node.forget_wait(there),
+            (Some(Wait::Here(node, there)), _) => {
+                if let Some(node) = node.upgrade() {
+                    node.forget_wait(there);
+                }
+            }
             (Some(Wait::There(there)), Owner::Other(remote)) => remote.forget_wait(there),
             // The answer, when it comes, finds that nobody waits.
             _ => {}
@@ -239,7 +303,10 @@ impl Backend for Link {
 
     fn health(&self) -> Result<Vec<u8>> {
         if let Owner::Us(node, _) = self.owner() {
-            return Ok(node.health());
+            if !node.has_failed() {
+                return Ok(node.health());
+            }
+            self.node_failed(&node);
         }
         let slot = Slot::new();
         self.ask(Question::Health(slot.filler()));

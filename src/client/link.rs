@@ -10,27 +10,24 @@
 //! * A question is answered once. What the last owner did not answer is asked again in the same words, so a write that
 //!   it had applied gets its first answer (same session, same sequence).
 //! * Watches and waits survive: they are made anew, and every watcher is told to look for work.
-//! * The owner stays the owner until it is closed or fails. A failed one gives the lock back.
+//! * What was once one cluster stays that one: an owner of another is refused, and so is a directory of another.
+//! * The owner stays the owner until it is closed or fails. A failed one gives the lock back, and what its node did not
+//!   answer is asked again, as if the owner had been killed.
 
 use super::patience::Patience;
+use super::takeover::{end, RETRY_FIRST, RETRY_MAX};
 use crate::attach::message::Greeting;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::server::Server;
 use crate::attach::{WaitId, WatchEvent, WatchId, Watcher};
-use crate::base::{Error, GroupId, Result, SessionId};
+use crate::base::{ClusterId, Error, GroupId, Result, SessionId};
 use crate::node::{Node, NodeConfig};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-/// Between two tries to find the owner: short, as a take-over is to be over soon.
-const RETRY_FIRST: Duration = Duration::from_millis(2);
-const RETRY_MAX: Duration = Duration::from_millis(50);
-/// Between two tries after the directory itself could not be opened.
-const RETRY_BROKEN: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// Directories that this process has opened, by their real paths.
 static OPENED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -46,11 +43,11 @@ pub struct Link {
     config: NodeConfig,
     pub state: Mutex<State>,
     /// The owner changed, or the link was closed.
-    changed: Condvar,
+    pub(super) changed: Condvar,
     /// How many owners came after the first.
     pub epoch: AtomicU64,
     /// Whether this process is the owner.
-    owns: AtomicBool,
+    pub(super) owns: AtomicBool,
     pub me: Weak<Link>,
 }
 
@@ -60,6 +57,10 @@ pub struct State {
     pub watches: BTreeMap<WatchId, Watch>,
     pub waits: BTreeMap<WaitId, Wait>,
     pub held: BTreeSet<SessionId>,
+    /// The cluster that the first owner had: another in its place is refused.
+    pub known: Option<(ClusterId, GroupId)>,
+    /// When the node of this process last failed.
+    pub failed_at: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -79,10 +80,10 @@ pub struct Watch {
     pub there: u64,
 }
 
-#[derive(Clone, Copy)]
 pub enum Wait {
     Unasked,
-    Here(WaitId),
+    /// At this node: the next one counts anew.
+    Here(Weak<Node>, WaitId),
     There(u64),
 }
 
@@ -98,6 +99,8 @@ impl Link {
                 watches: BTreeMap::new(),
                 waits: BTreeMap::new(),
                 held: BTreeSet::new(),
+                known: None,
+                failed_at: None,
             }),
             changed: Condvar::new(),
             epoch: AtomicU64::new(0),
@@ -160,12 +163,13 @@ impl Link {
     }
 
     /// One try: the lock, else the socket. `Busy`: somebody has the lock and does not answer.
-    fn find_owner(&self) -> Result<Owner> {
+    pub(super) fn find_owner(&self) -> Result<Owner> {
         // Before any file in it is open.
         OPENED.lock().insert(real_path(&self.config.dir));
-        let busy = match Node::open(self.config.clone()) {
+        let expected = self.state.lock().known;
+        let busy = match Node::open(NodeConfig { expected, ..self.config.clone() }) {
             Ok(node) => {
-                let server = Server::start(&self.config.dir, node.clone(), greeting())?;
+                let server = Server::start(&self.config.dir, node.clone(), greeting(Some(node.cluster())))?;
                 return Ok(Owner::Us(node, Arc::new(server)));
             }
             Err(error @ Error::Busy { .. }) => error,
@@ -177,51 +181,15 @@ impl Link {
                 link.lost();
             }
         };
-        match Remote::connect(&self.config.dir, greeting(), ended) {
+        match Remote::connect(&self.config.dir, greeting(expected), ended) {
             Ok(remote) => Ok(Owner::Other(remote)),
             Err(error @ Error::Foreign(_)) => Err(error),
             Err(_) => Err(busy),
         }
     }
 
-    /// The connection to the owner ended: finds the next, on this thread, which has nothing else to do.
-    fn lost(&self) {
-        let mut state = self.state.lock();
-        let Owner::Other(remote) = &state.owner else { return };
-        let remote = remote.clone();
-        // Later questions are parked behind these.
-        state.owner = Owner::Sought(Arc::new(Mutex::new(remote.orphans())));
-        drop(state);
-        drop(remote);
-        let mut pause = RETRY_FIRST;
-        loop {
-            match self.find_owner() {
-                Ok(owner) => return self.install(owner),
-                Err(Error::Busy { .. }) => pause = (pause * 2).min(RETRY_MAX),
-                Err(error) => {
-                    pause = RETRY_BROKEN;
-                    self.refuse_parked(&error);
-                }
-            }
-            let mut state = self.state.lock();
-            if !matches!(state.owner, Owner::Sought(_)) {
-                return;
-            }
-            self.changed.wait_for(&mut state, pause);
-        }
-    }
-
-    fn refuse_parked(&self, error: &Error) {
-        let Owner::Sought(parked) = &self.state.lock().owner else { return };
-        let questions = std::mem::take(&mut *parked.lock());
-        log::error!("no owner for {}: {error}", self.config.dir.display());
-        let error = error.clone();
-        // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
-        std::thread::spawn(move || questions.into_iter().for_each(|question| question.answer(Err(error.clone()))));
-    }
-
     /// From now on this is the owner: asks what was not answered, watches what was watched.
-    fn install(&self, owner: Owner) {
+    pub(super) fn install(&self, owner: Owner) {
         let mut state = self.state.lock();
         let parked = match &state.owner {
             Owner::Sought(parked) => std::mem::take(&mut *parked.lock()),
@@ -248,13 +216,34 @@ impl Link {
             watch.there = begin_watch(&owner, watch.session, watch.sink.clone());
             sinks.push(watch.sink.clone());
         }
+        state.known = state.known.or(cluster_of(&owner));
         state.owner = owner.clone();
         self.changed.notify_all();
         drop(state);
+        match &owner {
+            Owner::Us(node, _) => self.mind(node),
+            // Its end was told when nobody expected it yet.
+            Owner::Other(remote) if remote.is_ended() => self.on_a_thread(Link::lost),
+            _ => {}
+        }
         for question in parked {
             self.ask_owner(&owner, question);
         }
         sinks.into_iter().for_each(|sink| sink.event(WatchEvent::Ready));
+    }
+
+    /// Has a failure of the own node told, also when nobody asks it anything.
+    fn mind(&self, node: &Arc<Node>) {
+        let (link, minded) = (self.me.clone(), Arc::downgrade(node));
+        node.when_failed(move || {
+            if let (Some(link), Some(node)) = (link.upgrade(), minded.upgrade()) {
+                link.node_failed(&node);
+            }
+        });
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.config.dir
     }
 
     pub fn owner(&self) -> Owner {
@@ -275,24 +264,32 @@ fn real_path(dir: &Path) -> PathBuf {
 
 pub fn begin_watch(owner: &Owner, session: SessionId, sink: Arc<dyn Watcher>) -> u64 {
     match owner {
-        Owner::Us(node, _) => node.watch(session, sink).0,
+        Owner::Us(node, _) => node.watch(session, Arc::new(Local(sink))).0,
         Owner::Other(remote) => remote.watch(session, sink),
         _ => 0,
     }
 }
 
-fn end(owner: Owner) {
-    match owner {
-        Owner::Us(node, server) => {
-            server.prepare_to_close();
-            // It was open for a moment and nothing waits for it.
-            let _ = node.close();
+/// A watcher at the own node. The end of the node is not the end of the state: the link says when that is over.
+struct Local(Arc<dyn Watcher>);
+
+impl Watcher for Local {
+    fn event(&self, event: WatchEvent) {
+        if event != WatchEvent::NodeClosed {
+            self.0.event(event);
         }
-        Owner::Other(remote) => remote.end(),
-        _ => {}
     }
 }
 
-fn greeting() -> Greeting {
-    Greeting { pid: u64::from(std::process::id()), cluster: None, group: GroupId(0) }
+fn cluster_of(owner: &Owner) -> Option<(ClusterId, GroupId)> {
+    match owner {
+        Owner::Us(node, _) => Some(node.cluster()),
+        Owner::Other(remote) => Some((remote.owner.cluster?, remote.owner.group)),
+        _ => None,
+    }
+}
+
+fn greeting(known: Option<(ClusterId, GroupId)>) -> Greeting {
+    let (cluster, group) = known.unzip();
+    Greeting { pid: u64::from(std::process::id()), cluster, group: group.unwrap_or(GroupId(0)) }
 }

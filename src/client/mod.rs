@@ -10,7 +10,8 @@
 //! pump       fills and empties it
 //! fetcher    jobs for a worker
 //! memory     the state machine alone
-//! link       a directory and its owner; take-over
+//! link       a directory and its owner
+//! takeover   finding the next owner
 //! asking     asks whoever owns it
 //! new_ids    ids of jobs
 //! ```
@@ -27,6 +28,7 @@ mod pump;
 pub mod request;
 pub mod session;
 pub mod signal;
+mod takeover;
 pub mod tickets;
 
 use crate::attach::{Backend, Done};

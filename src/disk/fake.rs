@@ -3,7 +3,8 @@
 //! * Bytes are lost by sectors of 512. A cut keeps, for each sector written since the last sync, the old content, the new
 //!   one, any in between, or a sector torn within; each sector decides alone.
 //! * Names are lost one by one, unless their directory was synced.
-//! * A failed sync loses what it should have saved, while reads still show it: no later sync brings it back.
+//! * A failed sync loses what it should have saved, while reads still show it: no later sync brings it back. A failed sync
+//!   of a directory only leaves the names to the next one: file systems stop when they cannot write their journal.
 //!
 //! One assumption is made, as by every log that writes a sector twice: bytes of a sector that a write does not change
 //! survive the write. SQLite calls it "powersafe overwrite".

@@ -72,7 +72,10 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Identity> {
         message: format!("{message}; put the file back from a backup, it never changes"),
     };
     if bytes.len() >= 8 && &bytes[..8] != MAGIC {
-        return Err(Error::Foreign(format!("{} is not an identity file of raftwork", path.display())));
+        return Err(Error::Foreign(format!(
+            "{} is not an identity file of raftwork; use another directory",
+            path.display()
+        )));
     }
     if bytes.len() != BYTES {
         return Err(corrupt(bytes.len().min(BYTES) as u64, &format!("the file must have {BYTES} bytes")));

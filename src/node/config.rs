@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::time::SystemClock;
-use crate::base::{limits, Clock, Error, Result};
+use crate::base::{limits, Clock, ClusterId, Error, GroupId, Result};
 use crate::disk::{Disk, RealDisk};
 
 /// Settings of one node.
@@ -12,6 +12,8 @@ use crate::disk::{Disk, RealDisk};
 pub struct NodeConfig {
     /// The data directory; made (0700) when it does not exist. One process at a time owns it.
     pub dir: PathBuf,
+    /// The cluster and the group that the directory must hold. Nothing: whatever it holds, or a new one.
+    pub expected: Option<(ClusterId, GroupId)>,
     /// Bytes of one segment of the log, 64 KiB or more. Smaller ones are dropped sooner, and cost more files.
     pub segment_bytes: usize,
     /// Bytes of log since the last snapshot that start the next one (a larger state waits for half its size).
@@ -35,6 +37,7 @@ impl NodeConfig {
     pub fn new(dir: impl AsRef<Path>) -> Self {
         Self {
             dir: dir.as_ref().to_path_buf(),
+            expected: None,
             segment_bytes: limits::SEGMENT_BYTES,
             snapshot_bytes: limits::LOG_BYTES_SNAPSHOT,
             log_bytes_max: limits::LOG_BYTES_MAX,

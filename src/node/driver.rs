@@ -15,6 +15,8 @@
 //! * Sessions are known before the answer that opened them leaves.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::inbox::{Batch, Chore, Slot, Ticket};
 use super::metrics::FAILED;
@@ -51,8 +53,9 @@ impl Engine {
             }
         }
         self.replica.turn(shared.now(), batch.proposals, turn)?;
-        let wanted = !self.wanted.is_empty();
+        let (wanted, began) = (!self.wanted.is_empty(), Instant::now());
         if let Some(capture) = self.replica.capture_due(wanted) {
+            shared.figures.lock().snapshot_capture_us = (began.elapsed().as_micros() as u64).max(1);
             self.writing.append(&mut self.wanted);
             shared.maintenance.write(capture);
         } else if !self.replica.upkeep().running {
@@ -94,8 +97,10 @@ impl Shared {
         };
         let mut told = Told::new();
         let run = AssertUnwindSafe(|| engine.run(self, batch, &mut turn, &mut told));
-        let outcome = catch_unwind(run)
-            .unwrap_or_else(|panic| Err(Error::Poisoned(format!("panic in a turn: {}", words(&*panic)))));
+        let outcome = catch_unwind(run).unwrap_or_else(|panic| {
+            self.panicked.store(true, Ordering::Release);
+            Err(Error::Poisoned(format!("panic in a turn: {}", words(&*panic))))
+        });
         match &outcome {
             Ok(()) => self.look_after(engine, turn.applied),
             Err(error) => self.fail(&mut slot, error, &mut turn),
@@ -166,6 +171,10 @@ impl Shared {
         refuse(self.inbox.stop_and_drain(stopped.clone()), &stopped);
         if catch_unwind(AssertUnwindSafe(|| self.wakeups.stop(&stopped))).is_err() {
             log::error!("a watcher or a wait panicked");
+        }
+        let tell = self.when_failed.lock().take();
+        if let Some(tell) = tell {
+            tell();
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `health`: one MessagePack map about everything that a person on call would ask. Never waits for the disk.
+//! `health`: one MessagePack map about everything that a person on call would ask. Never waits for the disk. Each key is
+//! described in `docs/reference/health.md`.
 
 use super::Shared;
 use crate::base::codec::Writer;
@@ -65,6 +66,7 @@ impl Shared {
             .number("log_bytes_since_snapshot", figures.log_bytes_open)
             .number("snapshot_index", figures.snapshot_index.0)
             .flag("snapshot_running", figures.snapshot_running)
+            .number("snapshot_capture_us", figures.snapshot_capture_us)
             .number("turns", figures.turns)
             .number("entries", figures.entries)
             .number("group_entries_max", figures.group_entries_max as u64)
@@ -101,8 +103,9 @@ impl Shared {
 
     fn archive_health(&self) -> Map {
         let mut map = Map::new();
-        map.flag("open", self.archive.is_some());
-        if let Some(archive) = &self.archive {
+        let archive = self.archive.read();
+        map.flag("open", archive.is_some());
+        if let Some(archive) = &*archive {
             let health = archive.health();
             map.number("records", health.records).number("bytes", health.bytes).number("watermark", health.watermark);
             map.put("lost", |writer| text_or_nil(writer, health.lost.map(|lost| lost.reason)));
@@ -115,7 +118,7 @@ impl Shared {
     fn alarms(&self, stalled: bool) -> Vec<String> {
         let mut alarms = Vec::new();
         if let Some(cause) = &*self.failed.lock() {
-            alarms.push(format!("the node stopped: {cause}; restart it"));
+            alarms.push(format!("the node stopped: {cause}"));
         }
         if stalled {
             alarms.push("the disk is full: writes wait for room".into());
@@ -124,10 +127,11 @@ impl Shared {
         if let Some(index) = self.opened.suspect_upto {
             alarms.push(format!("the end of the log was damaged; answered writes up to {index} may be lost"));
         }
-        if self.config.archive && self.archive.is_none() {
+        let archive = self.archive.read();
+        if self.config.archive && archive.is_none() && self.inbox.stopped().is_none() {
             alarms.push("the archive could not be opened: finished jobs stay in memory".into());
         }
-        if let Some(lost) = self.archive.as_ref().and_then(|archive| archive.health().lost) {
+        if let Some(lost) = archive.as_ref().and_then(|archive| archive.health().lost) {
             alarms.push(format!("history was lost: {}", lost.reason));
         }
         alarms

@@ -19,8 +19,9 @@ const RESTORE_BYTES: usize = 1 << 20;
 impl Shared {
     /// Puts archived jobs that this request speaks of back into memory. A request of another kind costs a look at its head.
     pub(super) fn bring_back(&self, request: &[u8]) -> Result<()> {
-        let Some(archive) = &self.archive else { return Ok(()) };
         let Some((operation, ids)) = jobs_of(request)? else { return Ok(()) };
+        let archive = self.archive.read();
+        let Some(archive) = &*archive else { return Ok(()) };
         let mut records = Vec::new();
         let mut bytes = 0;
         for id in self.gone(&ids) {

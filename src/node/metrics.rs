@@ -141,6 +141,8 @@ pub(super) struct Figures {
     pub log_bytes_open: u64,
     pub snapshot_index: LogIndex,
     pub snapshot_running: bool,
+    /// How long taking the newest capture of the state held up writes, in microseconds; 0: none was taken.
+    pub snapshot_capture_us: u64,
     pub turns: u64,
     pub entries: u64,
     /// Entries of the largest group.

@@ -30,6 +30,7 @@ mod timer;
 mod views;
 pub mod wakeups;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,8 +39,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::archive::Archive;
 use crate::base::codec::Writer;
-use crate::base::{Error, JobId, Millis, Result, SessionId};
-use crate::disk::Lock;
+use crate::base::{ClusterId, Error, GroupId, JobId, Millis, Result, SessionId};
+use crate::disk::{Identity, Lock};
 use crate::machine::{self, Machine};
 use crate::replica::{entry, Opened};
 
@@ -53,15 +54,17 @@ use metrics::{Figures, Times};
 /// What is called with the answer of an asynchronous request, on the thread that drives: short, and never blocking.
 pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
-/// How long `close` waits for the writes that were accepted.
+/// Called once when a node fails, on the thread that drives: short, and never blocking.
+type Tell = Box<dyn FnOnce() + Send>;
+
+/// How long `close` waits for the writes that were accepted, and for those who still read the archive.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// The owner of a data directory. Shared by all threads of the process; dropping the last handle closes it.
 pub struct Node {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Given free last, after every file is closed.
-    lock: Mutex<Option<Lock>>,
+    closed: AtomicBool,
 }
 
 /// What the threads of a node share.
@@ -71,7 +74,9 @@ struct Shared {
     /// Locked by the one who drives; gone after a failure, or when closed.
     engine: Mutex<Option<Engine>>,
     machine: Arc<RwLock<Machine>>,
-    archive: Option<Archive>,
+    identity: Identity,
+    /// Gone when the node is closed. Who uses it holds the lock for reading meanwhile.
+    archive: RwLock<Option<Archive>>,
     stamp: Mutex<stamp::Stamp>,
     sessions: Mutex<sessions::Sessions>,
     wakeups: wakeups::Wakeups,
@@ -82,6 +87,11 @@ struct Shared {
     syncs: Arc<Times>,
     opened: Opened,
     failed: Mutex<Option<String>>,
+    /// The failure was a panic.
+    panicked: AtomicBool,
+    when_failed: Mutex<Option<Tell>>,
+    /// Given free last, after every file is closed: also when a thread that hangs in the disk is the last to let go.
+    lock: Mutex<Option<Lock>>,
 }
 
 impl Node {
@@ -89,20 +99,20 @@ impl Node {
     /// `NotCommitted` when it was not taken out of it until then (both: nothing happened); `TimedOut` when the answer does
     /// not come in time (it may still be applied).
     pub fn submit(&self, request: Vec<u8>, deadline: Option<Instant>) -> Result<Vec<u8>> {
-        self.submit_checked(request, deadline, &mut || Ok(()))
+        self.submit_checked(&request, deadline, &mut || Ok(()))
     }
 
     /// As `submit`; calls `check` at least every 100 ms while it waits, and gives up with its error (the outcome is then
     /// unknown). For callers that must look at signals.
     pub fn submit_checked(
         &self,
-        request: Vec<u8>,
+        request: &[u8],
         deadline: Option<Instant>,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<u8>> {
-        machine::check(&request)?;
-        self.shared.bring_back(&request)?;
-        self.shared.submit(&request, deadline, check)
+        machine::check(request)?;
+        self.shared.bring_back(request)?;
+        self.shared.submit(request, deadline, check)
     }
 
     /// Accepts one request and returns; `done` gets the answer. Refused at once when the inbox is full.
@@ -159,11 +169,13 @@ impl Node {
     /// This session belongs to the owning process and cannot lapse while the process lives.
     pub fn hold(&self, session: SessionId) {
         self.shared.sessions.lock().hold(session);
+        self.shared.tell_held();
     }
 
     /// Ends a hold; the session's time to live starts again.
     pub fn release_hold(&self, session: SessionId) {
         self.shared.sessions.lock().release(session, self.shared.config.clock.monotonic());
+        self.shared.tell_held();
         self.shared.timer.wake();
     }
 
@@ -199,20 +211,55 @@ impl Node {
         self.shared.timer.rests()
     }
 
-    /// Accepts nothing more, answers everything accepted, stops the threads and gives the directory free. An error tells
-    /// why the node had stopped before, if it had.
+    /// Whose data the directory holds.
+    pub fn cluster(&self) -> (ClusterId, GroupId) {
+        (self.shared.identity.cluster, self.shared.identity.group)
+    }
+
+    /// Whether the node stopped by itself. Everyone who waited was answered; the directory is free after `close`.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.lock().is_some()
+    }
+
+    /// Whether the node stopped because its disk failed: what it did not answer may be asked of the next owner. Not after
+    /// a panic, which the request itself may have caused, there as here.
+    pub fn lets_repeat(&self) -> bool {
+        self.has_failed() && !self.shared.panicked.load(Ordering::Acquire)
+    }
+
+    /// Calls `tell` once if the node fails: at once if it has already, else after everyone who waited was answered.
+    pub fn when_failed(&self, tell: impl FnOnce() + Send + 'static) {
+        let mut registered = self.shared.when_failed.lock();
+        if self.has_failed() {
+            drop(registered);
+            return tell();
+        }
+        *registered = Some(Box::new(tell));
+    }
+
+    /// Accepts nothing more, answers everything accepted, stops the threads, closes the files and gives the directory
+    /// free. An error tells why the node had stopped before, if it had.
+    ///
+    /// While a write hangs in the disk the directory stays locked: it may still be answered, and the next owner would
+    /// not have it. It is given free when that write returns.
     pub fn close(&self) -> Result<()> {
-        let deadline = Instant::now() + CLOSE_WAIT;
+        // A write that hung through the first wait is not waited for again.
+        let again = self.closed.swap(true, Ordering::AcqRel);
+        let deadline = Instant::now() + if again { Duration::ZERO } else { CLOSE_WAIT };
         let threads = std::mem::take(&mut *self.threads.lock());
-        self.shared.close(deadline);
+        let mut idle = self.shared.close(deadline);
         let own = std::thread::current().id();
         for thread in threads {
             // A callback may drop the last handle on one of the node's own threads, which then ends by itself.
-            if thread.thread().id() != own {
+            if thread.thread().id() == own {
+                idle = false;
+            } else if idle {
                 let _ = thread.join();
             }
         }
-        self.lock.lock().take();
+        if idle && self.shared.close_archive() {
+            self.shared.lock.lock().take();
+        }
         match self.shared.failed.lock().clone() {
             Some(cause) => Err(Error::Poisoned(cause)),
             None => Ok(()),
@@ -266,12 +313,22 @@ impl Shared {
         }
     }
 
+    /// Writes down which sessions end with this process, for whoever finds that it died.
+    fn tell_held(&self) {
+        let lock = self.lock.lock();
+        if let Some(lock) = &*lock {
+            let held = self.sessions.lock().held();
+            lock.tell(self.identity.cluster, self.identity.group, &held);
+        }
+    }
+
     /// Proposes a command of the node itself.
     fn propose(&self, command: &Writer, done: impl FnOnce(Result<Vec<u8>>) + Send + 'static) {
         self.start(&own_request(command), Box::new(done));
     }
 
-    fn close(&self, deadline: Instant) {
+    /// False: somebody still drives, a disk that hangs. Its files stay open, and its answers come when they come.
+    fn close(&self, deadline: Instant) -> bool {
         self.timer.stop();
         self.archiver.stop();
         self.inbox.stop(Error::Closed);
@@ -280,16 +337,25 @@ impl Shared {
         self.maintenance.stop();
         self.inbox.end_core();
         driver::refuse(self.inbox.stop_and_drain(Error::Closed), &Error::Closed);
-        // Somebody still drives: a disk that hangs. Its files stay open, and its answers come when they come.
         if !idle {
             log::error!("the node closes while a write hangs");
-            return;
+            return false;
         }
         if let Some(mut engine) = self.engine.lock().take() {
             if let Err(error) = engine.replica.flush() {
                 log::warn!("the last write before closing failed: {error}");
             }
         }
+        true
+    }
+
+    /// False: somebody reads it for too long.
+    fn close_archive(&self) -> bool {
+        match self.archive.try_write_for(CLOSE_WAIT) {
+            Some(mut archive) => *archive = None,
+            None => return false,
+        }
+        true
     }
 }
 

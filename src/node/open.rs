@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::driver::Engine;
 use super::inbox::Inbox;
@@ -14,12 +15,14 @@ use super::wakeups::Wakeups;
 use super::{Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
 use crate::base::{Error, Result};
-use crate::disk::{ensure_dir, Disk, Lock, RealDisk};
+use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
 use crate::replica::{Replica, ReplicaConfig};
 
 /// Name of the archive's directory inside the data directory.
 const ARCHIVE_DIR: &str = "archive";
+/// How long opening waits for the end of dead sessions: a few turns, unless the disk is full.
+const ORPHANS_WAIT: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Opens the directory: takes its lock, recovers what is stored and leads the group before it returns.
@@ -28,6 +31,7 @@ impl Node {
         // The lock and the archive are always real, also when a test puts the log on another disk.
         ensure_dir(&RealDisk, &config.dir)?;
         let lock = Lock::take(&config.dir)?;
+        check_expected(&config)?;
         let syncs = Arc::new(Times::new());
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk { disk: config.disk.clone(), syncs: syncs.clone() });
         let (replica, opened) = Replica::open(&ReplicaConfig {
@@ -42,10 +46,10 @@ impl Node {
             log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
         }
         let files = replica.wal().spare();
-        let shared = Arc::new(share(config, replica, syncs, opened));
+        let shared = Arc::new(share(config, replica, syncs, opened, lock));
         shared.timer.due(shared.machine.read().next_due(), true);
         shared.archiver.finished(1);
-        let node = Node { shared: shared.clone(), threads: Mutex::default(), lock: Mutex::new(Some(lock)) };
+        let node = Node { shared: shared.clone(), threads: Mutex::default(), closed: Default::default() };
         let mut threads = Vec::new();
         let each = shared.clone();
         threads.push(spawn("raftwork-core", move || each.core_loop())?);
@@ -53,18 +57,56 @@ impl Node {
         threads.push(spawn("raftwork-timer", move || each.timer_loop())?);
         let each = shared.clone();
         threads.push(spawn("raftwork-maintenance", move || each.maintenance_loop(&files))?);
-        if shared.archive.is_some() {
+        if shared.archive.read().is_some() {
             let each = shared.clone();
             threads.push(spawn("raftwork-archive", move || {
-                if let Some(archive) = &each.archive {
+                if let Some(archive) = &*each.archive.read() {
                     each.archive_loop(archive);
                 }
             })?);
         }
         shared.maintenance.clean();
         *node.threads.lock() = threads;
+        shared.expire_orphans();
+        shared.tell_held();
         Ok(Arc::new(node))
     }
+}
+
+impl Shared {
+    /// Ends the sessions of the last owner's process, if that died as the owner: its jobs need not wait for their time to
+    /// live. In effect when this returns, unless the disk has no room; then they wait for it after all.
+    fn expire_orphans(self: &Arc<Self>) {
+        let orphans = self.lock.lock().as_ref().map(|lock| lock.orphans(self.identity.cluster, self.identity.group));
+        let (send, answered) = std::sync::mpsc::channel();
+        for session in orphans.unwrap_or_default() {
+            if self.sessions.lock().end(session) {
+                let send = send.clone();
+                // A receiver that is gone has waited long enough.
+                self.expire_and(session, move || {
+                    let _ = send.send(());
+                });
+            }
+        }
+        drop(send);
+        let latest = Instant::now() + ORPHANS_WAIT;
+        while answered.recv_timeout(latest.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+}
+
+/// Refuses a directory that was replaced, before anything in it is changed or made.
+fn check_expected(config: &NodeConfig) -> Result<()> {
+    let Some((cluster, group)) = config.expected else { return Ok(()) };
+    let found = match Identity::load(&*config.disk, &config.dir)? {
+        Some(found) if (found.cluster, found.group) == (cluster, group) => return Ok(()),
+        Some(found) => format!("holds cluster {}, group {}", found.cluster, found.group),
+        None => "holds no data".into(),
+    };
+    Err(Error::Foreign(format!(
+        "{} {found}, but this process worked with cluster {cluster}, group {group}: the directory was replaced while the \
+         process ran; start the process again to work with what is there now, or put the old directory back",
+        config.dir.display()
+    )))
 }
 
 fn share(
@@ -72,6 +114,7 @@ fn share(
     replica: Replica<super::Ticket>,
     syncs: Arc<Times>,
     opened: crate::replica::Opened,
+    lock: Lock,
 ) -> Shared {
     let (wall, monotonic) = (config.clock.wall(), config.clock.monotonic());
     let mut stamp = Stamp::new(wall, monotonic, replica.stamped());
@@ -81,6 +124,7 @@ fn share(
     // Every time to live starts again: nobody could be heard while nobody listened.
     sessions.sync(&machine.read().sessions().collect::<Vec<_>>(), monotonic);
     let archive = if config.archive { open_archive(&config, &replica, now) } else { None };
+    let identity = *replica.identity();
     let mut figures = Figures::default();
     figures.update(&replica, 0);
     Shared {
@@ -88,7 +132,8 @@ fn share(
         engine: Mutex::new(Some(Engine::new(replica))),
         wakeups: Wakeups::new(machine.clone()),
         machine,
-        archive,
+        identity,
+        archive: RwLock::new(archive),
         stamp: Mutex::new(stamp),
         sessions: Mutex::new(sessions),
         timer: Default::default(),
@@ -97,7 +142,10 @@ fn share(
         figures: Mutex::new(figures),
         syncs,
         opened,
-        failed: Mutex::new(None),
+        failed: Mutex::default(),
+        panicked: Default::default(),
+        when_failed: Mutex::default(),
+        lock: Mutex::new(Some(lock)),
         config,
     }
 }

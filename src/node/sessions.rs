@@ -68,6 +68,11 @@ impl Sessions {
         }
     }
 
+    /// The sessions of the owning process.
+    pub fn held(&self) -> Vec<SessionId> {
+        self.open.iter().filter(|(_, session)| session.holds > 0).map(|(id, _)| *id).collect()
+    }
+
     /// Marks a session whose end is being proposed. False: there is none, or it is on its way already.
     pub fn end(&mut self, id: SessionId) -> bool {
         self.open.get_mut(&id).is_some_and(|session| !std::mem::replace(&mut session.ending, true))

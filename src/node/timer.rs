@@ -149,6 +149,11 @@ impl Shared {
 
     /// Proposes the end of a session that is marked as ending.
     pub(super) fn expire(self: &Arc<Self>, session: SessionId) {
+        self.expire_and(session, || ());
+    }
+
+    /// As `expire`; `answered` runs when it is in effect, or refused and to be tried again.
+    pub(super) fn expire_and(self: &Arc<Self>, session: SessionId, answered: impl FnOnce() + Send + 'static) {
         let mut command = Writer::new();
         command.array(2).u64(3).u64(session.0);
         let shared = Arc::downgrade(self);
@@ -157,6 +162,7 @@ impl Shared {
                 shared.sessions.lock().end_failed(session);
                 shared.timer.refuse();
             }
+            answered();
         });
     }
 }

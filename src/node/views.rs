@@ -39,7 +39,8 @@ impl Shared {
             view::Answer::Now(payload) if payload == NIL => self.archived_detail(question)?.unwrap_or(payload),
             view::Answer::Now(payload) => payload,
             view::Answer::Later(later) => {
-                let mut archived = self.archive.as_ref().map(Searched);
+                let archive = self.archive.read();
+                let mut archived = archive.as_ref().map(Searched);
                 later.answer(archived.as_mut().map(|archived| archived as &mut dyn Archived))?
             }
         };
@@ -49,17 +50,18 @@ impl Shared {
     }
 
     pub(super) fn is_archived(&self, id: JobId) -> Result<bool> {
-        self.archive.as_ref().map_or(Ok(false), |archive| Ok(archive.get(id)?.is_some()))
+        self.archive.read().as_ref().map_or(Ok(false), |archive| Ok(archive.get(id)?.is_some()))
     }
 
     /// The detail of a job that memory does not know; nothing for other questions.
     fn archived_detail(&self, question: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Some(archive) = &self.archive else { return Ok(None) };
         let mut reader = Reader::new(question);
         reader.array()?;
         if reader.u64()? != JOB {
             return Ok(None);
         }
+        let archive = self.archive.read();
+        let Some(archive) = &*archive else { return Ok(None) };
         archive.get(reader.id()?)?.map(|record| record::detail(&record)).transpose()
     }
 }

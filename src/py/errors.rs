@@ -43,10 +43,12 @@ fn words(error: &Error) -> (&'static str, String) {
         Error::TimedOut(_) => ("TimedOut", format!("{error}. Wait longer, or look again later.")),
         Error::NotFound(_) => ("JobNotFound", format!("{error}. It was deleted, or its retention is over.")),
         Error::DiskFull(_) => ("DiskFull", format!("{error}. Make room; the node goes on by itself.")),
-        Error::Disk { .. } => ("DiskError", format!("{error}. Check the disk, then start the process again.")),
+        Error::Disk { .. } => {
+            ("DiskError", format!("{error}. Check the disk; the directory is opened again by itself when it works."))
+        }
         Error::Corrupt { .. } => ("CorruptData", format!("{error}. Run `raftwork doctor` on the directory.")),
         Error::Busy { .. } => ("DirectoryBusy", format!("{error}, which does not answer. End it, or try again.")),
-        Error::Foreign(_) => ("ForeignDirectory", format!("{error}. Use another directory.")),
+        Error::Foreign(_) => ("ForeignDirectory", format!("{error}.")),
         Error::Poisoned(_) => ("NodeFailed", format!("{error}. Start the process again; it reads the disk afresh.")),
         Error::Closed => ("NotRunning", "the storage is closed. Open it again.".into()),
         Error::SessionExpired => {

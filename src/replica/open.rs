@@ -234,7 +234,7 @@ fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &Recovered) 
     }
     if !meta.voters.contains(&identity.node.0) {
         return Err(Error::Foreign(format!(
-            "node {} is not a member of the group in {}",
+            "node {} is not a member of the group in {}; use another directory",
             identity.node,
             dir.display()
         )));

@@ -241,7 +241,7 @@ fn check(disk: &dyn Disk, path: &Path, index: u64, identity: Option<&Identity>, 
     if let Some(owner) = identity {
         if (header.cluster, header.group) != (owner.cluster, owner.group) {
             return Err(Error::Foreign(format!(
-                "{} belongs to cluster {}, group {}; this directory to cluster {}, group {}",
+                "{} belongs to cluster {}, group {}; this directory to cluster {}, group {}; put the right file back",
                 path.display(),
                 header.cluster,
                 header.group,

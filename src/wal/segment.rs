@@ -149,7 +149,8 @@ impl SegmentHeader {
             return Ok(());
         }
         Err(Error::Foreign(format!(
-            "{} belongs to cluster {}, group {}, node {}; this directory to cluster {}, group {}, node {}",
+            "{} belongs to cluster {}, group {}, node {}; this directory to cluster {}, group {}, node {}; put the right \
+             file back",
             path.display(),
             self.cluster,
             self.group,

@@ -358,6 +358,37 @@ fn a_bad_peer_is_cut_off_and_harms_nobody() {
 }
 
 #[test]
+fn a_process_that_knows_one_cluster_refuses_another_and_names_both() {
+    let owner = owner();
+    let with = |cluster, group| Greeting { cluster, group: GroupId(group), ..greeting() };
+    let connect = |own| Remote::connect(owner.dir.path(), own, || ());
+    for stranger in [with(Some(ClusterId([2; 16])), 0), with(Some(ClusterId([1; 16])), 5)] {
+        let Err(Error::Foreign(why)) = connect(stranger) else { panic!("{stranger:?} was let in") };
+        let known = format!("cluster {}, group {}", stranger.cluster.unwrap(), stranger.group);
+        assert!(why.contains(&known) && why.contains(&format!("cluster {}, group 0", ClusterId([1; 16]))), "{why}");
+        assert!(why.contains("was replaced while the process ran"), "{why}");
+    }
+    let learned = connect(with(None, 0)).unwrap();
+    assert_eq!((learned.owner.cluster, learned.owner.group), (Some(ClusterId([1; 16])), GroupId(0)));
+}
+
+/// An owner that says nothing about a stranger: the attached side looks for itself.
+#[test]
+fn a_process_checks_the_cluster_of_the_welcome_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+    let welcoming = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; HEADER_BYTES]).unwrap();
+        let other = Greeting { cluster: Some(ClusterId([2; 16])), ..greeting() };
+        stream.write_all(&encode(Kind::Welcome, 0, &other.encode()).unwrap()).unwrap();
+        stream
+    });
+    assert!(matches!(Remote::connect(dir.path(), greeting(), || ()), Err(Error::Foreign(_))));
+    drop(welcoming.join().unwrap());
+}
+
+#[test]
 fn a_request_that_cannot_be_read_is_answered_not_applied() {
     let owner = owner();
     let (remote, _ended) = attach(owner.dir.path());

@@ -19,5 +19,6 @@ mod replica;
 mod requests;
 mod scripts;
 mod storage;
+mod takeover;
 mod views;
 mod wire;

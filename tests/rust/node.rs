@@ -1,6 +1,8 @@
 //! A node from outside: many callers, wake-ups, time, disks that fail.
 
-mod support;
+mod ending;
+mod health;
+pub mod support;
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
@@ -320,53 +322,6 @@ fn snapshots_are_taken_while_writing_and_bound_the_log() {
 }
 
 #[test]
-fn a_panic_in_a_turn_stops_the_node_and_not_the_process() {
-    fails_for_good(Mood::SyncPanics, "the test says so");
-}
-
-#[test]
-fn a_failed_sync_stops_the_node() {
-    fails_for_good(Mood::SyncFails, "sync failed");
-}
-
-/// One write is in the failing sync, one waits behind it: the first is `Unknown`, the second `NotCommitted`.
-fn fails_for_good(mood: Mood, words: &str) {
-    let home = Home::new();
-    let node = home.open();
-    node.submit(enqueue(job(1), 8), None).unwrap();
-    let session = session(&node, 60_000);
-    let events = Events::of(&node, session);
-    let (send, waiting) = channel();
-    node.wait_finished(job(1), Box::new(move |outcome| drop(send.send(outcome))));
-    home.disk.set(Mood::Hangs);
-    let in_sync = start(&node, enqueue(job(2), 8));
-    home.disk.wait_hanging();
-    let behind = start(&node, enqueue(job(3), 8));
-    home.disk.set(mood);
-    let unknown = in_sync.recv_timeout(PATIENCE).unwrap();
-    assert!(matches!(&unknown, Err(Error::Unknown(why)) if why.contains(words)), "{unknown:?}");
-    let definite = behind.recv_timeout(PATIENCE).unwrap();
-    assert!(matches!(&definite, Err(Error::NotCommitted(why)) if why.contains(words)), "{definite:?}");
-    assert!(matches!(waiting.recv_timeout(PATIENCE).unwrap(), Err(Error::Poisoned(_))));
-    assert_eq!(events.next(), WatchEvent::NodeClosed);
-    home.disk.set(Mood::Good);
-    assert!(matches!(node.submit(enqueue(job(4), 8), None), Err(Error::Poisoned(why)) if why.contains(words)));
-    assert!(matches!(node.view(&[0x91, 1]), Err(Error::Poisoned(_))), "what is in memory may not be on disk");
-    assert_eq!(field(&node.health(), "role"), [&[0xa6], b"failed".as_slice()].concat());
-    assert!(matches!(node.close(), Err(Error::Poisoned(_))));
-    // The write in the sync may be there or not; what was answered is, and what was refused is not.
-    let node = home.open();
-    assert!((1..=2).contains(&jobs(&node)));
-    let wait = |number| {
-        let (send, receive) = channel();
-        node.wait_finished(job(number), Box::new(move |outcome| drop(send.send(outcome))));
-        receive
-    };
-    assert!(wait(1).try_recv().is_err(), "it is there and not final");
-    assert!(matches!(wait(3).try_recv().unwrap(), Err(Error::NotFound(_))));
-}
-
-#[test]
 fn a_full_inbox_refuses_and_a_late_request_is_taken_back() {
     let home = Home::new();
     let node = Node::open(NodeConfig { inbox_requests_max: 2, ..home.config() }).unwrap();
@@ -406,7 +361,7 @@ fn a_caller_that_gives_up_during_the_sync_does_not_know() {
         let node = node.clone();
         std::thread::spawn(move || {
             let mut looks = 0;
-            let outcome = node.submit_checked(enqueue(job(2), 8), None, &mut || {
+            let outcome = node.submit_checked(&enqueue(job(2), 8), None, &mut || {
                 looks += 1;
                 if looks < 2 {
                     Ok(())
@@ -448,20 +403,6 @@ fn a_full_disk_refuses_writes_and_they_resume_when_there_is_room() {
     }
     node.close().unwrap();
     assert_eq!(jobs(&home.open()), stored + 50);
-}
-
-#[test]
-fn closing_answers_everyone_and_gives_the_directory_free() {
-    let home = Home::new();
-    let node = home.open();
-    assert!(matches!(Node::open(home.config()), Err(Error::Busy { .. })));
-    let answers: Vec<_> = (0..200).map(|number| start(&node, enqueue(job(number), 64))).collect();
-    node.close().unwrap();
-    let outcomes: Vec<_> = answers.into_iter().map(|answer| answer.recv_timeout(PATIENCE).unwrap()).collect();
-    assert!(outcomes.iter().all(Result::is_ok), "what was accepted is written before the node closes");
-    assert_eq!(node.submit(enqueue(job(999), 8), None), Err(Error::Closed));
-    node.close().unwrap();
-    assert_eq!(jobs(&home.open()), 200);
 }
 
 #[test]

@@ -167,6 +167,37 @@ fn d3_every_failing_sync_and_write_stops_the_replica_and_loses_nothing() {
     }
 }
 
+/// After a failed sync the page cache shows a group that the disk lacks, and a later sync does not bring it back: what is
+/// appended behind it would be answered, and a power cut would leave a hole before it.
+#[test]
+fn d3_what_a_failed_sync_lost_is_written_again_before_anything_follows_it() {
+    let whole = whole_run().0;
+    let mut shown = 0;
+    for number in 1..=whole.count(Op::Sync) {
+        let (failing, mut ledger) = (disk(1), Ledger::default());
+        failing.fail(Op::Sync, number, Fault::Eio, false);
+        run(&failing, &mut ledger).err().expect("the failed sync is noticed");
+        let unanswered = job(ledger.answered.len() as u64);
+        failing.process_ends();
+        let when = format!("sync {number} failed, opened again");
+        let mut replica = open(&failing).unwrap_or_else(|error| panic!("{when}: {error}"));
+        shown += usize::from(replica.machine().read().job(unanswered).is_some());
+        for round in 0..3 {
+            send(&mut replica, 9_000, &[job(900_000 + round)], &mut ledger).unwrap();
+        }
+        let before = digest(&replica);
+        drop(replica);
+        for seed in 0..4 {
+            let (cut, when) = (failing.fork(), format!("{when}, then the power went, seed {seed}"));
+            cut.power_cut(seed);
+            let again = open(&cut).unwrap_or_else(|error| panic!("{when}: {error}"));
+            check_ledger(&again, &ledger, &when);
+            assert_eq!(digest(&again), before, "{when}: what was seen is gone");
+        }
+    }
+    assert!(shown > 10, "the cache showed a lost group only {shown} times");
+}
+
 #[test]
 fn d3_a_stopped_replica_takes_nothing_more() {
     let (failing, mut ledger) = (disk(1), Ledger::default());

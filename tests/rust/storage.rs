@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raftwork::base::{ClusterId, Error, GroupId, Millis, NodeId};
+use raftwork::base::{ClusterId, Error, GroupId, Millis, NodeId, SessionId};
 use raftwork::disk::{Disk, Identity, Lock, RealDisk};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
 use raftwork::wal::{Group, HardState, Mark, Recovered, Wal, WalConfig, WalEntry};
@@ -152,6 +152,49 @@ fn a_directory_has_one_owner() {
     }
     drop(lock);
     Lock::take(dir.path()).expect("it was given back");
+}
+
+#[test]
+fn a_lock_names_the_sessions_of_a_holder_that_died_and_of_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("LOCK");
+    let Identity { cluster, group, .. } = identity();
+    let sessions = [SessionId(7), SessionId(1 << 60)];
+    let lock = Lock::take(dir.path()).expect("nobody has it");
+    assert_eq!(lock.orphans(cluster, group), []);
+    lock.tell(cluster, group, &[SessionId(3)]);
+    lock.tell(cluster, group, &sessions);
+    let told = std::fs::read(&path).expect("it is there");
+    drop(lock);
+    // What a holder leaves that gives the lock back itself: nothing.
+    assert_eq!(Lock::take(dir.path()).expect("it was given back").orphans(cluster, group), []);
+    // What one leaves that is killed: all of it, also for the next if this one dies before it has told anything.
+    std::fs::write(&path, &told).expect("room");
+    for _ in 0..2 {
+        let next = Lock::take(dir.path()).expect("free");
+        assert_eq!(next.orphans(cluster, group), sessions);
+        assert_eq!(next.orphans(ClusterId([8; 16]), group), [], "another cluster's");
+        assert_eq!(next.orphans(cluster, GroupId(9)), [], "another group's");
+    }
+    let next = Lock::take(dir.path()).expect("free");
+    next.tell(cluster, group, &[]);
+    let none = std::fs::read(&path).expect("it is there");
+    drop(next);
+    std::fs::write(&path, &none).expect("room");
+    assert_eq!(Lock::take(dir.path()).expect("free").orphans(cluster, group), [], "it held none");
+    // A damaged line names nobody.
+    let second = told.iter().position(|byte| *byte == b'\n').expect("two lines") + 1;
+    for bit in second * 8..told.len() * 8 {
+        let mut bad = told.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, &bad).expect("room");
+        let found = Lock::take(dir.path()).expect("free").orphans(cluster, group);
+        assert!(found.is_empty(), "bit {bit}: {found:?}");
+    }
+    for length in 0..told.len() {
+        std::fs::write(&path, &told[..length]).expect("room");
+        assert_eq!(Lock::take(dir.path()).expect("free").orphans(cluster, group), [], "{length} bytes");
+    }
 }
 
 #[test]

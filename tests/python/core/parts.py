@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -47,6 +48,10 @@ def serve(path: str, ttl_ms: str = "15000") -> None:
             if child == 0:
                 signal.pause()
             say(child)
+        elif verb == "break":
+            # From now on this process cannot write behind the first bytes of any file.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
+            say("broken")
         elif verb == "close":
             client.close(10)
             say("closed")

@@ -20,6 +20,7 @@ from raftwork import _core, errors
 Start = Callable[..., Process]
 
 TAKE_OVER_SECONDS = 2.0
+RERUN_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -131,6 +132,73 @@ def test_another_takes_over_when_the_owner_is_killed(path: Path, start: Start) -
 
 
 @pytest.mark.crash
+def test_the_jobs_of_a_killed_owner_run_again_without_the_wait_for_its_session(path: Path, start: Start) -> None:
+    owner = start("serve", path, 60_000)
+    assert owner.read() == "owner"
+    job = bytes.fromhex(owner.ask("enqueue"))
+    assert owner.ask("claim") == job.hex()
+    killed = time.monotonic()
+    owner.kill()
+    client = _core.Client.open(str(path))
+    assert client.role() == "owner"
+    claimed = client.fetcher(wish()).next(10)
+    took = time.monotonic() - killed
+    assert claimed is not None
+    assert wires.lease(claimed)[0] == job
+    assert unpack(claimed)[6] == 1, "one crash is counted"
+    assert took < RERUN_SECONDS
+    client.close(10)
+
+
+@pytest.mark.crash
+def test_the_heir_runs_the_jobs_of_a_killed_owner_and_keeps_its_own(path: Path, start: Start) -> None:
+    owner = start("serve", path, 60_000)
+    assert owner.read() == "owner"
+    heir = _core.Client.open(str(path), pack({"ttl_ms": 60_000}))
+    assert heir.role() == "attached"
+    mine = enqueue_one(heir, queue="mine")
+    keeping = heir.fetcher(wish(queues=("mine",)))
+    held = keeping.next(10)
+    assert held is not None
+    job = bytes.fromhex(owner.ask("enqueue"))
+    assert owner.ask("claim") == job.hex()
+    killed = time.monotonic()
+    owner.kill()
+    claimed = heir.fetcher(wish()).next(10)
+    took = time.monotonic() - killed
+    assert claimed is not None
+    assert wires.lease(claimed)[0] == job
+    assert took < RERUN_SECONDS
+    keeping.finish(succeeded(held))
+    keeping.flush(10)
+    found = unpack(heir.wait(mine, 10))
+    assert (found["state"], found["crashes"]) == ("succeeded", 0)
+    heir.close(10)
+
+
+@pytest.mark.crash
+def test_another_takes_over_from_an_owner_that_cannot_write_and_both_go_on(path: Path, start: Start) -> None:
+    owner = start("serve", path)
+    assert owner.read() == "owner"
+    heir = _core.Client.open(str(path))
+    assert heir.role() == "attached"
+    heir.session()
+    before = bytes.fromhex(owner.ask("enqueue"))
+    assert owner.ask("claim") == before.hex()
+    assert owner.ask("break") == "broken"
+    failed = time.monotonic()
+    during = bytes.fromhex(owner.ask("enqueue"))
+    assert time.monotonic() - failed < TAKE_OVER_SECONDS
+    assert (owner.ask("role"), heir.role()) == ("attached", "owner")
+    assert owner.ask("fenced") == "False", "its session goes on at the next owner"
+    for job, state in [(before, "processing"), (during, "enqueued")]:
+        found = detail(heir, job)
+        assert found is not None
+        assert (found["state"], found["crashes"]) == (state, 0)
+    heir.close(10)
+
+
+@pytest.mark.crash
 def test_a_living_child_of_a_killed_owner_holds_nothing(path: Path, start: Start) -> None:
     owner = start("serve", path)
     assert owner.read() == "owner"
@@ -221,7 +289,7 @@ def test_no_acknowledged_job_is_lost_in_twenty_kills(path: Path, start: Start) -
 
 
 def _owner_among(path: Path, writers: list[Process]) -> Process:
-    holder = int((path / "LOCK").read_text())
+    holder = int((path / "LOCK").read_text().split()[0])
     return next(writer for writer in writers if writer.pid == holder)
 
 

@@ -59,6 +59,10 @@ pub enum Mood {
     /// Syncs of data wait until the mood changes.
     Hangs,
     SyncFails,
+    /// The next sync of data fails, later ones do not.
+    SyncFailsOnce,
+    /// The next sync of data panics, later ones do not.
+    SyncPanicsOnce,
     SyncPanics,
     Full,
 }
@@ -173,8 +177,18 @@ impl File for BadFile {
             changed.wait(&mut now);
             self.hanging.fetch_sub(1, Ordering::SeqCst);
         }
+        let failed = Err(Error::Disk { operation: "sync", path: "x".into(), message: "test".into() });
         match *now {
-            Mood::SyncFails => Err(Error::Disk { operation: "sync", path: "x".into(), message: "test".into() }),
+            Mood::SyncFails => failed,
+            Mood::SyncFailsOnce => {
+                *now = Mood::Good;
+                failed
+            }
+            Mood::SyncPanicsOnce => {
+                *now = Mood::Good;
+                drop(now);
+                panic!("the test says so")
+            }
             Mood::SyncPanics => panic!("the test says so"),
             _ => self.file.sync_data(),
         }

@@ -1,0 +1,142 @@
+//! Finding the next owner: after the connection to one ended, or the own node failed.
+//!
+//! What holds
+//! * Whoever notices first that the own node failed takes it down: its threads end, its files are closed, then the lock
+//!   is given back. Only after that is the next owner sought, and only by opening the directory as anybody would: what a
+//!   failed sync left in the page cache is written again before it counts.
+//! * Another process gets the first chance after a failure here, as the fault may be with this process alone.
+
+use super::link::{Link, Owner};
+use crate::base::{Error, Result};
+use crate::node::Node;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// Between two tries to find the owner: short, as a take-over is to be over soon.
+pub const RETRY_FIRST: Duration = Duration::from_millis(2);
+pub const RETRY_MAX: Duration = Duration::from_millis(50);
+/// Between two tries after the directory itself could not be opened, or after the own node failed again soon.
+const RETRY_BROKEN: Duration = Duration::from_secs(1);
+/// After a failure of the own node: other processes find the lock free at once, this one waits so long.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// A second failure within this time is not the first one's chance again.
+const FAILURES_APART: Duration = Duration::from_secs(10);
+
+impl Link {
+    /// The connection to the owner ended: finds the next, on this thread, which has nothing else to do.
+    pub(super) fn lost(&self) {
+        let mut state = self.state.lock();
+        let Owner::Other(remote) = &state.owner else { return };
+        let remote = remote.clone();
+        // Later questions are parked behind these.
+        state.owner = Owner::Sought(Arc::new(Mutex::new(remote.orphans())));
+        drop(state);
+        drop(remote);
+        self.search();
+    }
+
+    /// The own node failed: takes it down and finds the next owner, on a thread of its own. Of no effect after the first
+    /// call for a node. From now on questions wait.
+    pub(super) fn node_failed(&self, failed: &Arc<Node>) {
+        let mut state = self.state.lock();
+        match &state.owner {
+            Owner::Us(node, _) if Arc::ptr_eq(node, failed) => {}
+            _ => return,
+        }
+        let owner = std::mem::replace(&mut state.owner, Owner::Sought(Arc::default()));
+        self.owns.store(false, Ordering::Release);
+        let now = Instant::now();
+        let again = state.failed_at.replace(now).is_some_and(|before| now - before < FAILURES_APART);
+        drop(state);
+        let pause = if again { RETRY_BROKEN } else { AFTER_FAILURE };
+        self.on_a_thread(move |link| {
+            end(owner);
+            if link.pause(pause) {
+                link.search();
+            }
+        });
+    }
+
+    /// The search takes as long as there is no owner; whoever noticed that must not wait for it.
+    pub(super) fn on_a_thread(&self, work: impl FnOnce(&Link) + Send + 'static) {
+        let Some(link) = self.me.upgrade() else { return };
+        let started = std::thread::Builder::new().name("raftwork-takeover".into()).spawn(move || work(&link));
+        if let Err(error) = started {
+            self.give_up(&Error::Poisoned(format!("the owner ended, and no thread to find the next started: {error}")));
+        }
+    }
+
+    /// Tries to find the owner until there is one, or the link is closed.
+    fn search(&self) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.find_owner_guarded() {
+                Ok(owner) => return self.install(owner),
+                Err(Error::Busy { .. }) => pause = (pause * 2).min(RETRY_MAX),
+                Err(error) => {
+                    pause = RETRY_BROKEN;
+                    self.refuse_parked(&error);
+                }
+            }
+            if !self.pause(pause) {
+                return;
+            }
+        }
+    }
+
+    /// A panic while opening must not leave the questions without anybody who looks for their owner.
+    fn find_owner_guarded(&self) -> Result<Owner> {
+        catch_unwind(AssertUnwindSafe(|| self.find_owner()))
+            .unwrap_or_else(|_| Err(Error::Poisoned("a panic while the directory was opened".into())))
+    }
+
+    /// Waits. False: nobody is sought any more.
+    fn pause(&self, span: Duration) -> bool {
+        let mut state = self.state.lock();
+        let until = Instant::now() + span;
+        while matches!(state.owner, Owner::Sought(_)) {
+            if self.changed.wait_until(&mut state, until).timed_out() {
+                return matches!(state.owner, Owner::Sought(_));
+            }
+        }
+        false
+    }
+
+    fn give_up(&self, error: &Error) {
+        let owner = std::mem::replace(&mut self.state.lock().owner, Owner::Gone(error.clone()));
+        self.changed.notify_all();
+        let questions = match owner {
+            Owner::Sought(parked) => std::mem::take(&mut *parked.lock()),
+            Owner::Other(remote) => remote.orphans(),
+            _ => Vec::new(),
+        };
+        questions.into_iter().for_each(|question| question.answer(Err(error.clone())));
+    }
+
+    fn refuse_parked(&self, error: &Error) {
+        let Owner::Sought(parked) = &self.state.lock().owner else { return };
+        let questions = std::mem::take(&mut *parked.lock());
+        log::error!("no owner for {}: {error}", self.dir().display());
+        let error = error.clone();
+        // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
+        std::thread::spawn(move || questions.into_iter().for_each(|question| question.answer(Err(error.clone()))));
+    }
+}
+
+/// Lets go of an owner: one that is not needed, or that failed.
+pub(super) fn end(owner: Owner) {
+    match owner {
+        Owner::Us(node, server) => {
+            server.prepare_to_close();
+            // Nobody is left to be told why.
+            let _ = node.close();
+            server.close();
+        }
+        Owner::Other(remote) => remote.end(),
+        _ => {}
+    }
+}
