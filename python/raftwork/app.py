@@ -157,7 +157,8 @@ class Raftwork:
             tags: up to 32 names for queries.
             keep_result: how long a succeeded job is kept.
             keep_failed: how long a failed or cancelled job is kept.
-            executor: `"thread"`, `"process"`, or `"async"` (coroutine functions, and only those).
+            executor: `"thread"`, `"process"`, or `"async"` (coroutine functions, and only those). Only here, since a
+                worker decides it once for the function: `using` refuses it.
             wait: False answers before the job is on disk; a refusal is logged only.
 
         Raises:

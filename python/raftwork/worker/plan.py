@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from raftwork.errors import ConfigError
+from raftwork.options import Executor
 from raftwork.worker.binding import Binding
 
 __all__ = ["Kind", "LanePlan", "QueueChoice", "plan_lanes", "read_queues"]
 
-Kind: TypeAlias = Literal["thread", "async", "process"]
+Kind: TypeAlias = Executor
 QueueChoice: TypeAlias = "str | Iterable[str] | Mapping[str, int | None] | None"
 """Queues by name, with a number of jobs at once if they have one of their own: `["mail:4", "reports"]` or a mapping."""
 
