@@ -1,5 +1,6 @@
-//! The client's side of a write: numbers, repeats, expired sessions, an owner that dies.
+//! The client's side of a write: numbers, repeats, expired sessions, an owner that dies. `fetch` is the worker's side.
 
+mod fetch;
 mod spy;
 
 use proptest::prelude::*;
