@@ -23,12 +23,11 @@ _NO_ARGUMENTS = serde.encode_args((), {})
 class Binding:
     """What the hot path needs of a task, looked up once."""
 
-    __slots__ = ("function", "is_coroutine", "kind", "name", "queue", "takes_context")
+    __slots__ = ("function", "kind", "name", "queue", "takes_context")
 
     def __init__(self, task: Task[..., Any]) -> None:
         self.name = task.name
         self.function: Callable[..., Any] = task.fn
-        self.is_coroutine = task.is_async
         self.takes_context = task.takes_context
         self.queue = task.plan().spec.queue
         self.kind: Executor = task.executor

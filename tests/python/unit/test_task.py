@@ -140,6 +140,7 @@ def claimed() -> ClaimedJob:
 
 class Link:
     def send(self, progress: bytes | None, state: bytes | None) -> None: ...
+    def settle(self) -> None: ...
 
 
 def test_a_plain_call_of_a_task_with_context_needs_one() -> None:

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from raftwork.app import Raftwork
-from raftwork.context import JobContext
+from raftwork.context import JobContext, current_job
 
 app = Raftwork("children", "memory://")
 remembered: list[int] = []
@@ -57,6 +57,23 @@ def contexts(ctx: JobContext) -> Any:
         ctx.save({"from": os.getpid()})
         os.kill(os.getpid(), signal.SIGKILL)
     return [ctx.state, ctx.attempt, ctx.crashes]
+
+
+@app.task(executor="process", retry=1)
+def saves(number: int) -> int:
+    current_job().save(number)
+    return number
+
+
+@app.task(executor="process")
+def saves_on_a_loop() -> int:
+    async def save() -> None:
+        current_job().save(1)
+        await current_job().asave(2)
+
+    asyncio.run(save())
+    state: int = current_job().state
+    return state
 
 
 @app.task(executor="process", max_crashes=2)

@@ -98,6 +98,16 @@ def final(job: Any) -> Any:
     return job.info()
 
 
+@pytest.mark.parametrize("name", ["shop.saves", "shop.asaves"])
+def test_saved_state_outlives_a_kill_right_after_it(shop: Shop, name: str) -> None:
+    shop.open()
+    job = shop.tasks[name].enqueue(7)
+    assert shop.work().wait(WAIT_S) == -signal.SIGKILL
+    shop.work()
+    assert job.result(WAIT_S) == 7
+    assert job.info().crashes == 1
+
+
 def test_sigterm_drains(shop: Shop) -> None:
     waits = shop.open()
     worker = shop.work()
