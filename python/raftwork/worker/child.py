@@ -44,6 +44,12 @@ from raftwork.worker.timekeeper import Timekeeper
 
 __all__ = ["main"]
 
+NOT_SHARED = (
+    "The jobs of this application are in the memory of the worker's own process, and this code runs in a child process "
+    'of it (executor="process"). Keep them in a directory, storage="raft:///jobs", or run the task on a thread.'
+)
+"""Why a child may not use a storage that it would have for itself alone."""
+
 
 class _Host:
     """Runs the jobs that come through the pipe. It is their channel, too."""
@@ -68,7 +74,10 @@ class _Host:
         try:
             _, target, path = first
             sys.path[:] = path
-            self._bindings.update(bindings_of(load(target)))
+            app = load(target)
+            if not app.storage.capabilities.shared:
+                app.put_out_of_reach(NOT_SHARED)
+            self._bindings.update(bindings_of(app))
         except BaseException as error:
             self._pipe.send("unusable", *describe(error))
             return False

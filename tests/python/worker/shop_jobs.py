@@ -78,6 +78,12 @@ def notes(ctx: JobContext, path: str, number: int) -> int:
     return number
 
 
+@app.task(name="shop.follows", executor="process")
+def follows(path: str) -> str:
+    """A child process stores a job, too."""
+    return str(notes.enqueue(path, 7).id)
+
+
 def main() -> int:
     """One worker process."""
     options: dict[str, Any] = {"threads": 2, "processes": 1, "drain_timeout": os.environ.get("SHOP_DRAIN", "30s")}

@@ -108,6 +108,14 @@ def test_saved_state_outlives_a_kill_right_after_it(shop: Shop, name: str) -> No
     assert job.info().crashes == 1
 
 
+def test_a_child_process_stores_jobs_in_the_same_directory(shop: Shop, tmp_path: Path) -> None:
+    shop.open()
+    shop.work()
+    assert shop.client is not None
+    id = shop.tasks["shop.follows"].enqueue(str(tmp_path / "notes")).result(WAIT_S)
+    assert shop.client.job(id).result(WAIT_S) == 7
+
+
 def test_sigterm_drains(shop: Shop) -> None:
     waits = shop.open()
     worker = shop.work()

@@ -68,6 +68,15 @@ def test_results_errors_and_isolation(app: Raftwork, work: Any) -> None:
     assert all(not os.path.exists(f"/proc/{child}") for child in children), "the children have ended"
 
 
+def test_what_a_child_would_store_in_a_memory_of_its_own_is_refused(app: Raftwork, work: Any) -> None:
+    work(app, processes=1)
+    info = final(jobs.enqueues.enqueue())
+    assert info.error is not None and info.error.type == "raftwork.errors.ConfigError"
+    assert "raft:///jobs" in info.error.message and "on a thread" in info.error.message
+    assert jobs.reads.enqueue().result(WAIT_S) == ["RW001"] * 3
+    assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3, "jobs themselves run in children as everywhere"
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
