@@ -430,7 +430,7 @@ fn a_flush_after_the_end_of_the_session_does_not_say_yes() {
 /// A command has a bound, in items and in bytes. One that is too large is refused, which would end the session.
 #[test]
 fn many_and_large_notes_are_sent_in_several_commands() {
-    for (count, bytes) in [(limits::BATCH_JOBS_MAX * 2 + 1, 1), (100, limits::STATE_BYTES_MAX)] {
+    for (count, bytes) in [(limits::BATCH_JOBS_MAX * 2 + 1, 1), (200, limits::STATE_BYTES_MAX)] {
         let (spy, fetcher, one) = spied();
         spy.next(op::PROGRESS, Act::Keep);
         fetcher.progress(note(&one, b"\x07"), &mut patience()).unwrap();
