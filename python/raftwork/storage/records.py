@@ -226,13 +226,14 @@ class SessionInfo(NamedTuple):
 
 
 class FunctionInfo(NamedTuple):
-    """One function: its jobs in memory by state."""
+    """One function: what waits and runs now, and what went through it since the storage was made."""
 
     function: str
     enqueued: int
     processing: int
-    succeeded: int
-    failed: int
+    total_succeeded: int
+    """Times that a job of it succeeded. A job that was run again may count again."""
+    total_failed: int
 
 
 class JobPage(NamedTuple):
