@@ -164,6 +164,7 @@ class Task(Generic[P, R]):
         self._check(*args, **kwargs)
         return Signature(self, args, kwargs)
 
+    # Spelled out here and in Raftwork.task: of an unpacked TypedDict not every type checker finds unknown keys.
     def using(
         self,
         *,

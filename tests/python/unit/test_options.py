@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_overloads
 
 import pytest
 
-from raftwork import ConfigError, InvalidOption, Job, JobInfo, Raftwork, Retry
+from raftwork import ConfigError, InvalidOption, Job, JobInfo, Raftwork, Retry, Task
 from raftwork.options import OPTIONS, OPTIONS_OF_TASK
 from raftwork.storage.base import ClaimedJob, NewJob, pack_error, result_cancelled, result_failed, result_succeeded
 from raftwork.worker.binding import bindings_of, retry_of
@@ -104,6 +105,15 @@ KEPT: list[tuple[str, Callable[[ClaimedJob], bytes]]] = [
 
 def test_no_option_is_left_out() -> None:
     assert {*EFFECTS, *(option for option, _ in KEPT), "wait", *OPTIONS_OF_TASK} == set(OPTIONS)
+
+
+def test_the_signatures_that_are_spelled_out_name_every_option() -> None:
+    def named(function: Any) -> list[str]:
+        parameters = inspect.signature(function).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+    assert named(Task.using) == [option for option in OPTIONS if option not in OPTIONS_OF_TASK]
+    assert named(get_overloads(Raftwork.task)[-1]) == ["name", *OPTIONS]
 
 
 @pytest.mark.parametrize("way", WAYS)
