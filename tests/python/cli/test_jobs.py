@@ -44,6 +44,7 @@ def test_options_of_enqueue(raftwork: Any) -> None:
         (["send_welcome", '{"user": 7}'], 2, "user"),
         (["send_welcome", "[1]", "--priority", "101"], 2, "101"),
         (["send_welcome", "[1]", "--delay", "10"], 2, "RW113"),
+        (["send_welcome", "[1]", "--timeout", "5"], 2, "--wait"),
     ],
 )
 def test_wrong_enqueue_stores_nothing(raftwork: Any, arguments: list[str], status: int, text: str) -> None:
