@@ -26,7 +26,7 @@ from raftwork.batches import Batch, batches
 from raftwork.config import Config
 from raftwork.context import JobContext
 from raftwork.durations import Duration
-from raftwork.errors import InvalidTask, NotRunning, OutcomeUnknown, TaskNotRegistered
+from raftwork.errors import ConfigError, InvalidTask, NotRunning, OutcomeUnknown, TaskNotRegistered
 from raftwork.job import Job, JobInfo
 from raftwork.operators import BulkAnswer, Queues, WorkerInfo, change_one, changed, id_of, not_found
 from raftwork.options import UNSET, Executor, Unique, UniqueKey
@@ -103,6 +103,7 @@ class Raftwork:
         self._config: Config | None = None
         self._storage: Storage | None = None
         self._closed = False
+        self._out_of_reach = ""
         self._lock = threading.RLock()
         self._tasks: dict[str, Task[..., Any]] = {}
         _APPS.add(self)
@@ -157,7 +158,8 @@ class Raftwork:
             tags: up to 32 names for queries.
             keep_result: how long a succeeded job is kept.
             keep_failed: how long a failed or cancelled job is kept.
-            executor: `"thread"`, `"process"`, or `"async"` (coroutine functions, and only those).
+            executor: `"thread"`, `"process"`, or `"async"` (coroutine functions, and only those). Only here, since a
+                worker decides it once for the function: `using` refuses it.
             wait: False answers before the job is on disk; a refusal is logged only.
 
         Raises:
@@ -231,11 +233,14 @@ class Raftwork:
 
         Raises:
             NotRunning: the application was closed.
+            ConfigError: a setting is wrong, or this is a child process of a worker whose jobs are in memory.
         """
         return self._storage or self._make_storage()
 
     def _make_storage(self) -> Storage:
         with self._lock:
+            if self._out_of_reach:
+                raise ConfigError(self._out_of_reach)
             if self._closed:
                 raise NotRunning(f"The application {self.name!r} is closed. Call app.open() to use it again.")
             if self._storage is None:
@@ -248,6 +253,15 @@ class Raftwork:
                     snapshot_bytes=settings["snapshot_bytes"],
                 )
             return self._storage
+
+    def put_out_of_reach(self, why: str) -> None:
+        """From now on whatever needs the storage raises ConfigError with this text.
+
+        For a process that would otherwise make an empty storage of its own, where jobs vanish.
+        """
+        with self._lock:
+            self._storage = None
+            self._out_of_reach = why
 
     def open(self) -> Raftwork:
         """Open the storage now instead of on first use, also after `close`. Harmless when open.

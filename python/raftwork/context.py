@@ -7,6 +7,7 @@ that tells it to stop.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import uuid
@@ -32,6 +33,10 @@ class ContextLink(Protocol):
 
     def send(self, progress: bytes | None, state: bytes | None) -> None:
         """Hand over the newest progress note or the newest saved state. Returns at once; may drop older progress."""
+        ...
+
+    def settle(self) -> None:
+        """Return when the state handed over so far is stored. Raises a StorageError when it cannot be."""
         ...
 
 
@@ -125,11 +130,9 @@ class JobContext:
             Cancel: it was cancelled. Let it through.
             LeaseLost: another worker has the job; nothing this run reports will count.
         """
-        if self._stop.reason is None:
-            return
-        if self._stop.lost:
-            raise LeaseLost(f"The lease of job {self.id} was lost; another worker may run it.", self.id)
-        raise Cancel(self._stop.reason)
+        self._check_lease()
+        if self._stop.reason is not None:
+            raise Cancel(self._stop.reason)
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the job is. Costs little, so call it freely; of many in a short time the last is stored."""
@@ -157,12 +160,51 @@ class JobContext:
         return None if self._state is None else serde.decode(self._state, what="state")
 
     def save(self, state: Any) -> None:
-        """Keep a value (at most 64 KiB encoded) for the next attempt, so that it can go on where this one stopped."""
-        self._state = serde.encode(state, what="state", bytes_max=serde.STATE_BYTES_MAX)
-        self._link.send(None, self._state)
+        """Keep a value (at most 64 KiB encoded) for the next attempt, so that it can go on where this one stopped.
+
+        When this returns, the value is stored, as durably as the job itself. A coroutine must not block its event loop,
+        so there the value is only on its way, for some milliseconds: `await ctx.asave(state)` waits for it.
+
+        Raises:
+            SerializationError, PayloadTooLarge: it cannot travel, or is larger than that.
+            LeaseLost: another worker has the job; nothing this run saves will count.
+            StorageError: it was not stored, or not within 10 seconds; the message says why.
+        """
+        self._hand_over(state)
+        if not _on_event_loop():
+            self._link.settle()
+            self._check_lease()
+
+    async def asave(self, state: Any) -> None:
+        """`save` for coroutines: the value is stored when this returns, and the event loop goes on meanwhile.
+
+        Example:
+            >>> await ctx.asave({"page": 7})
+        """
+        self._hand_over(state)
+        await asyncio.to_thread(self._link.settle)
+        self._check_lease()
+
+    def _hand_over(self, state: Any) -> None:
+        packed = serde.encode(state, what="state", bytes_max=serde.STATE_BYTES_MAX)
+        self._check_lease()
+        self._link.send(None, packed)
+        self._state = packed
+
+    def _check_lease(self) -> None:
+        if self._stop.lost:
+            raise LeaseLost(f"The lease of job {self.id} was lost; another worker may run it.", self.id)
 
     def __repr__(self) -> str:
         return f"<JobContext {self.function} {self.id} attempt {self.attempt}>"
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def current_job() -> JobContext:

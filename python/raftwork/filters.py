@@ -35,7 +35,7 @@ from raftwork import clock, durations
 from raftwork.errors import InvalidFilter, InvalidOption
 from raftwork.job import JobState
 
-__all__ = ["Clause", "format", "parse"]
+__all__ = ["Clause", "format", "literal", "parse"]
 
 Clause: TypeAlias = tuple[str, str, Sequence[Any]]
 """Field, operator, alternatives: what a storage is asked."""
@@ -100,6 +100,17 @@ def format(clauses: Iterable[Clause]) -> str:
         ValueError: no text means one of them; `parse` never gives such a clause.
     """
     return " ".join(map(_format_clause, clauses))
+
+
+def literal(value: str) -> str:
+    """A value as it is written in a filter so that all of it is the value. Stars keep their meaning.
+
+    Example:
+        >>> "queue:" + literal("a b")
+        'queue:"a b"'
+    """
+    # One that begins with = would become part of the operator before it.
+    return value if _BARE.fullmatch(value) and value[0] != "=" else _quote(value)
 
 
 class _Parser:
@@ -332,8 +343,7 @@ def _format_moment(field: str, operator: str, ms: int) -> str:
 
 def _word(value: Any) -> str:
     text = str(value)
-    # A text that begins with = would become part of the operator before it.
-    return text if _BARE.fullmatch(text) and "*" not in text and text[0] != "=" else _quote(text)
+    return _quote(text) if "*" in text else literal(text)
 
 
 def _bare(text: str) -> str:

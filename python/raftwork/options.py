@@ -16,18 +16,20 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from raftwork import serde
 from raftwork.durations import Duration, duration_ms, instant_ms
-from raftwork.errors import InvalidName, InvalidOption
+from raftwork.errors import ConfigError, InvalidName, InvalidOption
 from raftwork.retry import Retry, check_attempts
 
 __all__ = [
     "NAME_BYTES_MAX",
     "OPTIONS",
+    "OPTIONS_OF_TASK",
     "TAGS_MAX",
     "UNSET",
     "Executor",
     "OnConflict",
     "Unique",
     "UniqueKey",
+    "check_for_calls",
     "check_name",
     "key_maker",
     "normalise",
@@ -125,6 +127,20 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def check_for_calls(given: Iterable[str], task: str) -> None:
+    """Refuse options that jobs of one task cannot differ in.
+
+    Raises:
+        ConfigError: one of these is given; the message says where to set it, and what may be set instead.
+    """
+    for name in OPTIONS_OF_TASK.intersection(given):
+        free = ", ".join(option for option in OPTIONS if option not in OPTIONS_OF_TASK)
+        raise ConfigError(
+            f"{name} cannot be set for some calls of {task}: a worker decides it once for the function. Set it where "
+            f"the task is defined, @app.task({name}=...). For some calls there are: {free}."
+        )
+
+
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, OPTIONS, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""
@@ -199,6 +215,9 @@ OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "wait": _wait,
 }
 """Every option and the function that checks it."""
+
+OPTIONS_OF_TASK: Final = frozenset({"executor"})
+"""Options of `@app.task` that `using` refuses: they say how a worker holds the function, not what a job is."""
 
 
 def key_maker(task: str, unique: Unique, parameters: Sequence[str]) -> Callable[[dict[str, Any], Any, Any], str]:

@@ -19,7 +19,7 @@ from raftwork.errors import InvalidOption, InvalidTask
 from raftwork.job import Job
 from raftwork.options import UNSET, Executor, Unique, UniqueKey
 from raftwork.retry import Retry
-from raftwork.storage.base import JobSpec, Meta
+from raftwork.storage.base import JobSpec, pack_meta
 
 __all__ = ["Decorator", "Enqueuer", "Plan", "Signature", "Task"]
 
@@ -164,6 +164,7 @@ class Task(Generic[P, R]):
         self._check(*args, **kwargs)
         return Signature(self, args, kwargs)
 
+    # Spelled out here and in Raftwork.task: of an unpacked TypedDict not every type checker finds unknown keys.
     def using(
         self,
         *,
@@ -179,7 +180,6 @@ class Task(Generic[P, R]):
         tags: Iterable[str] = UNSET,
         keep_result: Duration = UNSET,
         keep_failed: Duration = UNSET,
-        executor: Executor = UNSET,
         wait: bool = UNSET,
         **unknown: Never,
     ) -> Task[P, R]:
@@ -187,10 +187,12 @@ class Task(Generic[P, R]):
 
         Raises:
             InvalidOption: an option is unknown or out of range.
+            ConfigError: the option is one of the function, `executor`, which only `@app.task` takes.
 
         Example:
             >>> send_welcome.using(delay="10m", priority=5).enqueue(7)
         """
+        opt.check_for_calls(unknown, self.name)
         copy: Task[P, R] = object.__new__(type(self))
         for slot in _COPIED:
             object.__setattr__(copy, slot, getattr(self, slot))
@@ -211,7 +213,6 @@ class Task(Generic[P, R]):
                 "tags": tags,
                 "keep_result": keep_result,
                 "keep_failed": keep_failed,
-                "executor": executor,
                 "wait": wait,
                 **unknown,
             }
@@ -248,7 +249,7 @@ class Task(Generic[P, R]):
             on_conflict=0 if unique is None else _ON_CONFLICT[unique.on_conflict],
             unique_window_ms=None if window is None else opt.window_ms(window),
             expires_ms=self._options.get("expires"),
-            meta=_packed_meta(self._options.get("executor") or ("async" if self.is_async else "thread"), retry),
+            meta=pack_meta(retry),
         )
 
     def _unique_key(self, unique: Unique | None) -> Callable[[tuple[Any, ...], dict[str, Any]], str] | None:
@@ -285,6 +286,12 @@ class Task(Generic[P, R]):
         return set(plain)
 
     @property
+    def executor(self) -> Executor:
+        """What a worker runs the function in."""
+        found: Executor = self._options.get("executor") or ("async" if self.is_async else "thread")
+        return found
+
+    @property
     def origin(self) -> str:
         """Where the function was defined, as `module.qualname`, whatever the name of the task."""
         return f"{self.fn.__module__}.{getattr(self.fn, '__qualname__', self.name)}"
@@ -295,18 +302,13 @@ class Task(Generic[P, R]):
 
 _ON_CONFLICT: dict[str, Any] = {"skip": 0, "replace": 1, "raise": 2}
 _COPIED = ("name", "fn", "is_async", "takes_context", "_enqueuer", "_parameters", "_check")
-_IN_SPEC = frozenset(opt.OPTIONS) - {"delay", "run_at", "wait"}
+_IN_SPEC = frozenset(opt.OPTIONS) - opt.OPTIONS_OF_TASK - {"delay", "run_at", "wait"}
 """Options that all jobs of a task share. A copy that changes none of them needs no other specification."""
 
 
 @functools.lru_cache(maxsize=64)
 def _default_retry(max_attempts: int) -> Retry:
     return Retry(max_attempts)
-
-
-@functools.lru_cache(maxsize=1_024)
-def _packed_meta(executor: Any, retry: Retry) -> bytes:
-    return Meta(executor, retry).pack()
 
 
 class Decorator(Protocol):

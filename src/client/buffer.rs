@@ -115,7 +115,8 @@ pub struct Buffer {
     pub finishes_under_way: usize,
     results: VecDeque<Item>,
     results_bytes: usize,
-    notes: Vec<Item>,
+    notes: VecDeque<Item>,
+    notes_bytes: usize,
     oldest_result: Option<Instant>,
     /// Until then nothing is sent: the last attempt did not get through.
     pub hold_until: Option<Instant>,
@@ -142,7 +143,8 @@ impl Buffer {
             finishes_under_way: 0,
             results: VecDeque::new(),
             results_bytes: 0,
-            notes: Vec::new(),
+            notes: VecDeque::new(),
+            notes_bytes: 0,
             oldest_result: None,
             hold_until: None,
             flush: false,
@@ -178,7 +180,8 @@ impl Buffer {
 
     pub fn note(&mut self, note: Item, now: Instant) {
         self.oldest_result.get_or_insert(now);
-        self.notes.push(note);
+        self.notes_bytes += note.bytes.len();
+        self.notes.push_back(note);
     }
 
     fn push(&mut self, result: Item, now: Instant) {
@@ -190,13 +193,21 @@ impl Buffer {
     /// Results that did not get through go back to the front.
     pub fn push_back(&mut self, results: Vec<Item>, now: Instant) {
         self.oldest_result.get_or_insert(now);
-        self.results_bytes += results.iter().map(|result| result.bytes.len()).sum::<usize>();
+        self.results_bytes += bytes_of(&results);
         results.into_iter().rev().for_each(|result| self.results.push_front(result));
+    }
+
+    /// Notes that did not get through, which are older than those that wait.
+    pub fn push_back_notes(&mut self, notes: Vec<Item>, now: Instant) {
+        self.oldest_result.get_or_insert(now);
+        self.notes_bytes += bytes_of(&notes);
+        notes.into_iter().rev().for_each(|note| self.notes.push_front(note));
     }
 
     /// Whether `finish` must wait before it may add one.
     pub fn is_full(&self) -> bool {
-        self.results.len() + self.notes.len() >= RESULTS_MAX || self.results_bytes >= RESULTS_BYTES_MAX
+        self.results.len() + self.notes.len() >= RESULTS_MAX
+            || self.results_bytes + self.notes_bytes >= RESULTS_BYTES_MAX
     }
 
     /// Whether everything handed in has been answered.
@@ -230,7 +241,7 @@ impl Buffer {
         self.ready.clear();
         self.results.clear();
         self.notes.clear();
-        (self.results_bytes, self.oldest_result) = (0, None);
+        (self.results_bytes, self.notes_bytes, self.oldest_result) = (0, 0, None);
     }
 
     /// Whether a thread that just took a job or left a result should wake up the pump.
@@ -301,18 +312,13 @@ impl Buffer {
             step.look_at(due);
             return;
         }
-        step.notes = std::mem::take(&mut self.notes);
-        let mut bytes = 0;
-        while let Some(result) = self.results.front() {
-            bytes += result.bytes.len();
-            if step.results.len() >= BATCH_RESULTS_MAX || bytes > BATCH_BYTES_MAX + limits::RESULT_BYTES_MAX {
-                break;
-            }
-            self.results_bytes -= result.bytes.len();
-            step.results.extend(self.results.pop_front());
+        step.notes = take_batch(&mut self.notes, &mut self.notes_bytes);
+        if self.notes.is_empty() {
+            // Not before: a note that arrives behind the result of its job changes nothing any more.
+            step.results = take_batch(&mut self.results, &mut self.results_bytes);
         }
         self.finishes_under_way += usize::from(!step.results.is_empty()) + usize::from(!step.notes.is_empty());
-        if self.results.is_empty() {
+        if self.results.is_empty() && self.notes.is_empty() {
             (self.oldest_result, self.flush) = (None, false);
         } else {
             step.look_at(now);
@@ -348,10 +354,29 @@ impl Buffer {
     }
 }
 
+fn bytes_of(items: &[Item]) -> usize {
+    items.iter().map(|item| item.bytes.len()).sum()
+}
+
+/// The oldest of these, as many as fit one command.
+fn take_batch(items: &mut VecDeque<Item>, items_bytes: &mut usize) -> Vec<Item> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while let Some(item) = items.front() {
+        bytes += item.bytes.len();
+        if batch.len() >= BATCH_RESULTS_MAX || bytes > BATCH_BYTES_MAX + limits::RESULT_BYTES_MAX {
+            break;
+        }
+        *items_bytes -= item.bytes.len();
+        batch.extend(items.pop_front());
+    }
+    batch
+}
+
 /// `[op, items]`, for `Finish` and `Progress`.
 pub fn command_of(operation: u64, items: &[Item]) -> Vec<u8> {
     debug_assert!(operation == op::FINISH || operation == op::PROGRESS);
-    let mut out = Writer::with_capacity(items.iter().map(|item| item.bytes.len()).sum::<usize>() + 16);
+    let mut out = Writer::with_capacity(bytes_of(items) + 16);
     out.array(2).u64(operation).array(items.len());
     for item in items {
         out.raw(&item.bytes);

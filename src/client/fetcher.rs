@@ -148,20 +148,23 @@ impl Fetcher {
         !self.shared.state.lock().buffer.is_full()
     }
 
-    /// Waits until every result left so far is answered. False: the deadline came first.
+    /// Waits until every result and note left so far is answered. False: the deadline came first.
     pub fn flush(&self, patience: &mut Patience<'_>) -> Result<bool> {
         let mut state = self.shared.state.lock();
         state.buffer.flush = true;
         self.shared.nudge(&state);
-        while !state.buffer.is_flushed() {
+        loop {
+            // First: at the end the buffer is emptied, and what was in it is not stored.
             if let Some(error) = &state.ended {
                 return Err(error.clone());
+            }
+            if state.buffer.is_flushed() {
+                return Ok(true);
             }
             if !patience.wait(&self.shared.flushed, &mut state)? && !state.buffer.is_flushed() {
                 return Ok(false);
             }
         }
-        Ok(true)
     }
 
     /// What happened to running jobs; waits for the first event.

@@ -117,11 +117,9 @@ impl Memory {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let waits = std::mem::take(&mut state.waits);
-        let news = News {
-            events: state.watches.values().map(|watch| (watch.sink.clone(), WatchEvent::NodeClosed)).collect(),
-            finished: waits.into_values().flatten().map(|(_, done)| done).collect(),
-        };
+        let events = state.watches.values().map(|watch| (watch.sink.clone(), WatchEvent::NodeClosed)).collect();
+        let finished = std::mem::take(&mut state.waits).into_values().flatten().map(|(_, done)| done).collect();
+        let news = News { events, finished };
         drop(state);
         self.due.notify_all();
         news.tell(Err(Error::Closed));

@@ -230,6 +230,9 @@ impl Shared {
                     self.ready.notify_one();
                 });
             }
+            // It may have been applied. Nobody would run those jobs, and a session that lives keeps its leases: so this
+            // one is over, and the worker closes it and opens another.
+            Err(Error::Unknown(_) | Error::TimedOut(_)) => self.end_locked(&mut state, Error::SessionExpired),
             Err(error) => {
                 state.buffer.claimed(Vec::new(), now);
                 state.buffer.hunt = Hunt::Hungry;
@@ -251,11 +254,16 @@ impl Shared {
                     }
                 }
             }
-            Err(error) if operation == op::FINISH && is_worth_another_try(&error) => {
-                state.buffer.push_back(items, now);
+            Err(error) => {
+                if is_worth_another_try(&error) {
+                    let buffer = &mut state.buffer;
+                    match operation {
+                        op::FINISH => buffer.push_back(items, now),
+                        _ => buffer.push_back_notes(items, now),
+                    }
+                }
                 self.not_through(&mut state, error, now);
             }
-            Err(error) => self.not_through(&mut state, error, now),
         }
         let due = state.buffer.due().is_some_and(|due| due <= now);
         if due || state.buffer.flush || state.buffer.needs_pump(now) {

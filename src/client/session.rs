@@ -205,9 +205,14 @@ impl Session {
         }
         state.unanswered.clear();
         state.next = 1;
-        state.stage = if self.reopens { Stage::Unopened } else { Stage::Ended(Error::SessionExpired) };
-        drop(state);
-        self.changed.notify_all();
+        if self.reopens {
+            state.stage = Stage::Unopened;
+            drop(state);
+            self.changed.notify_all();
+        } else {
+            drop(state);
+            self.end(Error::SessionExpired);
+        }
     }
 
     /// Tells whoever decides that the process lives, and remembers when that was confirmed.

@@ -83,8 +83,8 @@ fn attempt(run: &Run) -> AttemptRecord<'_> {
 /// Until when the archive keeps a final job; zero if nobody wants it, or it is not final.
 fn keep_until(spec: &Spec, job: &Job) -> Millis {
     let keep = match job.state {
-        State::Failed => spec.keep_failed,
-        State::Succeeded | State::Cancelled => spec.keep_result,
+        State::Succeeded => spec.keep_result,
+        State::Failed | State::Cancelled => spec.keep_failed,
         _ => Millis(0),
     };
     if keep == Millis(0) {

@@ -5,6 +5,7 @@ extern crate _core as raftwork;
 mod architecture;
 mod archive;
 mod attach;
+mod client;
 mod consensus;
 mod crash;
 mod disk_faults;

@@ -44,6 +44,8 @@ def enqueue(
         raftwork enqueue --app shop.jobs:app send_welcome '{"user_id": 7}' --wait
     """
     args, kwargs = parse_arguments(arguments)
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is how long --wait waits. Give both, or use the task's own time-out.")
     if target.app is None:
         raise click.UsageError("Which application? Give --app MODULE:ATTR: its task knows the queue and the arguments.")
     options = {key: value for key, value in given.items() if value not in (None, ())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -40,16 +41,22 @@ def filter_options(command: F) -> F:
         **kwargs: Any,
     ) -> Any:
         terms = [
-            f"{field}:{','.join(values)}"
+            f"{field}:{','.join(map(filters.literal, values))}"
             for field, values in (("state", states), ("queue", queues), ("fn", tasks))
             if values
         ]
-        terms += [f"tag:{tag}" for tag in tags]
-        terms += [f"args.{text}" for text in args]
+        terms += [f"tag:{filters.literal(tag)}" for tag in tags]
+        terms += [f"args.{_argument(text)}" for text in args]
         terms += [] if since is None else [f"since:{since}"]
         return command(*positional, clauses=text_clauses(terms), **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _argument(text: str) -> str:
+    """NAME=VALUE, with any of the operators, so that all behind it is the value."""
+    name, operator, value = re.fullmatch(r"([^=<>:]*)([<>]=?|[=:]|)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    return f"{name}{operator}{filters.literal(value) if operator else value}"
 
 
 def text_clauses(words: Sequence[str]) -> list[Clause]:

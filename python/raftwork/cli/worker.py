@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from raftwork.cli.output import show
 from raftwork.cli.target import common, load_app
-from raftwork.worker import Supervisor, Worker, end_with_parent
+from raftwork.worker import SourceWatch, Supervisor, Worker, end_with_parent
 
 __all__ = ["worker"]
 
@@ -28,6 +29,7 @@ logger = logging.getLogger("raftwork.worker")
 @click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1), help="Coroutines at once.")
 @click.option("--children", type=click.IntRange(1), help='Child processes for tasks with executor="process".')
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="Whole workers, kept running.")
+@click.option("--reload", is_flag=True, help="Start anew when a Python file below this directory changes.")
 @click.option("--drain", default="30s", show_default=True, metavar="DURATION", help="Time for running jobs at a stop.")
 @click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 @common
@@ -39,6 +41,7 @@ def worker(
     concurrency: int,
     children: int | None,
     processes: int,
+    reload: bool,
     drain: str,
     log_level: str,
     as_json: bool,
@@ -50,6 +53,8 @@ def worker(
         raftwork worker shop.jobs:app -q mail:20 -q reports:2 --threads 16
     """
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if reload:
+        return run_reloading(Supervisor(command_of_one(sys.argv[1:]), processes))
     if processes > 1:
         return Supervisor(command_of_one(sys.argv[1:]), processes).run()
     end_with_parent()
@@ -78,8 +83,19 @@ def worker(
         application.close()
 
 
+def run_reloading(supervisor: Supervisor) -> int:
+    """Keep the workers running, and replace them when a source file changes."""
+
+    def changed(files: list[str]) -> None:
+        logger.info("%s changed: the worker starts anew.", ", ".join(os.path.relpath(file) for file in files))
+        supervisor.restart()
+
+    with SourceWatch(Path.cwd(), changed):
+        return supervisor.run()
+
+
 def command_of_one(arguments: list[str]) -> list[str]:
-    """The command line of one of several workers: the same, without --processes."""
+    """The command line of one of several workers: the same, without --processes and --reload."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
@@ -87,6 +103,6 @@ def command_of_one(arguments: list[str]) -> list[str]:
             skip = False
         elif argument == "--processes":
             skip = True
-        elif not argument.startswith("--processes="):
+        elif argument != "--reload" and not argument.startswith("--processes="):
             kept.append(argument)
     return [sys.executable, "-m", "raftwork", *kept]

@@ -1,7 +1,7 @@
 """What travels between the application, the worker and a storage, and its wire form: MessagePack arrays by position.
 
-Worker-side options travel as `meta`, opaque to the storage: a MessagePack map with `executor` (`"thread"`, `"async"`
-or `"process"`) and `retry` (the list of `Retry.pack`). A key that a worker does not know is ignored.
+What only workers read travels as `meta`, opaque to the storage: a MessagePack map with `retry` (the list of
+`Retry.pack`). A key that a worker does not know is ignored.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = [
     "FunctionInfo",
     "JobPage",
     "JobSpec",
-    "Meta",
     "NewJob",
     "QueueInfo",
     "SessionInfo",
     "decode_claimed",
     "pack_error",
+    "pack_meta",
     "pack_progress",
     "read_meta",
     "result_cancelled",
@@ -56,23 +56,17 @@ _encode = msgspec.msgpack.Encoder().encode
 # What goes in ---------------------------------------------------------------------------------------------------------
 
 
-class Meta(NamedTuple):
-    """The worker-side options of a job."""
-
-    executor: Literal["thread", "async", "process"] = "thread"
-    retry: Retry = Retry()
-
-    def pack(self) -> bytes:
-        """The bytes of `JobSpec.meta`."""
-        return _encode({"executor": self.executor, "retry": self.retry.pack()})
+@lru_cache(maxsize=1_024)
+def pack_meta(retry: Retry) -> bytes:
+    """The bytes of `JobSpec.meta`."""
+    return _encode({"retry": retry.pack()})
 
 
 @lru_cache(maxsize=4_096)
-def read_meta(meta: bytes) -> Meta:
-    """The options that `Meta.pack` wrote. Jobs of one task share their bytes, so the answer is remembered."""
+def read_meta(meta: bytes) -> Retry:
+    """What `pack_meta` wrote. Jobs of one task share their bytes, so the answer is remembered."""
     values = msgspec.msgpack.decode(meta) if meta else {}
-    retry = Retry.unpack(values["retry"]) if "retry" in values else Retry()
-    return Meta(values.get("executor", "thread"), retry)
+    return Retry.unpack(values["retry"]) if "retry" in values else Retry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +226,14 @@ class SessionInfo(NamedTuple):
 
 
 class FunctionInfo(NamedTuple):
-    """One function: its jobs in memory by state."""
+    """One function: what waits and runs now, and what went through it since the storage was made."""
 
     function: str
     enqueued: int
     processing: int
-    succeeded: int
-    failed: int
+    total_succeeded: int
+    """Times that a job of it succeeded. A job that was run again may count again."""
+    total_failed: int
 
 
 class JobPage(NamedTuple):

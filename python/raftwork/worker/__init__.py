@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from raftwork.worker.reload import SourceWatch
 from raftwork.worker.server import Worker
 from raftwork.worker.supervisor import Supervisor, end_with_parent
 
-__all__ = ["Supervisor", "Worker", "end_with_parent"]
+__all__ = ["SourceWatch", "Supervisor", "Worker", "end_with_parent"]

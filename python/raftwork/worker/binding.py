@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from raftwork import serde
 from raftwork.context import JobContext
+from raftwork.options import Executor
 from raftwork.retry import Retry
 from raftwork.storage.base import ClaimedJob, read_meta
 
@@ -22,16 +23,14 @@ _NO_ARGUMENTS = serde.encode_args((), {})
 class Binding:
     """What the hot path needs of a task, looked up once."""
 
-    __slots__ = ("function", "is_coroutine", "kind", "name", "queue", "takes_context")
+    __slots__ = ("function", "kind", "name", "queue", "takes_context")
 
     def __init__(self, task: Task[..., Any]) -> None:
-        spec = task.plan().spec
         self.name = task.name
         self.function: Callable[..., Any] = task.fn
-        self.is_coroutine = task.is_async
         self.takes_context = task.takes_context
-        self.queue = spec.queue
-        self.kind: Literal["thread", "async", "process"] = read_meta(spec.meta).executor
+        self.queue = task.plan().spec.queue
+        self.kind: Executor = task.executor
 
     def arguments(self, job: ClaimedJob, context: JobContext) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of one job. Raises SerializationError when they cannot be read here."""
@@ -51,6 +50,6 @@ def bindings_of(app: Raftwork) -> dict[str, Binding]:
 def retry_of(job: ClaimedJob) -> Retry:
     """The retry policy that travels with a job; the default one when it cannot be read."""
     try:
-        return read_meta(job.meta).retry
+        return read_meta(job.meta)
     except Exception:  # Written by a newer version: a job must not be lost over how to repeat it.
         return Retry()

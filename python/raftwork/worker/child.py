@@ -5,7 +5,7 @@
 | `["load", target, sys.path]`      | first message: import the application                          |
 | `["job", claim]`                  | run this job, unread bytes of the core                         |
 | `["stop", cause]`                 | tell the running job to end                                    |
-| `["saved"]`                       | the state of the last `write` is stored                        |
+| `["saved", problem]`              | the state of one `write` is stored, or `[type, message]` says why not |
 | `["exit"]`                        | end when idle                                                  |
 
 | to the worker                     | meaning                                                        |
@@ -23,7 +23,6 @@ the process ends at once: nobody may run a job whose lease nobody holds.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import queue
 import signal
@@ -32,7 +31,7 @@ import sys
 import threading
 from typing import Any
 
-from raftwork.storage.base import decode_claimed
+from raftwork import errors
 from raftwork.worker.binding import Binding, bindings_of
 from raftwork.worker.failure import describe
 from raftwork.worker.leases import Board
@@ -45,7 +44,11 @@ from raftwork.worker.timekeeper import Timekeeper
 
 __all__ = ["main"]
 
-SAVE_TIMEOUT_S = 10.0
+NOT_SHARED = (
+    "The jobs of this application are in the memory of the worker's own process, and this code runs in a child process "
+    'of it (executor="process"). Keep them in a directory, storage="raft:///jobs", or run the task on a thread.'
+)
+"""Why a child may not use a storage that it would have for itself alone."""
 
 
 class _Host:
@@ -58,8 +61,11 @@ class _Host:
         self._runner = Runner(self._bindings, self._board, self, Timekeeper())
         self._idle = False
         self._jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._saved = threading.Semaphore(0)
-        self._loop: asyncio.Runner | None = None
+        self._told = threading.Condition()
+        self._states_sent = 0
+        self._states_answered = 0
+        self._problem: list[str] | None = None
+        """Why the state that was answered last is not stored."""
 
     def prepare(self, first: list[Any]) -> bool:
         """Import the application. False when that is impossible; the worker is told."""
@@ -68,7 +74,10 @@ class _Host:
         try:
             _, target, path = first
             sys.path[:] = path
-            self._bindings.update(bindings_of(load(target)))
+            app = load(target)
+            if not app.storage.capabilities.shared:
+                app.put_out_of_reach(NOT_SHARED)
+            self._bindings.update(bindings_of(app))
         except BaseException as error:
             self._pipe.send("unusable", *describe(error))
             return False
@@ -78,7 +87,7 @@ class _Host:
     def serve(self) -> None:
         """Run jobs on this thread until the worker says that it is enough."""
         while (raw := self._next()) is not None:
-            self._pipe.send("done", self._run(raw) or b"")
+            self._pipe.send("done", self._runner.run(raw) or b"")
 
     def _next(self) -> bytes | None:
         self._idle = True
@@ -87,22 +96,24 @@ class _Host:
         return raw
 
     def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None:
-        """Hand progress or state to the worker; state is stored when this returns."""
-        self._pipe.send("write", progress, state)
+        """Hand progress or state to the worker, which answers for each state."""
         if state is not None:
-            self._saved.acquire(timeout=SAVE_TIMEOUT_S)
+            with self._told:
+                self._states_sent += 1
+        self._pipe.send("write", progress, state)
+
+    def settle(self, run: Run) -> None:
+        """Wait until the worker has answered for all states. It does so within its own time-out, or is dead."""
+        with self._told:
+            sent = self._states_sent
+            self._told.wait_for(lambda: self._states_answered >= sent)
+            if self._problem is not None:
+                kind, message = self._problem
+                raise getattr(errors, kind, errors.StorageError)(message)
 
     def line(self, run: Run, line: str) -> None:
         """Hand a log line to the worker, which needs it if this process crashes."""
         self._pipe.send("line", line)
-
-    def _run(self, raw: bytes) -> bytes | None:
-        binding = self._bindings.get(decode_claimed(raw).function)
-        if binding is None or not binding.is_coroutine:
-            return self._runner.run(raw)
-        if self._loop is None:
-            self._loop = asyncio.Runner()
-        return self._loop.run(self._runner.arun(raw))
 
     def _listen(self) -> None:
         try:
@@ -113,8 +124,11 @@ class _Host:
                     case ["stop", int() as cause]:
                         for run in self._board.all():
                             run.stop(Cause(cause))
-                    case ["saved"]:
-                        self._saved.release()
+                    case ["saved", problem]:
+                        with self._told:
+                            self._states_answered += 1
+                            self._problem = problem
+                            self._told.notify_all()
                     case _:
                         break
         except PipeClosed:

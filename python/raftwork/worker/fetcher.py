@@ -8,7 +8,6 @@ States: open ── session lost ──▶ opening (with growing waits) ──�
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -150,12 +149,20 @@ class Source:
                 logger.warning("%s could not close its session; its leases lapse instead: %s", self._name, error)
 
     def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None:
-        """Send progress or state of a job. Saved state is on disk when this returns, except on an event loop."""
+        """Send progress or state of a job. For one whose lease is lost there is nothing to do."""
         fetcher = self._fetcher
-        if fetcher is None or run.lost:
-            return
-        fetcher.progress(pack_progress(run.claim.id, run.claim.token, progress, state))
-        if state is not None and not _on_event_loop():
+        if fetcher is not None and not run.lost:
+            fetcher.progress(pack_progress(run.claim.id, run.claim.token, progress, state))
+
+    def settle(self, run: Run) -> None:
+        """Return when the state of this job is stored, or its lease is lost.
+
+        Raises:
+            TimedOut: it is not stored yet.
+            StorageError: the session ended, and the lease with it.
+        """
+        fetcher = self._fetcher
+        if fetcher is not None and not run.lost:
             fetcher.flush(SAVE_TIMEOUT_S)
 
     def line(self, run: Run, line: str) -> None:
@@ -214,11 +221,3 @@ class Source:
             fetcher.pause()
         logger.info("%s has a new session.", self._name)
         self.opened(fetcher)
-
-
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

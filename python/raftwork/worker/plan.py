@@ -11,18 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from raftwork.errors import ConfigError
+from raftwork.options import Executor, check_name
 from raftwork.worker.binding import Binding
 
 __all__ = ["Kind", "LanePlan", "QueueChoice", "plan_lanes", "read_queues"]
 
-Kind: TypeAlias = Literal["thread", "async", "process"]
+Kind: TypeAlias = Executor
 QueueChoice: TypeAlias = "str | Iterable[str] | Mapping[str, int | None] | None"
 """Queues by name, with a number of jobs at once if they have one of their own: `["mail:4", "reports"]` or a mapping."""
 
 SLOTS_MAX = 10_000
+WEIGHT_MAX = 1_000_000
 KINDS: tuple[Kind, ...] = ("thread", "async", "process")
 
 
@@ -44,11 +46,14 @@ def read_queues(choice: QueueChoice, bindings: Mapping[str, Binding]) -> dict[st
         return dict.fromkeys([*found, "default"])
     if isinstance(choice, Mapping):
         queues = dict(choice)
-    else:
+    elif isinstance(choice, Iterable):
         queues = dict(_named(text) for text in ([choice] if isinstance(choice, str) else choice))
+    else:
+        raise ConfigError(f"queues={choice!r} is neither names nor a mapping of names to numbers of jobs at once.")
     if not queues:
         raise ConfigError("The worker has no queue to serve. Name at least one, or leave queues out for all.")
     for name, slots in queues.items():
+        check_name(name, "The queue")
         if slots is not None:
             check_slots(slots, f"The number of jobs at once of queue {name!r}")
     return queues
@@ -56,9 +61,21 @@ def read_queues(choice: QueueChoice, bindings: Mapping[str, Binding]) -> dict[st
 
 def check_slots(value: object, what: str) -> int:
     """A whole number of slots, or ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= SLOTS_MAX:
-        raise ConfigError(f"{what} is {value!r}; it must be a whole number from 1 to {SLOTS_MAX:,}.")
+    return check_whole(value, what, 1, SLOTS_MAX)
+
+
+def check_whole(value: object, what: str, least: int, most: int) -> int:
+    """A whole number within these bounds, or ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"{what} is {value!r}; it must be a whole number from {least:,} to {most:,}.")
     return value
+
+
+def check_labels(labels: object) -> dict[str, str]:
+    """Names and values to show with a session, or ConfigError."""
+    if not isinstance(labels, Mapping) or not all(isinstance(text, str) for pair in labels.items() for text in pair):
+        raise ConfigError(f"labels={labels!r} is not a mapping of texts to texts.")
+    return dict(labels)
 
 
 def plan_lanes(
@@ -68,6 +85,8 @@ def plan_lanes(
     slots: Mapping[Kind, int],
 ) -> list[LanePlan]:
     """The lanes of a worker."""
+    for name, weight in weights.items():
+        check_whole(weight, f"The weight of queue {name!r}", 1, WEIGHT_MAX)
     unknown = set(weights) - set(queues)
     if unknown:
         raise ConfigError(f"There are weights for queues that are not served: {', '.join(sorted(unknown))}.")
@@ -93,7 +112,9 @@ def default_processes() -> int:
         return max(1, os.cpu_count() or 1)
 
 
-def _named(text: str) -> tuple[str, int | None]:
+def _named(text: object) -> tuple[str, int | None]:
+    if not isinstance(text, str):
+        raise ConfigError(f"{text!r} is not the name of a queue.")
     name, colon, number = text.rpartition(":")
     if not colon:
         return text, None

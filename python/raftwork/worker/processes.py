@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raftwork import events
+from raftwork.errors import RaftworkError
 from raftwork.retry import Retry
 from raftwork.storage.base import ClaimedJob, decode_claimed, result_released
 from raftwork.worker import announce
@@ -307,13 +308,23 @@ class _Slot:
                 case ["done", bytes() as done]:
                     return done
                 case ["write", progress, state]:
-                    self._lane.source.write(run, progress, state)
+                    problem = self._store(run, progress, state)
                     if state is not None:
-                        child.pipe.send("saved")
+                        child.pipe.send("saved", problem)
                 case ["line", str() as line]:
                     run.log(line)
                 case other:
                     raise PipeClosed(f"the child sent {other[:1]}")
+
+    def _store(self, run: Run, progress: bytes | None, state: bytes | None) -> list[str] | None:
+        """Store what the job says. A failure is for the job to hear; this thread must go on listening to the child."""
+        try:
+            self._lane.source.write(run, progress, state)
+            if state is not None:
+                self._lane.source.settle(run)
+        except RaftworkError as error:
+            return [type(error).__name__, error.message]
+        return None
 
     def _start_deadline(self, run: Run, child: Child) -> Entry | None:
         # The child raises the time-out by itself; this is for one that cannot.

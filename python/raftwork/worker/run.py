@@ -48,7 +48,10 @@ class Channel(Protocol):
     """Where a running job's progress, state and log lines go."""
 
     def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None:
-        """Write progress or state of a job."""
+        """Write progress or state of a job. Returns at once."""
+
+    def settle(self, run: Run) -> None:
+        """Return when the state written so far is stored."""
 
     def line(self, run: Run, line: str) -> None:
         """One line was logged."""
@@ -114,11 +117,15 @@ class Run(StopFlag):
         self.channel.line(self, line)
 
     def send(self, progress: bytes | None, state: bytes | None) -> None:
-        """Take what the job says: state is written at once, progress now or a little later."""
+        """Take what the job says: state is handed on at once, progress now or a little later."""
         if state is not None:
             self.channel.write(self, None, state)
         if progress is not None:
             self._tell(progress)
+
+    def settle(self) -> None:
+        """Return when the state of the job is stored."""
+        self.channel.settle(self)
 
     def flush(self) -> None:
         """Write what is held back: the job has ended."""

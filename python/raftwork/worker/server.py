@@ -33,7 +33,18 @@ from raftwork.worker.fetcher import Source, SourceOptions
 from raftwork.worker.lane import Lane
 from raftwork.worker.leases import Board
 from raftwork.worker.logs import Capture
-from raftwork.worker.plan import Kind, LanePlan, QueueChoice, check_slots, default_processes, plan_lanes, read_queues
+from raftwork.worker.plan import (
+    SLOTS_MAX,
+    Kind,
+    LanePlan,
+    QueueChoice,
+    check_labels,
+    check_slots,
+    check_whole,
+    default_processes,
+    plan_lanes,
+    read_queues,
+)
 from raftwork.worker.processes import ProcessLane, ProcessOptions
 from raftwork.worker.runner import Runner, line_sink
 from raftwork.worker.signals import StopSignals
@@ -108,12 +119,12 @@ class Worker:
             "async": check_slots(concurrency, "concurrency"),
             "process": check_slots(default_processes() if processes is None else processes, "processes"),
         }
-        self._prefetch = prefetch
-        self._strict = strict
+        self._prefetch = None if prefetch is None else check_whole(prefetch, "prefetch", 0, SLOTS_MAX)
+        self._strict = bool(strict)
         self._weights = dict(weights or {})
         self._drain_s = duration_ms(drain_timeout, "drain_timeout") / 1000
         self._grace_s = duration_ms(kill_grace, "kill_grace") / 1000
-        self._labels = dict(labels or {})
+        self._labels = check_labels(labels or {})
         self._target = target
         self._loop = loop
         self._lanes: list[Lane] = []

@@ -3,6 +3,7 @@
 * Each child is a complete worker with its own interpreter, session and leases. Nothing is shared, so one that crashes
   takes only its own running jobs with it, and those are given to the others.
 * A child that ends by itself is started again, at first at once, then later and later if it keeps ending soon.
+* `restart` replaces all of them: each drains, and the next one starts when it has ended.
 * SIGTERM and SIGINT are passed on, each time they arrive; the supervisor ends when its children have ended.
 * A child outlives a killed supervisor only until it sees the end of the pipe it inherited: `end_with_parent`.
 """
@@ -39,6 +40,8 @@ class _Child:
         self.started_at = 0.0
         self.start_at = 0.0
         self.early_ends = 0
+        self.replaced = False
+        """It was told to end because another is to take its place."""
 
 
 class Supervisor:
@@ -69,11 +72,17 @@ class Supervisor:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._signals: list[signal.Signals] = []
         self._stopping = False
+        self._restart = False
         self._pipe = os.pipe()
 
     def pids(self) -> list[int]:
         """The ids of the children that run now."""
         return [child.process.pid for child in self._children if child.process is not None]
+
+    def restart(self) -> None:
+        """Replace every child by a new one, and start at once what waits after an early end. From any thread."""
+        self._restart = True
+        self._wake.put(None)
 
     def run(self) -> int:
         """Keep the children running until a stop signal came and all have ended; returns the exit status to use."""
@@ -82,6 +91,7 @@ class Supervisor:
                 while True:
                     self._reap()
                     self._forward()
+                    self._replace()
                     if self._stopping and not self.pids():
                         return 0
                     pause = self._start_due()
@@ -104,6 +114,17 @@ class Supervisor:
                 if child.process is not None:
                     child.process.send_signal(number)
 
+    def _replace(self) -> None:
+        if not self._restart or self._stopping:
+            return
+        self._restart = False
+        for child in self._children:
+            if child.process is None:
+                child.start_at, child.early_ends = 0.0, 0
+            elif not child.replaced:  # A second signal would cut short what it still runs.
+                child.replaced = True
+                child.process.send_signal(signal.SIGTERM)
+
     def _reap(self) -> None:
         now = time.monotonic()
         for child in self._children:
@@ -111,6 +132,9 @@ class Supervisor:
                 continue
             status, child.process = child.process.returncode, None
             if self._stopping:
+                continue
+            if child.replaced:
+                child.start_at, child.early_ends, child.replaced = now, 0, False
                 continue
             child.early_ends = child.early_ends + 1 if now - child.started_at < HEALTHY_S else 0
             wait = self._backoff_s[min(child.early_ends, len(self._backoff_s) - 1)]

@@ -44,6 +44,7 @@ def test_options_of_enqueue(raftwork: Any) -> None:
         (["send_welcome", '{"user": 7}'], 2, "user"),
         (["send_welcome", "[1]", "--priority", "101"], 2, "101"),
         (["send_welcome", "[1]", "--delay", "10"], 2, "RW113"),
+        (["send_welcome", "[1]", "--timeout", "5"], 2, "--wait"),
     ],
 )
 def test_wrong_enqueue_stores_nothing(raftwork: Any, arguments: list[str], status: int, text: str) -> None:
@@ -52,6 +53,31 @@ def test_wrong_enqueue_stores_nothing(raftwork: Any, arguments: list[str], statu
     assert answer.status == status
     assert text in answer.err
     assert len(raftwork("jobs", "--json").json["jobs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--queue", 'a b,"c'),
+        ("--queue", "=a"),
+        ("--queue", "a state:failed"),
+        ("--arg", "template=x, y"),
+        ("--arg", "user_id=8"),
+    ],
+)
+def test_an_option_means_its_whole_value(raftwork: Any, option: str, value: str) -> None:
+    queue = value if option == "--queue" else "b"
+    put(raftwork, "send_welcome", '{"user_id": 7, "template": "x"}', "--queue", "a")
+    job = put(raftwork, "send_welcome", '{"user_id": 8, "template": "x, y"}', "--queue", queue)
+    answer = raftwork("jobs", option, value, "--json")
+    assert [found["id"] for found in answer.json["jobs"]] == [job], answer.err
+
+
+def test_patterns_are_left_to_the_filter(raftwork: Any) -> None:
+    job = put(raftwork)
+    assert [found["id"] for found in raftwork("jobs", "--task", "*welcome*", "--json").json["jobs"]] == [job]
+    assert [found["id"] for found in raftwork("jobs", "--arg", "user_id>6", "--json").json["jobs"]] == [job]
+    assert raftwork("jobs", "--arg", "user_id>7", "--json").json["jobs"] == []
 
 
 def test_enqueue_needs_an_application(raftwork: Any) -> None:

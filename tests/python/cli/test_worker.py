@@ -1,9 +1,13 @@
 """`raftwork worker` as a process: it runs jobs, stops in order, and keeps several of itself."""
 
+import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from support.command_line import start
 
@@ -27,6 +31,50 @@ def test_two_processes_share_the_work_and_end_together(raftwork: Any, shop: Path
             assert supervisor.wait(20) == 0
         finally:
             supervisor.kill()
+
+
+def test_reload_starts_anew_when_a_source_file_changes(raftwork: Any, shop: Path) -> None:
+    source = shop / "shop.py"
+    text = source.read_text()
+
+    def started(worker: "subprocess.Popen[str]") -> int:
+        assert worker.stdout is not None
+        line = json.loads(worker.stdout.readline())
+        assert line["event"] == "worker.starting"
+        return int(line["pid"])
+
+    def greeting() -> str:
+        answer = raftwork("enqueue", "--app", "shop:app", "send_welcome", "[7]", "--wait", "--timeout", "30", "--json")
+        assert answer.status == 0, answer.err
+        return str(answer.json["result"])
+
+    with start("worker", "shop:app", "--reload", "--json", cwd=shop) as worker:
+        try:
+            first = started(worker)
+            assert greeting() == "'sent default to 7'"
+            source.write_text(text.replace("sent", "mailed"))
+            second = started(worker)
+            assert greeting() == "'mailed default to 7'"
+            (shop / "notes.txt").write_text("not a source")
+            source.write_text("this is no Python")
+            assert worker.stderr is not None
+            while "ended with" not in worker.stderr.readline():
+                pass  # The way there: what changed, and the traceback of the import.
+            source.write_text(text.replace("sent", "repaired"))
+            third = started(worker)
+            assert greeting() == "'repaired default to 7'"
+            assert len({first, second, third}) == 3
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(20) == 0
+        finally:
+            worker.kill()
+
+
+def test_reload_without_its_package_says_how_to_get_it(raftwork: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    answer = raftwork("worker", "shop:app", "--reload")
+    assert answer.status == 2
+    assert 'pip install "raftwork[reload]"' in answer.err
 
 
 def test_worker_without_an_application_is_wrong_usage(raftwork: Any) -> None:

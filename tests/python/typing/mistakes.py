@@ -52,6 +52,8 @@ with_context.enqueue("acme", "extra")  # mistake: extra positional
 
 bare.using(priority="high")  # mistake: wrong type of an option
 bare.using(delay=5)  # mistake: wrong type of an option
+bare.using(executor="process")  # mistake: an option of the decorator only
+bare.enqueue(7, delay="5m")  # mistake: an option among the arguments
 bare("seven")  # mistake: wrong type in a plain call
 
 

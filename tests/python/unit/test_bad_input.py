@@ -203,7 +203,6 @@ BAD_OPTIONS: list[tuple[str, Any]] = [
     *(("max_crashes", value) for value in (-1, 0, 10_001, True, 1.0, "3", None)),
     *(("tags", value) for value in ("crm", 5, None, [str(number) for number in range(33)])),
     *(("unique", value) for value in (5, "", True, "{nobody}", ["args"])),
-    *(("executor", value) for value in ("threads", "", None, 5, "async")),
     *(("wait", value) for value in (0, 1, None, "yes")),
     ("limit", 5),
     ("after", None),
@@ -223,6 +222,13 @@ def test_options_out_of_range_are_refused_with_the_range(app: Raftwork, option: 
     assert set(app.tasks) == {"plain"}
 
 
+@pytest.mark.parametrize("value", ["threads", "", None, 5, "async"])
+def test_an_executor_that_does_not_exist_or_fit_is_refused(app: Raftwork, value: Any) -> None:
+    with pytest.raises(InvalidOption):
+        app.task(name="plain", executor=value)(plain)
+    assert not app.tasks
+
+
 GOOD_OPTIONS: list[tuple[str, Any]] = [
     *(("priority", value) for value in (-100, 0, 100)),
     *(("delay", value) for value in (None, "0s", timedelta(0), timedelta(microseconds=1), "3650d")),
@@ -237,7 +243,6 @@ GOOD_OPTIONS: list[tuple[str, Any]] = [
         ("unique", value)
         for value in (None, "args", "{value}", "constant", Unique(window="1ms"), Unique(on_conflict="raise"))
     ),
-    *(("executor", value) for value in ("thread", "process")),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import msgspec
@@ -15,6 +17,10 @@ from raftwork.storage.base import ClaimedJob
 class Link:
     def __init__(self) -> None:
         self.sent: list[tuple[Any, Any]] = []
+        self.settled_on: list[threading.Thread] = []
+
+    def settle(self) -> None:
+        self.settled_on.append(threading.current_thread())
 
     def send(self, progress: bytes | None, state: bytes | None) -> None:
         self.sent.append(tuple(None if part is None else serde.decode(part) for part in (progress, state)))  # type: ignore[arg-type]
@@ -46,6 +52,43 @@ def test_progress_and_state_are_sent(link: Link) -> None:
     assert context.state == {"next": (1, 2)}
     with pytest.raises(PayloadTooLarge):
         context.save(b"x" * (64 << 10))
+
+
+def test_save_waits_and_on_an_event_loop_asave_does(link: Link) -> None:
+    context = JobContext(job(), link, StopFlag())
+    context.save(1)
+    assert link.settled_on == [threading.current_thread()]
+
+    async def coroutine() -> None:
+        context.save(2)
+        assert len(link.settled_on) == 1, "a loop is not blocked"
+        await context.asave(3)
+
+    asyncio.run(coroutine())
+    assert len(link.settled_on) == 2 and link.settled_on[1] is not threading.current_thread()
+    assert [state for _, state in link.sent] == [1, 2, 3]
+    assert context.state == 3
+
+
+def test_a_lost_lease_saves_nothing(link: Link) -> None:
+    stop = StopFlag()
+    context = JobContext(job(), link, stop)
+    context.save(1)
+    stop.lose()
+    with pytest.raises(LeaseLost):
+        context.save(2)
+    with pytest.raises(LeaseLost):
+        asyncio.run(context.asave(3))
+    assert [state for _, state in link.sent] == [1]
+    assert context.state == 1
+
+
+def test_a_lease_that_is_lost_while_saving_is_told(link: Link) -> None:
+    stop = StopFlag()
+    context = JobContext(job(), link, stop)
+    link.settle = stop.lose  # type: ignore[method-assign]
+    with pytest.raises(LeaseLost):
+        context.save(1)
 
 
 def test_the_state_of_an_earlier_attempt_is_there(link: Link) -> None:

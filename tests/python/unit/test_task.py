@@ -140,6 +140,7 @@ def claimed() -> ClaimedJob:
 
 class Link:
     def send(self, progress: bytes | None, state: bytes | None) -> None: ...
+    def settle(self) -> None: ...
 
 
 def test_a_plain_call_of_a_task_with_context_needs_one() -> None:
@@ -213,9 +214,7 @@ def test_using_adds_up_and_leaves_the_original_alone() -> None:
     assert urgent.using(delay=None).plan().run_at_ms is None
     assert mail.plan().spec.priority == 5
     assert shop.send.plan().spec.priority == 0
-    assert read_meta(spec.meta).retry == Retry(3)
-    assert read_meta(shop.ping.plan().spec.meta).executor == "async"
-    assert read_meta(shop.add.using(executor="process").plan().spec.meta).executor == "process"
+    assert read_meta(spec.meta) == Retry(3)
 
 
 def test_settings_fill_in_what_options_leave_open() -> None:
@@ -261,11 +260,13 @@ def test_a_unique_function_must_answer_a_text(answer: Any) -> None:
         key_of(shop.send.using(unique=lambda *_, **__: answer), 7)
 
 
-def test_the_executor_must_fit_the_function() -> None:
+def test_the_executor_must_fit_the_function(app: Raftwork) -> None:
     with pytest.raises(InvalidOption, match="plain function"):
-        shop.add.using(executor="async")
+        app.task(name="a", executor="async")(shop.add.fn)
     with pytest.raises(InvalidOption, match="coroutine"):
-        shop.ping.using(executor="process")
+        app.task(name="b", executor="process")(shop.ping.fn)
+    assert (shop.add.executor, shop.ping.executor) == ("thread", "async")
+    assert app.task(name="c", executor="process")(shop.add.fn).executor == "process"
 
 
 def test_find_task_takes_the_last_part_and_suggests() -> None:

@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 from raftwork.app import Raftwork
-from raftwork.context import JobContext
+from raftwork.context import JobContext, current_job
+from raftwork.errors import ConfigError
 
 app = Raftwork("children", "memory://")
 remembered: list[int] = []
@@ -57,6 +58,43 @@ def contexts(ctx: JobContext) -> Any:
         ctx.save({"from": os.getpid()})
         os.kill(os.getpid(), signal.SIGKILL)
     return [ctx.state, ctx.attempt, ctx.crashes]
+
+
+@app.task(executor="process", retry=1)
+def saves(number: int) -> int:
+    current_job().save(number)
+    return number
+
+
+@app.task(executor="process")
+def saves_on_a_loop() -> int:
+    async def save() -> None:
+        current_job().save(1)
+        await current_job().asave(2)
+
+    asyncio.run(save())
+    state: int = current_job().state
+    return state
+
+
+@app.task(executor="process", retry=1)
+def enqueues() -> str:
+    return str(add.enqueue(1, 2).id)
+
+
+@app.task(executor="process")
+def reads() -> list[str]:
+    refused = []
+    for read in (app.counts, app.open, current_job_of_the_app):
+        try:
+            read()
+        except ConfigError as error:
+            refused.append(error.code)
+    return refused
+
+
+def current_job_of_the_app() -> None:
+    app.job(current_job().id).info()
 
 
 @app.task(executor="process", max_crashes=2)

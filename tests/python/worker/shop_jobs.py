@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
 import sys
 from typing import Any
@@ -48,6 +49,24 @@ def child(ctx: JobContext, port: int) -> str:
         return door.recv(64).decode()
 
 
+@app.task(name="shop.saves", max_crashes=100)
+def saves(ctx: JobContext, page: int) -> int:
+    """Save, and be killed at once; the next attempt has it."""
+    if ctx.state is None:
+        ctx.save(page)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return int(ctx.state)
+
+
+@app.task(name="shop.asaves", max_crashes=100)
+async def asaves(ctx: JobContext, page: int) -> int:
+    """The same on an event loop."""
+    if ctx.state is None:
+        await ctx.asave(page)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return int(ctx.state)
+
+
 @app.task(name="shop.notes", max_crashes=100)
 def notes(ctx: JobContext, path: str, number: int) -> int:
     """Write one line to a ledger outside of raftwork."""
@@ -57,6 +76,12 @@ def notes(ctx: JobContext, path: str, number: int) -> int:
     finally:
         os.close(descriptor)
     return number
+
+
+@app.task(name="shop.follows", executor="process")
+def follows(path: str) -> str:
+    """A child process stores a job, too."""
+    return str(notes.enqueue(path, 7).id)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ import pytest
 from raftwork import events
 from raftwork.app import Raftwork
 from raftwork.context import JobContext, current_job
-from raftwork.errors import NotRunning
+from raftwork.errors import NotRunning, TimedOut
 from raftwork.outcomes import Snooze
 from raftwork.worker.logs import LINE_CHARS_MAX, LINES_MAX
 from raftwork.worker.run import PROGRESS_PERIOD_S
@@ -55,6 +55,62 @@ def test_saved_state_reaches_the_next_attempt(app: Raftwork, work: Any) -> None:
 
     work(app)
     assert saves.enqueue().result(WAIT_S) == {"page": 7}
+
+
+class Slow:
+    """Stands before the disk of a lane: what is saved is stored when the test says so, or fails."""
+
+    def __init__(self, lane: Any, error: Exception | None = None) -> None:
+        self._settle = lane.source.settle
+        self._error = error
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        lane.source.settle = self
+
+    def __call__(self, run: Any) -> None:
+        self.entered.set()
+        if self._error is not None:
+            raise self._error
+        assert self.go_on.wait(WAIT_S)
+        self._settle(run)
+
+
+def test_asave_waits_for_the_disk_and_the_loop_goes_on(app: Raftwork, work: Any) -> None:
+    steps: list[str] = []
+
+    @app.task(name="saves")
+    async def saves(ctx: JobContext) -> None:
+        await ctx.asave({"page": 7})
+        steps.append("saved")
+
+    @app.task(name="other")
+    async def other() -> None:
+        steps.append("other")
+
+    slow = Slow(work(app)._lanes[0])
+    job = saves.enqueue()
+    assert slow.entered.wait(WAIT_S)
+    other.enqueue().result(WAIT_S)
+    assert steps == ["other"], "the loop ran another job, and the first still waits"
+    slow.go_on.set()
+    job.result(WAIT_S)
+    assert steps == ["other", "saved"]
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+def test_a_state_that_is_not_stored_is_an_error_of_the_job(app: Raftwork, work: Any, kind: str) -> None:
+    @app.task(name="saves", retry=1)
+    def saves(ctx: JobContext) -> None:
+        ctx.save(1)
+
+    @app.task(name="asaves", retry=1)
+    async def asaves(ctx: JobContext) -> None:
+        await ctx.asave(1)
+
+    for lane in work(app)._lanes:
+        Slow(lane, TimedOut("some results are not stored yet"))
+    error = _error_of((saves if kind == "thread" else asaves).enqueue())
+    assert error.type == "raftwork.errors.TimedOut"
 
 
 def test_progress_is_held_back_and_the_last_is_written(app: Raftwork, work: Any) -> None:

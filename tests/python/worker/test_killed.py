@@ -98,6 +98,24 @@ def final(job: Any) -> Any:
     return job.info()
 
 
+@pytest.mark.parametrize("name", ["shop.saves", "shop.asaves"])
+def test_saved_state_outlives_a_kill_right_after_it(shop: Shop, name: str) -> None:
+    shop.open()
+    job = shop.tasks[name].enqueue(7)
+    assert shop.work().wait(WAIT_S) == -signal.SIGKILL
+    shop.work()
+    assert job.result(WAIT_S) == 7
+    assert job.info().crashes == 1
+
+
+def test_a_child_process_stores_jobs_in_the_same_directory(shop: Shop, tmp_path: Path) -> None:
+    shop.open()
+    shop.work()
+    assert shop.client is not None
+    id = shop.tasks["shop.follows"].enqueue(str(tmp_path / "notes")).result(WAIT_S)
+    assert shop.client.job(id).result(WAIT_S) == 7
+
+
 def test_sigterm_drains(shop: Shop) -> None:
     waits = shop.open()
     worker = shop.work()

@@ -12,6 +12,7 @@ import pytest
 from raftwork import events
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
+from raftwork.errors import LeaseLost
 from raftwork.storage.base import Accepted, pack_progress, result_succeeded
 
 WAIT_S = 20
@@ -120,7 +121,7 @@ def test_a_lost_session_is_replaced_and_work_goes_on(app: Raftwork, work: Any) -
             expire(app, lane.source.get().session())
 
 
-def test_progress_of_a_lost_job_is_dropped(app: Raftwork, work: Any) -> None:
+def test_progress_of_a_lost_job_is_dropped_and_its_state_refused(app: Raftwork, work: Any) -> None:
     started, done = threading.Event(), threading.Event()
 
     @app.task(name="reports", max_crashes=1)
@@ -129,7 +130,8 @@ def test_progress_of_a_lost_job_is_dropped(app: Raftwork, work: Any) -> None:
         while not ctx.cancelled:
             threading.Event().wait(0.005)
         ctx.progress(1, 2)
-        ctx.save("too late")
+        with pytest.raises(LeaseLost):
+            ctx.save("too late")
         done.set()
 
     worker = work(app)

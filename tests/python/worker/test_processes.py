@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from raftwork.app import Raftwork
+from raftwork.errors import TimedOut
 from raftwork.job import JobInfo
 from raftwork.worker import Worker
 from worker import child_jobs as jobs
@@ -67,6 +68,15 @@ def test_results_errors_and_isolation(app: Raftwork, work: Any) -> None:
     assert all(not os.path.exists(f"/proc/{child}") for child in children), "the children have ended"
 
 
+def test_what_a_child_would_store_in_a_memory_of_its_own_is_refused(app: Raftwork, work: Any) -> None:
+    work(app, processes=1)
+    info = final(jobs.enqueues.enqueue())
+    assert info.error is not None and info.error.type == "raftwork.errors.ConfigError"
+    assert "raft:///jobs" in info.error.message and "on a thread" in info.error.message
+    assert jobs.reads.enqueue().result(WAIT_S) == ["RW001"] * 3
+    assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3, "jobs themselves run in children as everywhere"
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -110,6 +120,24 @@ def test_progress_and_state_survive_the_process(app: Raftwork, work: Any) -> Non
     assert state["from"] != os.getpid() and (attempt, crashes) == (1, 1)
     progress = job.info().progress
     assert progress is not None and (progress.done, progress.note) == (100, "all")
+
+
+def test_a_state_that_cannot_be_stored_is_the_jobs_error_and_the_next_job_gets_its_own_answer(
+    app: Raftwork, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = work(app, processes=1)
+    source = worker._lanes[1].source
+
+    def fail(run: Any) -> None:
+        raise TimedOut("some results are not stored yet")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "settle", fail)
+        info = final(jobs.saves.enqueue(1))
+    assert info.error is not None and info.error.type == "raftwork.errors.TimedOut"
+    assert [jobs.add.enqueue(number, 1).result(WAIT_S) for number in range(3)] == [1, 2, 3]
+    assert jobs.saves.enqueue(2).result(WAIT_S) == 2
+    assert jobs.saves_on_a_loop.enqueue().result(WAIT_S) == 2
 
 
 def test_a_timeout_is_raised_inside_or_enforced(app: Raftwork, work: Any, server: socket.socket) -> None:

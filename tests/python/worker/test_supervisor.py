@@ -29,9 +29,11 @@ while True:
 """
 
 PARENT = """
-import sys
+import signal, sys
 from raftwork.worker import Supervisor
-sys.exit(Supervisor([sys.executable, sys.argv[1], sys.argv[2]], 2, backoff_s=(0.0, 0.01)).run())
+supervisor = Supervisor([sys.executable, sys.argv[1], sys.argv[2]], 2, backoff_s=(0.0, 0.01))
+signal.signal(signal.SIGUSR1, lambda number, frame: supervisor.restart())
+sys.exit(supervisor.run())
 """
 
 
@@ -85,6 +87,17 @@ def test_a_stop_signal_reaches_the_children(family: Family) -> None:
     connections = [family.child()[1], family.child()[1]]
     family.process.send_signal(signal.SIGTERM)
     assert [connection.recv(64) for connection in connections] == [b"stopped\n", b"stopped\n"]
+    assert family.process.wait(30) == 0
+
+
+def test_a_restart_replaces_every_child_by_one_that_starts_when_it_has_ended(family: Family) -> None:
+    old = [family.child(), family.child()]
+    family.process.send_signal(signal.SIGUSR1)
+    new = [family.child(), family.child()]
+    assert [connection.recv(64) for _, connection in old] == [b"stopped\n", b"stopped\n"]
+    assert not {pid for pid, _ in old} & {pid for pid, _ in new}
+    family.process.send_signal(signal.SIGTERM)
+    assert [connection.recv(64) for _, connection in new] == [b"stopped\n", b"stopped\n"]
     assert family.process.wait(30) == 0
 
 

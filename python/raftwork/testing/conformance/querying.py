@@ -6,7 +6,7 @@ import pytest
 
 from raftwork.errors import RaftworkError
 from raftwork.job import JobState
-from raftwork.storage.base import Clause, NewJob, Storage, result_failed, result_retry
+from raftwork.storage.base import Change, Clause, NewJob, Storage, result_failed, result_retry
 from raftwork.testing.conformance.making import ERROR, Contract, Worker, new, put, spec
 
 STATES = [state.value for state in JobState]
@@ -80,6 +80,15 @@ class QueryContract(Contract):
         functions = {info.function: info for info in storage.functions()}
         assert set(functions) == {"f", "other.late", "shop.mail", "shop.report"}
         assert functions["shop.mail"].enqueued == 2
+
+    def test_totals_of_a_function_outlive_its_jobs(self, storage: Storage) -> None:
+        job = put(storage, 1)
+        worker = Worker(storage)
+        worker.succeed(worker.one())
+        assert storage.requeue([job]) == [Change.DONE]
+        worker.succeed(worker.one())
+        assert storage.delete([job]) == [Change.DONE]
+        assert storage.functions() == [("f", 0, 0, 2, 0)]
 
     def test_due_counts_what_a_claim_could_give(self, storage: Storage) -> None:
         mixed(storage)
