@@ -1,5 +1,6 @@
 //! A node from outside: many callers, wake-ups, time, disks that fail.
 
+mod history;
 mod support;
 
 use std::sync::mpsc::channel;
