@@ -151,15 +151,15 @@ impl Archive {
         self.with_writer(|writer| writer.delete(ids))
     }
 
+    /// Never waits for a writer, and so not for the disk.
     pub fn health(&self) -> Health {
         let stopped = self.stopped.lock().clone();
-        let lost = self.writer.lock().as_ref().and_then(|writer| writer.meta().lost.clone());
         match self.store.read().as_ref() {
             Some(store) => Health {
                 records: store.records.load(Ordering::Acquire),
                 bytes: store.stats_bytes(),
                 watermark: store.watermark.load(Ordering::Acquire),
-                lost,
+                lost: store.lost.lock().clone(),
                 stopped,
             },
             None => Health { stopped, ..Health::default() },

@@ -439,6 +439,7 @@ impl Writer {
     fn publish(&self) {
         self.store.watermark.store(self.meta.watermark, Ordering::Release);
         self.store.records.store(self.meta.records, Ordering::Release);
+        self.store.lost.lock().clone_from(&self.meta.lost);
         self.store.pack_bytes.store(self.uses.values().map(|pack| pack.length).sum(), Ordering::Relaxed);
     }
 }
