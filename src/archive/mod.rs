@@ -19,6 +19,7 @@
 
 mod chunk;
 pub mod index;
+mod inspect;
 mod pack;
 mod query;
 mod store;
@@ -35,6 +36,7 @@ use index::OpenIndex;
 use store::{Fault, Store};
 use writer::Writer;
 
+pub use inspect::{inspect, Report};
 pub use query::{Scan, Scanned, Step};
 pub use store::Lost;
 

@@ -55,6 +55,21 @@ impl Lock {
         Ok(Lock { key, path })
     }
 
+    /// Who holds the lock of a directory, if anybody. Takes nothing: it looks for an instant, and makes no file.
+    pub fn holder(dir: &Path) -> Result<Option<String>> {
+        let path = dir.join(FILE_NAME);
+        let mut file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::disk("open", path.display(), &error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(Some(read_holder(&mut file))),
+            Err(error) => Err(Error::disk("lock", path.display(), &error.into())),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -81,11 +96,14 @@ fn write_holder(file: &mut fs::File) -> std::io::Result<()> {
 }
 
 fn busy(path: &Path, file: &mut fs::File) -> Error {
+    Error::Busy { path: path.display().to_string(), holder: read_holder(file) }
+}
+
+fn read_holder(file: &mut fs::File) -> String {
     let mut text = String::new();
     let read = file.take(64).read_to_string(&mut text);
-    let holder = match text.trim().parse::<u32>() {
+    match text.trim().parse::<u32>() {
         Ok(pid) if read.is_ok() => format!("process {pid}"),
         _ => "another process".to_owned(),
-    };
-    Error::Busy { path: path.display().to_string(), holder }
+    }
 }

@@ -19,7 +19,7 @@ use crate::machine::record;
 use crate::replica::{Replica, ReplicaConfig};
 
 /// Name of the archive's directory inside the data directory.
-const ARCHIVE_DIR: &str = "archive";
+pub(super) const ARCHIVE_DIR: &str = "archive";
 
 impl Node {
     /// Opens the directory: takes its lock, recovers what is stored and leads the group before it returns.
@@ -40,6 +40,9 @@ impl Node {
         })?;
         if let Some(index) = opened.suspect_upto {
             log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
+        }
+        for loss in &opened.losses {
+            log::error!("a salvage of this directory gave up {loss}");
         }
         let files = replica.wal().spare();
         let shared = Arc::new(share(config, replica, syncs, opened));

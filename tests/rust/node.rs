@@ -1,5 +1,6 @@
 //! A node from outside: many callers, wake-ups, time, disks that fail.
 
+mod doctor;
 mod history;
 mod support;
 
