@@ -1,4 +1,4 @@
-"""`raftwork doctor`: where the settings come from, whether the disk keeps its word in time, and what the data are like."""
+"""`raftwork doctor`: where the settings come from, whether the disk keeps its word, and what is in the data directory."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SYNC_MS_MOST = 20.0
 @click.command()
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--salvage", is_flag=True, help="Start again with what is readable. Needs a stopped application.")
-@click.option("--accept-loss", is_flag=True, help="With --salvage: agree to lose the state itself, if nothing else helps.")
+@click.option(
+    "--accept-loss", is_flag=True, help="With --salvage: agree to lose the state if nothing else helps."
+)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before salvaging.")
 @target_options
 @common
-def doctor(
-    directory: Path | None, salvage: bool, accept_loss: bool, yes: bool, target: Target, as_json: bool
-) -> int:
+def doctor(directory: Path | None, salvage: bool, accept_loss: bool, yes: bool, target: Target, as_json: bool) -> int:
     """Check the settings, the disk, and the data DIRECTORY (by default that of the application).
 
     Reads only, also while the application runs. With --salvage, what is damaged is set aside, and what was written
