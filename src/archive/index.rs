@@ -96,7 +96,7 @@ fn open_unlocked(path: &Path, config: &sled::Config) -> Result<sled::Db> {
     for _ in 0..LOCK_TRIES {
         match guarded(path, || config.open()) {
             Err(Error::Disk { message, .. }) if message.contains("could not acquire lock") => {
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::park_timeout(Duration::from_millis(20));
             }
             other => return other,
         }

@@ -93,7 +93,7 @@ pub trait File: Send + Sync + fmt::Debug {
 }
 
 /// Bytes that are written at once when a file is filled with zeros.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Writes zeros over a range. Real zeros, not a reservation: the first write to a merely reserved block changes the file
 /// system's journal too, and the sync after it takes twice as long.

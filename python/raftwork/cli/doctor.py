@@ -1,4 +1,4 @@
-"""`raftwork doctor`: where the settings come from, whether the disk keeps its word, and what is in the data directory."""
+"""`raftwork doctor`: where the settings come from, whether the disk keeps its word, what the data directory holds."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ SYNC_MS_MOST = 20.0
 @click.command()
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--salvage", is_flag=True, help="Start again with what is readable. Needs a stopped application.")
-@click.option(
-    "--accept-loss", is_flag=True, help="With --salvage: agree to lose the state if nothing else helps."
-)
+@click.option("--accept-loss", is_flag=True, help="With --salvage: agree to lose the state if nothing else helps.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before salvaging.")
 @target_options
 @common
