@@ -44,7 +44,11 @@ pub fn inspect_on(disk: &dyn Disk, dir: &Path) -> Result<Vec<SnapshotReport>> {
             damage: None,
             path: path.clone(),
         };
-        reports.push(match check(disk, &path, index, None, true) {
+        let checked = check(disk, &path, index, None, true);
+        if checked.is_err() && disk.open(&path, Access::Read)?.is_none() {
+            continue;
+        }
+        reports.push(match checked {
             Ok(meta) => SnapshotReport { meta: Some(meta), ..report },
             Err(Error::Corrupt { offset, message, .. }) => SnapshotReport { damage: Some((offset, message)), ..report },
             Err(Error::Foreign(message)) => SnapshotReport { damage: Some((0, message)), ..report },
