@@ -156,16 +156,20 @@ class Fetcher:
         """Store what is left and end the session. Jobs still running go back without spending an attempt."""
 
 def doctor(path: str) -> bytes:
-    """What is in the log of a data directory, as a MessagePack map. Changes nothing; a node may run meanwhile.
+    """What is in a data directory, as a MessagePack map. Changes nothing; a node may run meanwhile.
 
-    Keys: `healthy`, `damage` (`file`, `offset`, `message`, or nil), `salvage` (what it would keep and set aside),
-    `first_index`, `last_index`, `opens_with`, `segments`.
+    Keys: `directory`, `healthy`, `problems` and `losses` (sentences), `in_use_by` (nil if nobody runs on it), `identity`
+    (`cluster`, `group`, `node`, `created_ms`, or nil), `snapshots` (each `file`, `index`, `term`, `bytes`, `whole`,
+    `damage`), `log`, `start` (`possible`, `reason`; nil while in use), `archive` (`present`, `watermark`, `records`,
+    `bytes`, `lost`, `damage`, `unknown`; nil while in use), `salvage` (what it would do: `keeps`, `loses`,
+    `needs_accept_loss`; nil if it starts as it is), `set_aside` (files in `quarantine/`).
     """
 
-def salvage(path: str) -> bytes:
-    """Keep what lies before the damage of a log and move the rest to `quarantine/`. DirectoryBusy while a node runs.
+def salvage(path: str, accept_loss: bool = False) -> bytes:
+    """Make a damaged directory start again with what is left; what is taken away goes to `quarantine/`.
 
-    Keys of the answer: `set_aside`, `begun_anew`, and `log`, which is what `doctor` then answers.
+    Keys of the answer: `set_aside` (each `from`, `to`), and `data`, which is what `doctor` then answers. DirectoryBusy
+    while a node runs. CorruptData, saying what would be lost, if that is the state itself and `accept_loss` is false.
     """
 
 def new_ids(n: int) -> list[bytes]:

@@ -241,6 +241,17 @@ pub(super) fn chunk_key(low: JobId) -> Vec<u8> {
     [b"c", &low.0[..]].concat()
 }
 
+/// The packs that an index names.
+pub(super) fn packs_named(index: &dyn Index) -> Result<Vec<u32>> {
+    let (mut packs, mut from) = (Vec::new(), use_key(0));
+    while let Some((key, _)) = index.first_from(&from)?.filter(|(key, _)| key[0] == b'u') {
+        let number = key[1..].first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        packs.push(number);
+        from = use_key(number.saturating_add(1));
+    }
+    Ok(packs)
+}
+
 pub(super) fn use_key(pack: u32) -> Vec<u8> {
     [b"u", &pack.to_be_bytes()[..]].concat()
 }

@@ -19,6 +19,7 @@
 
 mod chunk;
 pub mod index;
+mod inspect;
 mod pack;
 mod query;
 mod store;
@@ -35,6 +36,7 @@ use index::OpenIndex;
 use store::{Fault, Store};
 use writer::Writer;
 
+pub use inspect::{inspect, Report};
 pub use query::{Scan, Scanned, Step};
 pub use store::Lost;
 
@@ -151,15 +153,15 @@ impl Archive {
         self.with_writer(|writer| writer.delete(ids))
     }
 
+    /// Never waits for a writer, and so not for the disk.
     pub fn health(&self) -> Health {
         let stopped = self.stopped.lock().clone();
-        let lost = self.writer.lock().as_ref().and_then(|writer| writer.meta().lost.clone());
         match self.store.read().as_ref() {
             Some(store) => Health {
                 records: store.records.load(Ordering::Acquire),
                 bytes: store.stats_bytes(),
                 watermark: store.watermark.load(Ordering::Acquire),
-                lost,
+                lost: store.lost.lock().clone(),
                 stopped,
             },
             None => Health { stopped, ..Health::default() },

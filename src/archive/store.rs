@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use super::chunk::Chunk;
 use super::index::{chunk_key, ChunkPlace, Index, OpenIndex, META_KEY};
 use super::pack::{self, PackReader};
@@ -93,6 +95,8 @@ pub(super) struct Store {
     pub pack_bytes: AtomicU64,
     pub watermark: AtomicU64,
     pub records: AtomicU64,
+    /// History that is gone, for the statistics.
+    pub lost: Mutex<Option<Lost>>,
 }
 
 fn damaged(dir: &Path, message: impl Into<String>) -> Error {
@@ -129,6 +133,7 @@ impl Store {
             pack_bytes: AtomicU64::new(0),
             watermark: AtomicU64::new(meta.watermark),
             records: AtomicU64::new(meta.records),
+            lost: Mutex::new(meta.lost.clone()),
         };
         Ok((store, meta))
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::chunk::{self, Entry, CHUNK_RAW_BYTES};
-use super::index::{chunk_key, read_expiry_key, use_key, ChunkPlace, META_KEY};
+use super::index::{chunk_key, packs_named, read_expiry_key, use_key, ChunkPlace, META_KEY};
 use super::pack::{self, Location, PackWriter};
 use super::store::{Fault, Lost, Meta, Store};
 use super::{Expired, KeepUntil, Labels, Options};
@@ -76,14 +76,9 @@ impl Writer {
                 None => pack::remove(&store.dir, number)?,
             }
         }
-        let mut from = use_key(0);
-        while let Some((key, _)) = store.index.first_from(&from)?.filter(|(key, _)| key[0] == b'u') {
-            let number = key[1..].first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-            if !uses.contains_key(&number) {
-                let message = format!("pack {number} is missing");
-                return Err(Error::Corrupt { path: store.dir.display().to_string(), offset: 0, message });
-            }
-            from = use_key(number.saturating_add(1));
+        if let Some(number) = packs_named(&*store.index)?.into_iter().find(|number| !uses.contains_key(number)) {
+            let message = format!("pack {number} is missing");
+            return Err(Error::Corrupt { path: store.dir.display().to_string(), offset: 0, message });
         }
         let newest = uses.keys().next_back().copied().unwrap_or(0);
         let packs = PackWriter::new(&store.dir, options.cluster, options.group, newest);
@@ -439,6 +434,7 @@ impl Writer {
     fn publish(&self) {
         self.store.watermark.store(self.meta.watermark, Ordering::Release);
         self.store.records.store(self.meta.records, Ordering::Release);
+        self.store.lost.lock().clone_from(&self.meta.lost);
         self.store.pack_bytes.store(self.uses.values().map(|pack| pack.length).sum(), Ordering::Relaxed);
     }
 }

@@ -58,6 +58,16 @@ pub const LABELS_MAX: usize = 32;
 pub const MACHINE_BYTES_MAX: u64 = 8 << 30;
 /// Items that one `Tick` or `Evict` may touch, so that upkeep never stalls the group.
 pub const UPKEEP_ITEMS_MAX: usize = 1_000;
+/// Finished jobs that are worth a round of the archive at once: fewer wait a little, because a round costs syncs.
+pub const ARCHIVE_ROUND_JOBS: usize = 1_000;
+/// Finished jobs read under the machine's lock at once for the archive, about half a millisecond.
+pub const ARCHIVE_BATCH_JOBS: usize = 500;
+/// Bytes of records at which such a batch ends, so that large results hold the lock no longer than small ones. One record
+/// of the largest size may come on top.
+pub const ARCHIVE_BATCH_BYTES: usize = 1 << 20;
+/// Archived records that one step of expiry removes, about ten milliseconds. More than a round adds: history must not grow
+/// while jobs finish as fast as they can be archived.
+pub const ARCHIVE_EXPIRE_RECORDS: usize = 2_000;
 /// Requests waiting in a node's inbox. Beyond it `submit` waits, then answers `Overloaded`.
 pub const INBOX_REQUESTS_MAX: usize = 65_536;
 /// Bytes waiting in a node's inbox.
@@ -90,6 +100,7 @@ const _: () = assert!(ARGS_BYTES_MAX + (64 << 10) < COMMAND_BYTES_MAX);
 const _: () =
     assert!(CLAIM_BYTES_MAX + ARGS_BYTES_MAX + STATE_BYTES_MAX + META_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
 const _: () = assert!(CLAIM_BYTES_MAX * 2 <= REPLY_BYTES_MAX);
+const _: () = assert!(ARCHIVE_EXPIRE_RECORDS >= 2 * ARCHIVE_ROUND_JOBS && ARCHIVE_BATCH_JOBS <= ARCHIVE_ROUND_JOBS);
 const _: () = assert!(COMMAND_BYTES_MAX * 2 <= SEGMENT_BYTES);
 const _: () = assert!(LOG_BYTES_SNAPSHOT < LOG_BYTES_MAX);
 const _: () = assert!(INBOX_BYTES_MAX >= COMMAND_BYTES_MAX * 4);

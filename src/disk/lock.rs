@@ -81,6 +81,21 @@ impl Lock {
         Ok(Lock { key, path, left, told: AtomicBool::new(false) })
     }
 
+    /// Who holds the lock of a directory, if anybody. Takes nothing: it looks for an instant, and makes no file.
+    pub fn holder(dir: &Path) -> Result<Option<String>> {
+        let path = dir.join(FILE_NAME);
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::disk("open", path.display(), &error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(Some(read_holder(&file))),
+            Err(error) => Err(Error::disk("lock", path.display(), &error.into())),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

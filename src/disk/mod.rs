@@ -22,6 +22,7 @@ use crate::base::Result;
 pub mod fake;
 pub mod identity;
 pub mod lock;
+pub mod quarantine;
 mod real;
 
 #[cfg(feature = "sim")]

@@ -262,3 +262,18 @@ impl Loader {
         Ok(self.machine)
     }
 }
+
+impl Machine {
+    /// Goes on at a later index although the entries between are lost, which only a salvage may do. Fencing tokens and
+    /// finish ordinals jump beyond all that the lost entries can have given, so that none is given twice (K2). `ordinal` is
+    /// how far the archive came: what it holds stays history.
+    pub fn skip_to(&mut self, index: LogIndex, ordinal: u64) {
+        let given_max = index.0.saturating_mul(limits::BATCH_JOBS_MAX as u64).min(COUNTER_MAX / 2);
+        self.applied = self.applied.max(index);
+        self.token = self.token.max(given_max);
+        self.ordinal = self.ordinal.max(ordinal);
+        if self.table.len() == 0 {
+            self.evicted = self.ordinal;
+        }
+    }
+}

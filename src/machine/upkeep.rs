@@ -83,10 +83,20 @@ impl Machine {
         outcome::number(done as u64)
     }
 
-    /// Finished jobs after an ordinal, oldest first, as records for the archive.
-    pub fn finished(&self, after: u64, max: usize) -> Vec<(u64, JobId, Vec<u8>)> {
+    /// Finished jobs after an ordinal, oldest first, as records for the archive: at most so many, and no more once they have
+    /// this many bytes together. The caller holds the machine's lock, so neither may be large.
+    pub fn finished(&self, after: u64, jobs_max: usize, bytes_max: usize) -> Vec<(u64, JobId, Vec<u8>)> {
         let Some(from) = after.checked_add(1) else { return Vec::new() };
-        self.finished.range(from..).take(max).map(|(ordinal, slot)| self.record(*ordinal, *slot)).collect()
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for (ordinal, slot) in self.finished.range(from..).take(jobs_max) {
+            let record = self.record(*ordinal, *slot);
+            bytes += record.2.len();
+            records.push(record);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        records
     }
 
     fn record(&self, ordinal: u64, slot: Slot) -> (u64, JobId, Vec<u8>) {

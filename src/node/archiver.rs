@@ -3,6 +3,8 @@
 //! What holds
 //! * A job leaves memory only after its record is on disk in the archive; in between it is in both.
 //! * The archive never slows the log down: it reads small batches under the machine's lock and writes them outside.
+//! * Moving and expiring take turns for as long as either has something to do. A turn of expiry removes more records than
+//!   a turn of moving adds, so history does not grow without bound however fast jobs finish.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,18 +14,13 @@ use parking_lot::{Condvar, Mutex};
 use super::{memory, Shared};
 use crate::archive::Archive;
 use crate::base::codec::Writer;
+use crate::base::limits::{ARCHIVE_BATCH_BYTES, ARCHIVE_BATCH_JOBS, ARCHIVE_EXPIRE_RECORDS, ARCHIVE_ROUND_JOBS};
 use crate::base::{Error, Result};
 
-/// Finished jobs that are worth a round at once: fewer wait a little, because a round costs syncs.
-const ROUND_JOBS: usize = 1_000;
 /// How long the first finished job waits for others.
 const ROUND_WAIT: Duration = Duration::from_millis(500);
-/// Jobs read under the machine's lock at once, about half a millisecond.
-const BATCH_JOBS: usize = 500;
-/// How often records whose time is over are removed.
+/// How long to wait once nothing is due any more.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
-/// Records removed at once.
-const EXPIRE_RECORDS: usize = 2_000;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// Evicted jobs after which the freed memory goes back to the system, when the pump pauses.
@@ -34,6 +31,12 @@ struct State {
     finished: usize,
     since: Option<Instant>,
     stopped: bool,
+}
+
+impl State {
+    fn is_worth_a_round(&self) -> bool {
+        self.finished >= ARCHIVE_ROUND_JOBS || self.since.is_some_and(|since| since.elapsed() >= ROUND_WAIT)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +55,7 @@ impl Archiver {
         let before = state.finished;
         state.finished += jobs;
         state.since.get_or_insert_with(Instant::now);
-        if before == 0 || (before < ROUND_JOBS && state.finished >= ROUND_JOBS) {
+        if before == 0 || (before < ARCHIVE_ROUND_JOBS && state.finished >= ARCHIVE_ROUND_JOBS) {
             self.wake.notify_one();
         }
     }
@@ -74,12 +77,21 @@ impl Archiver {
                 return false;
             }
             let until = state.since.map_or(latest, |since| latest.min(since + ROUND_WAIT));
-            if state.finished >= ROUND_JOBS || Instant::now() >= until {
-                (state.finished, state.since) = (0, None);
+            if state.is_worth_a_round() || Instant::now() >= until {
                 return true;
             }
             self.wake.wait_until(&mut state, until);
         }
+    }
+
+    /// Whether a round is worth it; counting begins anew if so.
+    fn take_round(&self) -> bool {
+        let mut state = self.state.lock();
+        let worth = state.is_worth_a_round();
+        if worth {
+            (state.finished, state.since) = (0, None);
+        }
+        worth
     }
 
     /// Waits a moment, or less if the node closes.
@@ -93,7 +105,8 @@ impl Archiver {
 impl Shared {
     /// The life of the archive thread.
     pub(super) fn archive_loop(self: &Arc<Self>, archive: &Archive) {
-        let mut expire_at = Instant::now() + EXPIRE_EVERY;
+        // At once: much may have become due while no node ran.
+        let mut expire_at = Instant::now();
         let mut evicted = 0;
         // What was archived, but not evicted before the last stop.
         let mut round = self.evict(archive.watermark());
@@ -104,6 +117,7 @@ impl Shared {
                 Err(error) => {
                     log::warn!("finished jobs stay in memory for now: {error}");
                     self.archiver.pause();
+                    self.archiver.finished(1);
                 }
             }
             if evicted >= TRIM_JOBS {
@@ -113,26 +127,44 @@ impl Shared {
             if !self.archiver.wait(expire_at) {
                 return;
             }
-            round = self.pump(archive);
-            if Instant::now() >= expire_at {
-                let more = archive.expire(self.now(), EXPIRE_RECORDS).is_ok_and(|expired| expired.more);
-                expire_at = Instant::now() + if more { ROUND_WAIT } else { EXPIRE_EVERY };
-            }
+            let mut moving = false;
+            let moves = || {
+                moving = moving || self.archiver.take_round();
+                let moved = if moving { self.move_some(archive)? } else { None };
+                moving = moved.is_some();
+                Ok(moved)
+            };
+            round = take_turns(moves, || self.expire_some(archive, &mut expire_at), || self.archiver.is_stopped());
         }
     }
 
-    /// Archives and evicts until no finished job is left. Gives how many left memory.
-    fn pump(self: &Arc<Self>, archive: &Archive) -> Result<u64> {
-        let mut evicted = 0;
-        while !self.archiver.is_stopped() {
-            let batch = self.machine.read().finished(archive.watermark(), BATCH_JOBS);
+    /// Archives and evicts about as many jobs as are worth a round. Gives how many left memory; `None`: none is left.
+    fn move_some(self: &Arc<Self>, archive: &Archive) -> Result<Option<u64>> {
+        let (mut archived, mut evicted) = (0, 0);
+        while archived < ARCHIVE_ROUND_JOBS && !self.archiver.is_stopped() {
+            let batch = self.machine.read().finished(archive.watermark(), ARCHIVE_BATCH_JOBS, ARCHIVE_BATCH_BYTES);
             if batch.is_empty() {
                 break;
             }
+            archived += batch.len();
             let watermark = archive.put(&batch)?;
             evicted += self.evict(watermark)?;
         }
-        Ok(evicted)
+        Ok((archived > 0).then_some(evicted))
+    }
+
+    /// Removes some of the records whose time is over, if it is time to look for them. False: nothing more is due.
+    fn expire_some(&self, archive: &Archive, expire_at: &mut Instant) -> bool {
+        if Instant::now() < *expire_at {
+            return false;
+        }
+        let expired = archive.expire(self.now(), ARCHIVE_EXPIRE_RECORDS);
+        let more = expired.inspect_err(|error| log::warn!("no history is removed for now: {error}"));
+        let more = more.is_ok_and(|expired| expired.more);
+        if !more {
+            *expire_at = Instant::now() + EXPIRE_EVERY;
+        }
+        more
     }
 
     /// Lets finished jobs up to this ordinal leave memory.
@@ -152,5 +184,76 @@ impl Shared {
             }
             evicted += after - before;
         }
+    }
+}
+
+/// Moves finished jobs and expires records by turns until neither has anything left or it is over. Gives how many jobs left
+/// memory. When moving fails, expiry goes on: on a full disk it is what makes room.
+fn take_turns(
+    mut moves: impl FnMut() -> Result<Option<u64>>,
+    mut expire: impl FnMut() -> bool,
+    stopped: impl Fn() -> bool,
+) -> Result<u64> {
+    let mut evicted = Ok(0);
+    let (mut moving, mut expiring) = (true, true);
+    while (moving || expiring) && !stopped() {
+        if let Ok(jobs) = &mut evicted {
+            match moves() {
+                Ok(moved) => {
+                    moving = moved.is_some();
+                    *jobs += moved.unwrap_or(0);
+                }
+                Err(error @ (Error::Closed | Error::Poisoned(_))) => return Err(error),
+                Err(error) => (moving, evicted) = (false, Err(error)),
+            }
+        }
+        expiring = expire();
+    }
+    evicted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// The turns that were taken, by letter, with work for so many turns of each.
+    fn turns(to_move: u32, to_expire: u32, turns_max: usize) -> String {
+        let (turns, move_left, expire_left) = (RefCell::new(String::new()), Cell::new(to_move), Cell::new(to_expire));
+        let take = |letter, left: &Cell<u32>| {
+            let has = left.get() > 0;
+            if has {
+                turns.borrow_mut().push(letter);
+                left.set(left.get() - 1);
+            }
+            has
+        };
+        let moves = || Ok(take('m', &move_left).then_some(10));
+        let jobs = take_turns(moves, || take('e', &expire_left), || turns.borrow().len() >= turns_max).unwrap();
+        let turns = turns.into_inner();
+        assert_eq!(jobs, 10 * turns.matches('m').count() as u64);
+        turns
+    }
+
+    #[test]
+    fn moving_and_expiring_take_turns_until_neither_has_work() {
+        assert_eq!(turns(3, 0, 99), "mmm");
+        assert_eq!(turns(0, 5, 99), "eeeee", "expiry goes on while something is due");
+        assert_eq!(turns(2, 5, 99), "memeeee");
+        assert_eq!(turns(u32::MAX, u32::MAX, 8), "memememe", "neither starves the other");
+    }
+
+    #[test]
+    fn what_cannot_be_moved_does_not_keep_expiry_from_making_room() {
+        let mut due = 4;
+        let expire = || {
+            due -= 1;
+            due > 0
+        };
+        let full = || Err(Error::DiskFull("test".into()));
+        assert_eq!(take_turns(full, expire, || false), Err(Error::DiskFull("test".into())));
+        assert_eq!(due, 0);
+        assert_eq!(take_turns(|| Err(Error::Closed), || panic!("the node is closed"), || false), Err(Error::Closed));
     }
 }

@@ -1,32 +1,82 @@
-//! A data directory looked at without running it, and the salvage of a damaged log: for people, on request.
+//! A data directory looked at without running it, and its salvage: for people, on request.
+//!
+//! ```text
+//! findings  what is there, part by part, and whether it can start together
+//! plan      what a salvage would keep, what it would give up, and doing it
+//! ```
+//!
+//! What holds
+//! * Looking changes nothing, and may be done while a node runs: what cannot be read safely then is left out.
+//! * A salvage needs the directory's lock. It never deletes: what it takes away goes to `quarantine/`, and what it gives up
+//!   is written down there first, so that doctor and health go on saying it.
+//! * A power cut at any step leaves a directory that starts, or that can be salvaged again.
 
-use std::path::Path;
+mod findings;
+mod plan;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::codec::Writer;
-use crate::base::Result;
-use crate::disk::{Identity, Lock, RealDisk};
-use crate::snapshot::SnapshotStore;
-use crate::wal::{self, Mark};
+use crate::base::{Error, Result};
+use crate::disk::{Disk, Lock, RealDisk};
 
-/// What is in the log of a directory, as a MessagePack map: `healthy`, `damage`, `segments` and more. Changes nothing,
-/// and may be asked while a node runs.
+use findings::Findings;
+use plan::Plan;
+
+/// What is in a data directory, as a MessagePack map: `healthy`, `problems`, `losses`, `owner`, `identity`, `snapshots`,
+/// `log`, `start`, `archive` and more.
 pub fn inspect(dir: &Path) -> Result<Vec<u8>> {
     let mut out = Writer::new();
-    wal::inspect(dir)?.write(&mut out);
+    let findings = Findings::of(&RealDisk, dir, Lock::holder(dir)?)?;
+    findings.write(&mut out, Plan::of(&findings).ok().flatten().as_ref());
     Ok(out.into_bytes())
 }
 
-/// Keeps what lies before the damage of a log and sets the rest aside, as a MessagePack map. `Busy` while a node runs.
-pub fn salvage(dir: &Path) -> Result<Vec<u8>> {
+/// Makes a damaged directory start again with what is left, as a MessagePack map. Does nothing if it starts as it is.
+///
+/// # Errors
+/// `Busy` while a node runs; `Foreign` if it is not known whose the directory is; `Corrupt` if the state itself would be
+/// lost and `accept_loss` does not agree to that. Nothing was changed then.
+pub fn salvage(dir: &Path, accept_loss: bool) -> Result<Vec<u8>> {
     let _lock = Lock::take(dir)?;
-    let disk = Arc::new(RealDisk);
-    let snapshot = match Identity::load(&*disk, dir)? {
-        Some(identity) => SnapshotStore::open(disk.clone(), dir, &identity)?.latest(),
-        None => None,
-    };
-    let mark = snapshot.map(|snapshot| Mark { index: snapshot.index, term: snapshot.term });
+    salvage_on(Arc::new(RealDisk), dir, accept_loss)
+}
+
+/// As `salvage`, on another disk than this machine's; the caller sees to it that nobody uses the directory.
+pub fn salvage_on(disk: Arc<dyn Disk>, dir: &Path, accept_loss: bool) -> Result<Vec<u8>> {
+    let findings = Findings::of(&*disk, dir, None)?;
+    let mut moved = Vec::new();
+    if let Some(plan) = Plan::of(&findings)? {
+        if plan.gives_up_state && !accept_loss {
+            return Err(Error::Corrupt {
+                path: dir.display().to_string(),
+                offset: 0,
+                message: format!(
+                    "a salvage would lose {}. Nothing was changed; to accept that: raftwork doctor {} --salvage \
+                     --accept-loss",
+                    plan.loses.unwrap_or_default(),
+                    dir.display()
+                ),
+            });
+        }
+        moved = plan.carry_out(disk.clone(), dir, &findings)?;
+    }
+    let after = Findings::of(&*disk, dir, None)?;
+    after.check_start()?;
+    Ok(answer(&moved, &after))
+}
+
+fn answer(moved: &[(PathBuf, PathBuf)], after: &Findings) -> Vec<u8> {
     let mut out = Writer::new();
-    wal::salvage_on(disk, dir, mark)?.write(&mut out);
-    Ok(out.into_bytes())
+    out.map(2);
+    out.str("set_aside").array(moved.len());
+    for (from, to) in moved {
+        out.map(2);
+        out.str("from").str(&from.display().to_string());
+        out.str("to").str(&to.display().to_string());
+    }
+    out.str("data");
+    after.write(&mut out, None);
+    out.into_bytes()
 }

@@ -127,6 +127,9 @@ impl Shared {
         if let Some(index) = self.opened.suspect_upto {
             alarms.push(format!("the end of the log was damaged; answered writes up to {index} may be lost"));
         }
+        let told =
+            |loss| format!("work was lost: a salvage gave up {loss}; remove quarantine/LOST when that is settled");
+        alarms.extend(self.opened.losses.iter().map(told));
         let archive = self.archive.read();
         if self.config.archive && archive.is_none() && self.inbox.stopped().is_none() {
             alarms.push("the archive could not be opened: finished jobs stay in memory".into());

@@ -20,7 +20,7 @@ use crate::machine::record;
 use crate::replica::{Replica, ReplicaConfig};
 
 /// Name of the archive's directory inside the data directory.
-const ARCHIVE_DIR: &str = "archive";
+pub(super) const ARCHIVE_DIR: &str = "archive";
 /// How long opening waits for the end of dead sessions: a few turns, unless the disk is full.
 const ORPHANS_WAIT: Duration = Duration::from_secs(1);
 
@@ -44,6 +44,9 @@ impl Node {
         })?;
         if let Some(index) = opened.suspect_upto {
             log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
+        }
+        for loss in &opened.losses {
+            log::error!("a salvage of this directory gave up {loss}");
         }
         let files = replica.wal().spare();
         let shared = Arc::new(share(config, replica, syncs, opened, lock));

@@ -69,8 +69,9 @@ fn doctor<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyBytes>> {
 }
 
 #[pyfunction]
-fn salvage<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyBytes>> {
-    let report = py.detach(|| crate::node::doctor::salvage(Path::new(path)));
+#[pyo3(signature = (path, accept_loss=false))]
+fn salvage<'py>(py: Python<'py>, path: &str, accept_loss: bool) -> PyResult<Bound<'py, PyBytes>> {
+    let report = py.detach(|| crate::node::doctor::salvage(Path::new(path), accept_loss));
     report.map(|report| PyBytes::new(py, &report)).map_err(|error| errors::raise(py, &error))
 }
 

@@ -36,7 +36,7 @@ use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
 pub use log_store::{LogCache, Position};
-pub use open::Opened;
+pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
 use tickets::Tickets;
 pub use upkeep::{Capture, SnapshotWritten, Upkeep};
 

@@ -17,16 +17,16 @@ use super::persist::restored;
 use super::tickets::Tickets;
 use super::upkeep::metadata;
 use super::{Replica, ReplicaConfig, Turn, Upkeep};
-use crate::base::{ClusterId, Error, GroupId, LogIndex, Millis, NodeId, Result, Term};
+use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result, Term};
 use crate::consensus::{ConfState, Core, CoreConfig, Entry, Event, HardState, LogStore, Role};
-use crate::disk::{ensure_dir, Disk, Identity};
+use crate::disk::{ensure_dir, quarantine, Disk, Identity};
 use crate::machine::{Loader, Machine, STATE_VERSION};
 use crate::snapshot::{self, SnapshotMeta, SnapshotStore};
 use crate::wal::{self, Group, Mark, Recovered, Wal, WalConfig};
 
 /// A new group begins with a snapshot of the empty state here, so that a later member must fetch it and with it learns
 /// who the first members were.
-const FIRST: Mark = Mark { index: 1, term: 1 };
+pub const FIRST: Mark = Mark { index: 1, term: 1 };
 
 /// What was noticed while opening and did not prevent it.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct Opened {
     pub cut_bytes: u64,
     /// The torn end may have been answered: a lone node goes on, and says so.
     pub suspect_upto: Option<u64>,
+    /// What salvages of this directory gave up, in words.
+    pub losses: Vec<String>,
     pub replayed: usize,
 }
 
@@ -50,7 +52,9 @@ impl<T> Replica<T> {
         begin_log(&mut wal, &mut recovered)?;
         let (meta, machine) = load_snapshot(&snapshots, &config.dir)?;
         check(&config.dir, &identity, &meta, &recovered)?;
-        let opened = Opened { cut_bytes: recovered.cut_bytes, suspect_upto: recovered.suspect_upto, replayed: 0 };
+        let losses = quarantine::losses(&*config.disk, &config.dir)?;
+        let (cut_bytes, suspect_upto) = (recovered.cut_bytes, recovered.suspect_upto);
+        let opened = Opened { cut_bytes, suspect_upto, losses, replayed: 0 };
         let mut replica = Replica::assemble(config, identity, snapshots, wal, meta, machine, recovered)?;
         let replayed = replica.lead()?;
         Ok((replica, Opened { replayed, ..opened }))
@@ -139,20 +143,24 @@ fn bootstrap(config: &ReplicaConfig) -> Result<Identity> {
     if !recovered.created {
         return Err(no_identity(&config.dir));
     }
-    let snapshots = SnapshotStore::open(config.disk.clone(), &config.dir, &identity)?;
-    let meta = SnapshotMeta {
-        index: FIRST.index,
-        term: FIRST.term,
-        voters: vec![node.0],
-        learners: Vec::new(),
-        now: Millis(0),
-        state_version: STATE_VERSION,
-    };
-    let mut writer = snapshots.begin(meta)?;
-    Machine::new().capture().write(&mut |section, chunk| writer.chunk(section, chunk))?;
-    writer.finish()?;
+    write_state(config.disk.clone(), &config.dir, &identity, &Machine::new(), FIRST)?;
     identity.store(disk, &config.dir)?;
     Ok(identity)
+}
+
+/// Writes a state as the snapshot at `at` of a group whose only member is this node.
+pub fn write_state(disk: Arc<dyn Disk>, dir: &Path, identity: &Identity, machine: &Machine, at: Mark) -> Result<()> {
+    let snapshots = SnapshotStore::open(disk, dir, identity)?;
+    let mut writer = snapshots.begin(SnapshotMeta {
+        index: at.index,
+        term: at.term,
+        voters: vec![identity.node.0],
+        learners: Vec::new(),
+        now: machine.clock(),
+        state_version: STATE_VERSION,
+    })?;
+    machine.capture().write(&mut |section, chunk| writer.chunk(section, chunk))?;
+    writer.finish().map(|_| ())
 }
 
 /// Removes the first snapshot of an attempt that did not get as far as its identity. Any later one holds work.
@@ -174,19 +182,43 @@ fn no_identity(dir: &Path) -> Error {
 /// The log of a new group continues its first snapshot. Written at the first opening, not when the directory is made: a
 /// log that holds anything would be taken for one that lost its identity.
 fn begin_log(wal: &mut Wal, recovered: &mut Recovered) -> Result<()> {
-    if recovered.last_index() > 0 || recovered.hard_state != wal::HardState::default() {
+    if !is_new(recovered) {
         return Ok(());
     }
-    let hard_state = wal::HardState { term: FIRST.term, vote: 0, commit: FIRST.index };
+    let hard_state = begun();
     wal.append_group(&Group { hard_state: Some(hard_state), mark: Some(FIRST), ..Group::default() })?;
     recovered.hard_state = hard_state;
     (recovered.previous_index, recovered.previous_term) = (FIRST.index, FIRST.term);
     Ok(())
 }
 
-fn load_snapshot(snapshots: &SnapshotStore, dir: &Path) -> Result<(SnapshotMeta, Machine)> {
-    let meta =
-        snapshots.latest().ok_or_else(|| corrupt(dir, "there is no snapshot, and a log alone has no beginning"))?;
+/// Whether nothing was ever written to a log.
+fn is_new(log: &Recovered) -> bool {
+    log.last_index() == 0 && log.hard_state == wal::HardState::default()
+}
+
+/// The hard state of a group behind its first snapshot.
+fn begun() -> wal::HardState {
+    wal::HardState { term: FIRST.term, vote: 0, commit: FIRST.index }
+}
+
+/// The newest whole snapshot and the state in it.
+pub fn load_snapshot(snapshots: &SnapshotStore, dir: &Path) -> Result<(SnapshotMeta, Machine)> {
+    let meta = snapshots.latest().ok_or_else(|| corrupt(dir, NO_SNAPSHOT))?;
+    check_version(dir, &meta)?;
+    let mut loader = Loader::new();
+    snapshots.read(&meta, &mut |section, chunk| loader.section(section, chunk))?;
+    Ok((meta, loader.finish()?))
+}
+
+const NO_SNAPSHOT: &str = "there is no whole snapshot, and a log alone has no beginning";
+
+fn corrupt(dir: &Path, message: impl Into<String>) -> Error {
+    let message = format!("{}; `raftwork doctor` shows what is there", message.into());
+    Error::Corrupt { path: dir.display().to_string(), offset: 0, message }
+}
+
+fn check_version(dir: &Path, meta: &SnapshotMeta) -> Result<()> {
     if meta.state_version > STATE_VERSION {
         return Err(Error::Foreign(format!(
             "the snapshot in {} has state version {}, this program knows {STATE_VERSION}; use a newer raftwork",
@@ -194,14 +226,18 @@ fn load_snapshot(snapshots: &SnapshotStore, dir: &Path) -> Result<(SnapshotMeta,
             meta.state_version
         )));
     }
-    let mut loader = Loader::new();
-    snapshots.read(&meta, &mut |section, chunk| loader.section(section, chunk))?;
-    Ok((meta, loader.finish()?))
+    Ok(())
 }
 
-fn corrupt(dir: &Path, message: impl Into<String>) -> Error {
-    let message = format!("{}; `raftwork doctor` shows what is there", message.into());
-    Error::Corrupt { path: dir.display().to_string(), offset: 0, message }
+/// Whether a start from this snapshot and this log would be refused, without starting. The log is read from the disk.
+pub fn rehearse(disk: &dyn Disk, dir: &Path, identity: &Identity, meta: Option<&SnapshotMeta>) -> Result<()> {
+    let mut log = wal::read_on(disk, dir)?.ok_or_else(|| corrupt(dir, "the log is missing"))?;
+    let meta = meta.ok_or_else(|| corrupt(dir, NO_SNAPSHOT))?;
+    if is_new(&log) {
+        (log.previous_index, log.previous_term, log.hard_state) = (FIRST.index, FIRST.term, begun());
+    }
+    check_version(dir, meta)?;
+    check(dir, identity, meta, &log)
 }
 
 fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &Recovered) -> Result<()> {

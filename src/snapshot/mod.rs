@@ -17,15 +17,17 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::{Error, Millis, Result};
-use crate::disk::{ensure_dir, Access, Disk, Identity};
+use crate::disk::{ensure_dir, quarantine, Access, Disk, Identity};
 
 pub mod file;
+mod inspect;
+
+pub use inspect::{inspect_on, SnapshotReport};
 
 use file::{damaged, FileReader, FileWriter, Header};
 
 /// Name of the snapshots' directory inside the data directory.
 pub const DIR_NAME: &str = "snap";
-const QUARANTINE_DIR_NAME: &str = "quarantine";
 /// Snapshots that are kept.
 const KEPT: usize = 2;
 
@@ -174,7 +176,7 @@ impl SnapshotStore {
             self.disk.remove(path)?;
         }
         for snapshot in &broken {
-            set_aside(&*self.disk, &self.dir, &snapshot.path)?;
+            quarantine::set_aside(&*self.disk, &self.dir, &snapshot.path)?;
         }
         if surplus.is_empty() && broken.is_empty() {
             return Ok(());
@@ -263,13 +265,4 @@ fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Moves a damaged file out of the way without losing it.
-fn set_aside(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<()> {
-    let quarantine = dir.join(QUARANTINE_DIR_NAME);
-    ensure_dir(disk, &quarantine)?;
-    let name = path.file_name().expect("the path of a snapshot ends with its name");
-    disk.rename(path, &quarantine.join(name))?;
-    disk.sync_dir(&quarantine)
 }

@@ -8,8 +8,8 @@ use super::recover::{self, Walk};
 use super::segment::{self, SegmentHeader};
 use super::{Recovered, DIR_NAME};
 use crate::base::codec::Writer;
-use crate::base::{Error, Result};
-use crate::disk::{Access, Disk, RealDisk};
+use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
+use crate::disk::{Access, Disk};
 
 /// Bytes read at once where a part of a file may be unreadable.
 const CAREFUL_BYTES: usize = 4096;
@@ -43,6 +43,10 @@ pub struct SegmentReport {
     /// Indexes of its entries; 0 if it has none.
     pub first_index: u64,
     pub last_index: u64,
+    /// Highest term in it.
+    pub term: u64,
+    /// Whose it is; nothing if its header cannot be read.
+    pub owner: Option<(ClusterId, GroupId, NodeId)>,
     /// A later file took its place; it goes at the next start.
     pub replaced: bool,
     /// Why its header cannot be read.
@@ -57,9 +61,12 @@ pub struct Damage {
     pub message: String,
 }
 
-/// Reads the log of a data directory on this machine's disk.
-pub fn inspect(dir: &Path) -> Result<Report> {
-    inspect_on(&RealDisk, dir)
+/// What opening the log of the data directory `dir` would give; nothing if there is none. Changes nothing.
+///
+/// # Errors
+/// As `Wal::open`.
+pub fn read_on(disk: &dyn Disk, dir: &Path) -> Result<Option<Recovered>> {
+    Ok(recover::scan(disk, &dir.join(DIR_NAME), None)?.map(|scan| scan.recovered))
 }
 
 /// Reads the log of the data directory `dir`.
@@ -113,6 +120,8 @@ fn describe(name: String, replaced: bool, header: &SegmentHeader, walk: &Walk) -
         groups: walk.groups.len() as u64,
         first_index: indexes(|group| group.first_index).filter(|index| *index > 0).min().unwrap_or(0),
         last_index: indexes(|group| group.last_index).max().unwrap_or(0),
+        term: indexes(|group| group.term).max().unwrap_or(0).max(header.hard_state.term),
+        owner: Some((header.cluster, header.group, header.node)),
         replaced,
         error: None,
     }

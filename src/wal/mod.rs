@@ -38,15 +38,13 @@ mod salvage;
 pub mod segment;
 mod spare;
 
-pub use inspect::{inspect, inspect_on, Damage, Report, SegmentReport};
+pub use inspect::{inspect_on, read_on, Damage, Report, SegmentReport};
 pub use log::Wal;
-pub use salvage::{salvage, salvage_on, Salvaged};
+pub use salvage::{begin_anew_on, salvage_on, Salvaged};
 pub use spare::SpareMaker;
 
 /// Name of the log's directory inside the data directory.
 pub const DIR_NAME: &str = "wal";
-/// Name of the directory inside the data directory that takes damaged files.
-pub const QUARANTINE_DIR_NAME: &str = "quarantine";
 
 /// One entry of the replicated log. The log does not look into `kind`, `data` and `context`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

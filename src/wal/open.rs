@@ -9,9 +9,9 @@ use super::log::{remember, Sealed, Tip, Wal};
 use super::recover::{self, Live, Scan};
 use super::segment::{self, SegmentHeader};
 use super::spare::Pool;
-use super::{Recovered, WalConfig, DIR_NAME, QUARANTINE_DIR_NAME};
+use super::{Recovered, WalConfig, DIR_NAME};
 use crate::base::Result;
-use crate::disk::{ensure_dir, Disk, Identity};
+use crate::disk::{ensure_dir, quarantine, Disk, Identity};
 
 /// Where a log lives, and whose it is.
 #[derive(Debug)]
@@ -131,13 +131,10 @@ fn retire(home: &Home, last: &Live, replaced: &[PathBuf], suspect: bool) -> Resu
         disk.sync_dir(&wal_dir)?;
     }
     if suspect {
-        let quarantine = dir.join(QUARANTINE_DIR_NAME);
-        ensure_dir(disk, &quarantine)?;
-        disk.rename(&last.path, &quarantine.join(segment::file_name(last.header.sequence)))?;
-        disk.sync_dir(&quarantine)?;
-    } else {
-        disk.remove(&last.path)?;
+        quarantine::set_aside(disk, dir, &last.path)?;
+        return Ok(());
     }
+    disk.remove(&last.path)?;
     disk.sync_dir(&wal_dir)
 }
 

@@ -17,10 +17,10 @@ use super::open::Home;
 use super::recover;
 use super::segment::SegmentHeader;
 use super::spare::Pool;
-use super::{HardState, Mark, WalConfig, DIR_NAME, QUARANTINE_DIR_NAME};
+use super::{HardState, Mark, WalConfig, DIR_NAME};
 use crate::base::codec::Writer;
 use crate::base::{Error, Result};
-use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
+use crate::disk::{ensure_dir, quarantine, Disk, Identity};
 
 /// What a salvage did.
 #[derive(Clone, Debug, Default)]
@@ -33,18 +33,14 @@ pub struct Salvaged {
     pub report: Report,
 }
 
-/// Salvages the log of a data directory on this machine. Takes the directory's lock, so no node may run on it.
-pub fn salvage(dir: &Path, snapshot: Option<Mark>) -> Result<Salvaged> {
-    let _lock = Lock::take(dir)?;
-    salvage_on(Arc::new(RealDisk), dir, snapshot)
-}
-
 /// Salvages the log of the data directory `dir`. `snapshot` is the latest whole snapshot: where the log begins if nothing
 /// of it can be kept. Does nothing if the log opens as it is.
 pub fn salvage_on(disk: Arc<dyn Disk>, dir: &Path, snapshot: Option<Mark>) -> Result<Salvaged> {
     let wal_dir = dir.join(DIR_NAME);
     ensure_dir(&*disk, &wal_dir)?;
     let mut salvaged = Salvaged::default();
+    let before = inspect_on(&*disk, dir)?;
+    let known_upto = before.last_index;
     // Each round sets at least one file aside, so this ends.
     while let Some(damage) = damage(&*disk, &wal_dir)? {
         let cut = cut_at(&*disk, &wal_dir, &damage)?;
@@ -52,17 +48,33 @@ pub fn salvage_on(disk: Arc<dyn Disk>, dir: &Path, snapshot: Option<Mark>) -> Re
             return Err(Error::Invalid(format!("{} is not a file of this log", damage.path.display())));
         };
         for path in later.iter().rev() {
-            set_aside(&*disk, dir, path, &mut salvaged)?;
+            salvaged.set_aside(&*disk, dir, path)?;
         }
         if let Some((header, groups)) = cut.kept {
-            replace(disk.clone(), dir, header, &groups)?;
+            // It opens with less than was answered, and says so until it has come that far again.
+            let suspect_upto = header.suspect_upto.max(known_upto);
+            replace(disk.clone(), dir, SegmentHeader { suspect_upto, ..header }, &groups)?;
         }
-        set_aside(&*disk, dir, first, &mut salvaged)?;
+        salvaged.set_aside(&*disk, dir, first)?;
     }
     if recover::segment_names(&*disk, &wal_dir)?.is_empty() {
-        begin_anew(disk.clone(), dir, snapshot.unwrap_or_default())?;
+        begin_anew(disk.clone(), dir, snapshot.unwrap_or_default(), &before)?;
         salvaged.begun_anew = true;
     }
+    salvaged.report = inspect_on(&*disk, dir)?;
+    Ok(salvaged)
+}
+
+/// Sets the whole log aside, from its last file, and begins it anew behind a snapshot at `snapshot`.
+pub fn begin_anew_on(disk: Arc<dyn Disk>, dir: &Path, snapshot: Mark) -> Result<Salvaged> {
+    let wal_dir = dir.join(DIR_NAME);
+    ensure_dir(&*disk, &wal_dir)?;
+    let before = inspect_on(&*disk, dir)?;
+    let mut salvaged = Salvaged { begun_anew: true, ..Salvaged::default() };
+    for (_, name) in recover::segment_names(&*disk, &wal_dir)?.into_iter().rev() {
+        salvaged.set_aside(&*disk, dir, &wal_dir.join(name))?;
+    }
+    begin_anew(disk.clone(), dir, snapshot, &before)?;
     salvaged.report = inspect_on(&*disk, dir)?;
     Ok(salvaged)
 }
@@ -75,22 +87,6 @@ fn damage(disk: &dyn Disk, wal_dir: &Path) -> Result<Option<Damage>> {
     }
 }
 
-/// Moves a file into the quarantine, under a name that is free there.
-fn set_aside(disk: &dyn Disk, dir: &Path, path: &Path, salvaged: &mut Salvaged) -> Result<()> {
-    let quarantine = dir.join(QUARANTINE_DIR_NAME);
-    ensure_dir(disk, &quarantine)?;
-    let taken = disk.list(&quarantine)?;
-    let name = path.file_name().and_then(|name| name.to_str()).expect("names of segments are ASCII");
-    let free = (0u64..).map(|number| if number == 0 { name.to_owned() } else { format!("{name}.{number}") });
-    let free = free.into_iter().find(|name| !taken.contains(name)).expect("there are more numbers than files");
-    let target = quarantine.join(free);
-    disk.rename(path, &target)?;
-    disk.sync_dir(&quarantine)?;
-    disk.sync_dir(&dir.join(DIR_NAME))?;
-    salvaged.set_aside.push((path.to_owned(), target));
-    Ok(())
-}
-
 /// Writes the good groups of a damaged file into a new one, which replaces it by beginning at the same group.
 fn replace(disk: Arc<dyn Disk>, dir: &Path, header: SegmentHeader, groups: &[u8]) -> Result<()> {
     let home = home(disk, dir, &header, header.segment_bytes);
@@ -98,7 +94,8 @@ fn replace(disk: Arc<dyn Disk>, dir: &Path, header: SegmentHeader, groups: &[u8]
     install(&home, header, groups, 0).map(|_| ()).map_err(|failure| failure.error)
 }
 
-fn begin_anew(disk: Arc<dyn Disk>, dir: &Path, snapshot: Mark) -> Result<()> {
+/// `before`: the log that was, whose files tell how large one is.
+fn begin_anew(disk: Arc<dyn Disk>, dir: &Path, snapshot: Mark, before: &Report) -> Result<()> {
     let identity = Identity::load(&*disk, dir)?.ok_or_else(|| {
         Error::Invalid(format!("{} has neither a log nor an identity: there is nothing to salvage", dir.display()))
     })?;
@@ -118,7 +115,8 @@ fn begin_anew(disk: Arc<dyn Disk>, dir: &Path, snapshot: Mark) -> Result<()> {
         mark: snapshot,
         conf_state: Bytes::new(),
     };
-    let home = home(disk, dir, &header, WalConfig::default().segment_bytes as u64);
+    let segment_bytes = before.segments.iter().map(|segment| segment.bytes).rfind(|bytes| *bytes > 0);
+    let home = home(disk, dir, &header, segment_bytes.unwrap_or(WalConfig::default().segment_bytes as u64));
     install(&home, header, &[], 0).map(|_| ()).map_err(|failure| failure.error)
 }
 
@@ -132,6 +130,12 @@ fn home(disk: Arc<dyn Disk>, dir: &Path, header: &SegmentHeader, segment_bytes: 
 }
 
 impl Salvaged {
+    fn set_aside(&mut self, disk: &dyn Disk, dir: &Path, path: &Path) -> Result<()> {
+        let target = quarantine::set_aside(disk, dir, path)?;
+        self.set_aside.push((path.to_owned(), target));
+        Ok(())
+    }
+
     /// Appends what was done as a MessagePack map with names.
     pub fn write(&self, out: &mut Writer) {
         out.map(3);

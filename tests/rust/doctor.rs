@@ -143,3 +143,20 @@ fn a_short_file_keeps_its_readable_groups() {
     // Five groups of 704 bytes fit into one file, so the last has four; two of them were left.
     assert_eq!(recovered.entries, entries[..12]);
 }
+
+#[test]
+fn d4_a_file_of_another_history_is_not_taken_for_the_next() {
+    let (own, _) = log();
+    let other = disk(1);
+    let (mut wal, _) = open(&other, &identity(), true).expect("it opens");
+    for index in 1..=14 {
+        let changed: Vec<u8> = entry(index, 1, 600).data.iter().map(|byte| !byte).collect();
+        let changed = WalEntry { data: changed.into(), ..entry(index, 1, 600) };
+        wal.append(state(1, index - 1), &[changed]).expect("room");
+    }
+    let last = segments(&own).pop().expect("three files");
+    assert_eq!(segments(&own), segments(&other));
+    own.put(&last, &other.content(&last).expect("it is listed"));
+    let refused = open(&own, &identity(), false).map(|_| ());
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+}

@@ -106,7 +106,7 @@ fn corpus() -> Vec<Vec<u8>> {
 
 /// What ends the life of a machine; kept apart so that the others find something to do.
 fn endings(machine: &Machine) -> Vec<Vec<u8>> {
-    let records = machine.finished(0, 10).into_iter().map(|(_, _, record)| record).collect();
+    let records = machine.finished(0, 10, usize::MAX).into_iter().map(|(_, _, record)| record).collect();
     let commands = [Command::Restore(records), Command::Evict(1), Command::Close(1), Command::Expire(1)];
     commands.iter().map(|command| wire::request(0, 0, 0, command)).collect()
 }
@@ -162,7 +162,7 @@ type Finished = Vec<(u64, raftwork::base::JobId, Vec<u8>)>;
 
 /// What a refused request must leave as it is: the finished records and the sums.
 fn digest_of_jobs(machine: &Machine) -> (usize, u64, u64, Finished) {
-    (machine.len(), machine.bytes(), machine.tally().created, machine.finished(0, 100))
+    (machine.len(), machine.bytes(), machine.tally().created, machine.finished(0, 100, usize::MAX))
 }
 
 #[test]

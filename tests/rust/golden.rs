@@ -8,7 +8,7 @@ use std::sync::Arc;
 use raftwork::base::{ClusterId, GroupId, Millis, NodeId};
 use raftwork::disk::{Identity, RealDisk};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
-use raftwork::wal::{inspect, Group, HardState, Mark, Wal, WalConfig, WalEntry};
+use raftwork::wal::{inspect_on, Group, HardState, Mark, Wal, WalConfig, WalEntry};
 
 use crate::storage::entry;
 
@@ -66,7 +66,7 @@ fn write(dir: &Path) {
 }
 
 fn check(dir: &Path) {
-    assert!(inspect(dir).expect("it can be read").is_healthy());
+    assert!(inspect_on(&raftwork::disk::RealDisk, dir).expect("it can be read").is_healthy());
     assert_eq!(Identity::load(&RealDisk, dir), Ok(Some(identity())));
     let (wal, recovered) =
         Wal::open(Arc::new(RealDisk), dir, &identity(), WalConfig::default()).expect("an old log opens");

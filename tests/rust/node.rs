@@ -1,7 +1,9 @@
 //! A node from outside: many callers, wake-ups, time, disks that fail.
 
+mod doctor;
 mod ending;
 mod health;
+mod history;
 pub mod support;
 
 use std::sync::mpsc::channel;

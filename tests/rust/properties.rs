@@ -291,7 +291,7 @@ impl Run {
         }
         prop_assert!(tally.holds());
         prop_assert_eq!(self.machine.next_due().map(|at| at.0), self.model.next_due());
-        let finished = self.machine.finished(0, 100);
+        let finished = self.machine.finished(0, 100, usize::MAX);
         let ordinals: Vec<_> = finished.iter().map(|(ordinal, id, _)| (*ordinal, *id)).collect();
         prop_assert_eq!(ordinals, self.model.finished());
         for (_, id, record) in finished {

@@ -1,4 +1,4 @@
-"""`raftwork doctor`: where the settings come from, whether the disk keeps its word in time, and what is in the log."""
+"""`raftwork doctor`: where the settings come from, whether the disk keeps its word, what the data directory holds."""
 
 from __future__ import annotations
 
@@ -29,36 +29,40 @@ SYNC_MS_MOST = 20.0
 
 @click.command()
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
-@click.option("--salvage", is_flag=True, help="Keep what is readable of a damaged log. Needs a stopped application.")
+@click.option("--salvage", is_flag=True, help="Start again with what is readable. Needs a stopped application.")
+@click.option("--accept-loss", is_flag=True, help="With --salvage: agree to lose the state if nothing else helps.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before salvaging.")
 @target_options
 @common
-def doctor(directory: Path | None, salvage: bool, yes: bool, target: Target, as_json: bool) -> int:
+def doctor(directory: Path | None, salvage: bool, accept_loss: bool, yes: bool, target: Target, as_json: bool) -> int:
     """Check the settings, the disk, and the data DIRECTORY (by default that of the application).
 
-    Reads only. With --salvage, the damaged part of a log is set aside, and the jobs that were written after it are
-    lost; the files as they were are kept. Exits 0 when all is well, 3 when the data is damaged.
+    Reads only, also while the application runs. With --salvage, what is damaged is set aside, and what was written
+    after it is lost; the files as they were are kept in quarantine/. Exits 0 when all is well, 3 when the data is
+    damaged.
     """
     app = target.application()
     path = directory if directory is not None else directory_of(app.setting("storage"))
+    if accept_loss and not salvage:
+        raise click.UsageError("--accept-loss goes with --salvage.")
     if salvage:
-        return _salvage(path, yes, as_json)
-    log = _log_report(path)
+        return _salvage(path, accept_loss, yes, as_json)
+    data = _data_report(path)
     report = {
         "settings": [_setting(row) for row in app.config.rows()],
         "checks": _checks(path),
         "directory": None if path is None else str(path.absolute()),
-        "log": log,
+        "data": data,
     }
     show(report, as_json, lambda: _print(app, report))
-    return EXIT_STORAGE if _damaged(log) else 0
+    return EXIT_STORAGE if _damaged(data) else 0
 
 
 def _setting(row: Source) -> dict[str, Any]:
     return {"name": row.name, "value": row.value, "from": row.place}
 
 
-def _log_report(path: Path | None) -> dict[str, Any] | None:
+def _data_report(path: Path | None) -> dict[str, Any] | None:
     """What the core finds in the directory, or None when there is none."""
     if path is None or not path.exists():
         return None
@@ -66,8 +70,8 @@ def _log_report(path: Path | None) -> dict[str, Any] | None:
     return report
 
 
-def _damaged(log: dict[str, Any] | None) -> bool:
-    return bool(log) and not log.get("healthy", True) if log is not None else False
+def _damaged(data: dict[str, Any] | None) -> bool:
+    return data is not None and not data["healthy"]
 
 
 def _checks(path: Path | None) -> list[dict[str, Any]]:
@@ -107,13 +111,27 @@ def _print(app: Raftwork, report: dict[str, Any]) -> None:
     ]
     table(["Check", "Measured#", "Limit#", "Advice"], checks, empty="")
     say("")
-    if report["log"] is None:
+    if report["data"] is None:
         say(f"There is no data directory {report['directory'] or ''} yet.")
         return
-    say(f"Data directory {report['directory']}")
-    _print_map(report["log"], "  ")
-    if _damaged(report["log"]):
-        say(f"Damaged. To keep what is readable: raftwork doctor {report['directory']} --salvage")
+    _print_data(report["data"])
+
+
+def _print_data(data: dict[str, Any]) -> None:
+    """The verdict first, then each part, then what can be done."""
+    say(f"Data directory {data['directory']}")
+    for problem in data["problems"]:
+        say(f"  Problem: {problem}")
+    for loss in data["losses"]:
+        say(f"  Lost: {loss}")
+    if data["in_use_by"] is not None:
+        say(f"  In use by {data['in_use_by']}: what only its owner can know is left out, see `raftwork status`")
+    parts = {key: data[key] for key in ("identity", "start", "snapshots", "archive", "set_aside", "log")}
+    _print_map({key: part for key, part in parts.items() if part is not None}, "  ")
+    if data["salvage"] is not None:
+        plan = data["salvage"]
+        say(f"To start again with {plan['keeps']}" + (f", without {plan['loses']}" if plan["loses"] else "") + ":")
+        say(f"  raftwork doctor {data['directory']} --salvage" + (" --accept-loss" * plan["needs_accept_loss"]))
 
 
 def _value_text(app: Raftwork, name: str, value: Any) -> str:
@@ -135,17 +153,27 @@ def _print_map(values: dict[str, Any], indent: str) -> None:
             say(f"{indent}{name}: {value}")
 
 
-def _salvage(path: Path | None, yes: bool, as_json: bool) -> int:
+def _salvage(path: Path | None, accept_loss: bool, yes: bool, as_json: bool) -> int:
     if path is None or not path.exists():
         raise click.UsageError("There is no data directory to salvage. Name it: raftwork doctor DIRECTORY --salvage")
+    plan = (_data_report(path) or {}).get("salvage")
+    loses = f"Lost is then: {plan['loses']}. " if plan and plan["loses"] else ""
     question = (
-        f"Salvage {path.absolute()}? What cannot be read is given up, and with it all that was written later. "
-        "The files as they are now are kept beside."
+        f"Salvage {path.absolute()}? What cannot be read is given up, and with it all that was written later. {loses}"
+        "The files as they are now are kept in quarantine/."
     )
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{question} Add --yes to do it.")
         click.confirm(question, abort=True, err=True)
-    report: dict[str, Any] = msgspec.msgpack.decode(_core.salvage(str(path)))
-    show(report, as_json, lambda: _print_map(report, ""))
+    report: dict[str, Any] = msgspec.msgpack.decode(_core.salvage(str(path), accept_loss))
+    show(report, as_json, lambda: _print_salvaged(report))
     return 0
+
+
+def _print_salvaged(report: dict[str, Any]) -> None:
+    for move in report["set_aside"]:
+        say(f"{move['from']} is now {move['to']}")
+    if not report["set_aside"]:
+        say("There was nothing to salvage: it starts as it is.")
+    _print_data(report["data"])

@@ -38,6 +38,49 @@ def test_doctor_finds_a_changed_byte_and_salvages_on_request(raftwork: Any, shop
     assert raftwork("doctor").status == 3
     assert raftwork("doctor", "--salvage").status == 2
     assert raftwork("doctor", "--salvage", "--yes").status == 0
+    assert raftwork("doctor").status == 0
+    status = raftwork("status")
+    assert status.status == 3
+    assert "work was lost: a salvage gave up every write behind log entry" in status.out
+
+
+def test_doctor_describes_the_directory_and_says_who_uses_it(raftwork: Any, shop: Path) -> None:
+    module = importlib.import_module("shop")
+    module.send_welcome.enqueue(1)
+    data = raftwork("doctor", "--json").json["data"]
+    assert data["healthy"]
+    assert data["in_use_by"].startswith("process ")
+    assert data["start"] is None
+    module.app.close()
+    data = raftwork("doctor", "--json").json["data"]
+    assert data["in_use_by"] is None
+    assert data["start"] == {"possible": True, "reason": None}
+    assert data["archive"]["present"]
+    assert [snapshot["whole"] for snapshot in data["snapshots"]] == [True]
+    assert len(data["identity"]["cluster"]) == 36
+    told = raftwork("doctor").out
+    assert data["identity"]["cluster"] in told
+    assert str(data["snapshots"][0]["index"]) in told
+
+
+def test_doctor_gives_up_the_state_only_when_told_to(raftwork: Any, shop: Path) -> None:
+    module = importlib.import_module("shop")
+    module.send_welcome.enqueue(1)
+    module.app.close()
+    for path in [*(shop / ".raftwork" / "snap").iterdir(), *(shop / ".raftwork" / "wal").glob("w-*")]:
+        path.write_bytes(b"\0" * 100)
+    report = raftwork("doctor", "--json")
+    assert report.status == 3
+    assert report.json["data"]["salvage"]["needs_accept_loss"]
+    assert "--salvage --accept-loss" in raftwork("doctor").out
+    refused = raftwork("doctor", "--salvage", "--yes")
+    assert refused.status == 3
+    assert "every job that is not finished" in refused.err
+    assert raftwork("doctor", "--accept-loss").status == 2
+    assert raftwork("doctor", "--salvage", "--accept-loss", "--yes").status == 0
+    assert "work was lost: a salvage gave up the whole state" in raftwork("status").out
+    assert "Lost: a salvage gave up the whole state" in raftwork("doctor").out
+    (shop / ".raftwork" / "quarantine" / "LOST").unlink()
     assert raftwork("status").status == 0
 
 

@@ -23,14 +23,18 @@ def environment(storage: Path, ledger: Path) -> dict[str, str]:
 
 
 class Load:
-    """A `load` process and the jobs that it was told are safe."""
+    """A `load` process (or `work`, if it `works`) and the jobs that it was told are safe, or finished."""
 
-    def __init__(self, storage: Path, ledger: Path, first: int, threads: int = 4, pause_ms: int = 0) -> None:
+    def __init__(
+        self, storage: Path, ledger: Path, first: int, threads: int = 4, pause_ms: int = 0, works: bool = False
+    ) -> None:
         self.acknowledged: dict[int, str] = {}
+        self.finished: dict[int, str] = {}
         self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.errors = (ledger.parent / f"load-{first}.err").open("w+")
+        command = ["faults.work", str(first)] if works else ["faults.load", str(first), str(threads), str(pause_ms)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "faults.load", str(first), str(threads), str(pause_ms)],
+            [sys.executable, "-m", *command],
             stdout=subprocess.PIPE,
             stderr=self.errors,
             env=environment(storage, ledger),
@@ -51,19 +55,27 @@ class Load:
         if line is None:
             self.lines.put(None)
             return False
-        if line.startswith("ack "):
+        jobs = {"ack": self.acknowledged, "done": self.finished}.get(line.split(" ", 1)[0])
+        if jobs is not None:
             _, number, identity = line.split()
-            self.acknowledged[int(number)] = identity
+            jobs[int(number)] = identity
         return True
 
     def wait_for_acknowledged(self, more: int, timeout: float = 30.0) -> None:
         """Wait until this many more jobs were acknowledged."""
-        goal = len(self.acknowledged) + more
-        while len(self.acknowledged) < goal:
+        self._wait_for(self.acknowledged, more, timeout)
+
+    def wait_for_finished(self, more: int, timeout: float = 30.0) -> None:
+        """Wait until this many more jobs are finished. Only a load that works finishes any."""
+        self._wait_for(self.finished, more, timeout)
+
+    def _wait_for(self, jobs: dict[int, str], more: int, timeout: float) -> None:
+        goal = len(jobs) + more
+        while len(jobs) < goal:
             try:
                 alive = self._take(self.lines.get(timeout=timeout))
             except queue.Empty:
-                raise AssertionError(f"no acknowledgement for {timeout} s\n{self.said()}") from None
+                raise AssertionError(f"nothing was said for {timeout} s\n{self.said()}") from None
             if not alive:
                 raise AssertionError(f"the load ended by itself: {self.process.wait()}\n{self.said()}")
 
@@ -105,7 +117,7 @@ def ask(program: str, storage: Path, ledger: Path, identities: Iterable[str]) ->
 
 
 def lost(storage: Path, ledger: Path, identities: Iterable[str]) -> str:
-    """What a fresh process says of these acknowledged ids: `lost 0` if it knows them all."""
+    """What a fresh process says of these jobs, see `check`: `lost 0` if it knows them all."""
     return ask("check", storage, ledger, identities)
 
 

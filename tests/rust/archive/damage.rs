@@ -1,5 +1,9 @@
 //! Damaged files, failing calls, and readers beside a writer.
 
+use std::sync::mpsc::channel;
+use std::sync::Barrier;
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -246,4 +250,31 @@ proptest! {
             prop_assert_eq!(archive.get(id).unwrap(), Some(record));
         }
     }
+}
+
+#[test]
+fn health_answers_while_a_writer_waits_for_the_disk() {
+    static GATE: Barrier = Barrier::new(2);
+    let dir = tempfile::tempdir().unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let slow = || {
+        GATE.wait();
+        GATE.wait();
+        Error::DiskFull("no room".to_owned())
+    };
+    let archive = failing(dir.path(), &calls, slow);
+    archive.put(&jobs(1..=10, 9_000)).unwrap();
+    calls.store(1, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let put = scope.spawn(|| archive.put(&jobs(11..=20, 9_000)));
+        GATE.wait();
+        let (send, receive) = channel();
+        let archive = &archive;
+        let asked = scope.spawn(move || send.send(archive.health().records));
+        let answer = receive.recv_timeout(Duration::from_secs(10));
+        GATE.wait();
+        assert_eq!(answer, Ok(10), "while the writer is inside a call of the index");
+        asked.join().unwrap().unwrap();
+        put.join().unwrap().unwrap_err();
+    });
 }

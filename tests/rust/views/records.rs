@@ -5,6 +5,9 @@ use raftwork::base::codec::Reader;
 use raftwork::base::JobId;
 use raftwork::machine::record::{keep_until_ms, AttemptRecord, JobRecord};
 
+use super::World;
+use crate::wire::{End, Spec};
+
 fn error(kind: &str, message: &str) -> Vec<u8> {
     let mut w = raftwork::base::codec::Writer::new();
     w.array(3).str(kind).str(message).str("Traceback ...");
@@ -103,4 +106,19 @@ proptest! {
         bytes.truncate(cut % bytes.len());
         prop_assert!(JobRecord::decode(&bytes).is_err());
     }
+}
+
+#[test]
+fn a_batch_for_the_archive_ends_by_jobs_or_by_bytes() {
+    let mut world = World::new();
+    world.enqueue(Spec::default(), &["a", "b", "c", "d"]);
+    let session = world.open();
+    for job in world.claim(session, "default", 10) {
+        world.finish(&job, End::Succeeded(Some(vec![1; 1_000])));
+    }
+    let lengths = |after, jobs_max, bytes_max| world.machine.finished(after, jobs_max, bytes_max).len();
+    assert_eq!(lengths(0, 10, usize::MAX), 4);
+    assert_eq!(lengths(0, 3, usize::MAX), 3);
+    assert_eq!(lengths(0, 10, 1_500), 2, "the batch ends with the record that fills it");
+    assert_eq!(lengths(2, 10, 1), 1, "one at least, or a large record would never leave memory");
 }

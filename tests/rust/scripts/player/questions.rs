@@ -21,7 +21,7 @@ impl Player {
                 vec![if self.machine.ready(&queues, &functions) { "yes".into() } else { "no".into() }]
             }
             "finished" => {
-                let found = self.machine.finished(line.number("after", 0), 100);
+                let found = self.machine.finished(line.number("after", 0), 100, usize::MAX);
                 let lines = found.iter().map(|(ordinal, id, _)| format!("{ordinal} {}", name(*id))).collect();
                 self.records.extend(found.into_iter().map(|(_, id, record)| (id, record)));
                 lines
