@@ -20,6 +20,7 @@ use crate::base::{Error, Millis, Result};
 use crate::disk::{ensure_dir, Access, Disk, Identity};
 
 pub mod file;
+mod transfer;
 
 use file::{damaged, FileReader, FileWriter, Header};
 

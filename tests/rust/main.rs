@@ -13,6 +13,7 @@ mod flips;
 mod fuzz;
 mod fuzz_machine;
 mod golden;
+mod members;
 mod node;
 mod properties;
 mod replica;
