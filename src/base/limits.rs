@@ -84,6 +84,8 @@ pub const SEGMENT_BYTES: usize = 32 << 20;
 pub const LOG_BYTES_SNAPSHOT: u64 = 64 << 20;
 /// Bytes of log that are never exceeded: writers wait for the snapshot instead.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of entries that a member keeps in memory for others that fell behind, so that they need no snapshot.
+pub const LOG_BYTES_FOR_PEERS: usize = 16 << 20;
 /// One chunk of a snapshot file.
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// Jobs of one page of the copy-on-write job table.

@@ -5,6 +5,7 @@ pub mod codec;
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod time;
 
 pub use error::{Error, Result};

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
-use raft::{Config, RawNode, ReadOnlyOption, StateRole, Storage};
+use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
+use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage};
 
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, Error, LogIndex, NodeId, Result, Term};
 
 use super::event::{Action, Event, Placed, Role, Write};
@@ -28,6 +29,9 @@ const _: () = assert!(MESSAGE_BYTES_MAX >= limits::GROUP_BYTES_MAX as u64);
 pub trait LogStore: Storage {
     /// Takes entries into the readable log. An index that exists already is replaced, and everything behind it goes.
     fn append(&mut self, entries: &[Entry]);
+
+    /// Forgets everything and continues behind this snapshot.
+    fn restore(&mut self, snapshot: &SnapshotMetadata);
 }
 
 /// How a member starts.
@@ -46,6 +50,9 @@ pub struct Core<S: LogStore> {
     seed: u64,
     /// Messages that wait for the write of this number.
     held: VecDeque<(u64, Vec<Message>)>,
+    /// The write of this number installs a snapshot. Nothing more is asked for before it is done: a second snapshot must
+    /// not overtake the first.
+    installing: Option<u64>,
 }
 
 impl<S: LogStore> Core<S> {
@@ -69,7 +76,7 @@ impl<S: LogStore> Core<S> {
             ..Config::default()
         };
         let raw = RawNode::new(&raft_config, log, &logger()).map_err(|error| Error::Poisoned(error.to_string()))?;
-        Ok(Core { raw, seed: config.seed, held: VecDeque::new() })
+        Ok(Core { raw, seed: config.seed, held: VecDeque::new(), installing: None })
     }
 
     /// Takes one event in and adds what follows from it, in order.
@@ -83,14 +90,20 @@ impl<S: LogStore> Core<S> {
             Event::Tick => {
                 self.raw.tick();
             }
-            Event::Message(message) => self.step_message(message),
+            Event::Messages(messages) => messages.into_iter().for_each(|message| self.step_message(message)),
             Event::Persisted(number) => {
                 // raft-rs asserts that its own log is persisted when a vote answer arrives, so it hears before anyone else.
                 self.raw.on_persist_ready(number);
+                self.installing = self.installing.filter(|installing| *installing > number);
                 self.release_held(number, actions);
             }
             Event::Applied(index) => self.raw.advance_apply_to(index.0),
             Event::Unreachable(peer) => self.raw.report_unreachable(peer.0),
+            Event::SnapshotSent { to, arrived } => {
+                let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raw.report_snapshot(to.0, status);
+            }
+            Event::Transfer(peer) => self.raw.transfer_leader(peer.0),
         }
         self.draw_election_timeout();
         self.collect(actions);
@@ -125,18 +138,24 @@ impl<S: LogStore> Core<S> {
     }
 
     fn collect(&mut self, actions: &mut Vec<Action>) {
-        while self.raw.has_ready() {
+        while self.installing.is_none() && self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let number = ready.number();
             push_messages(actions, ready.take_messages());
             let held = ready.take_persisted_messages();
+            let snapshot = Some(ready.snapshot().get_metadata()).filter(|snapshot| snapshot.index > 0).cloned();
             let write = Write {
                 number,
+                snapshot,
                 entries: ready.take_entries(),
                 hard_state: ready.hs().cloned(),
                 sync: ready.must_sync(),
             };
             let committed = ready.take_committed_entries();
+            if let Some(snapshot) = &write.snapshot {
+                self.raw.mut_store().restore(snapshot);
+                self.installing = Some(number);
+            }
             if !write.entries.is_empty() {
                 // raft-rs forgets these entries in `advance_append_async` and asks the store for them from then on.
                 self.raw.mut_store().append(&write.entries);
@@ -146,7 +165,9 @@ impl<S: LogStore> Core<S> {
             if write.sync || write.hard_state.is_some() || !held.is_empty() {
                 actions.push(Action::Persist(write));
             }
-            if !held.is_empty() {
+            if has(Bug::SendBeforePersist) {
+                push_messages(actions, held);
+            } else if !held.is_empty() {
                 self.held.push_back((number, held));
             }
             if !committed.is_empty() {

@@ -1,6 +1,6 @@
 //! What goes into consensus and what comes out.
 
-use raft::eraftpb::{Entry, HardState, Message};
+use raft::eraftpb::{Entry, HardState, Message, SnapshotMetadata};
 
 use crate::base::{LogIndex, NodeId, Term};
 
@@ -11,14 +11,19 @@ pub enum Event {
     Campaign,
     /// One tick of the election clock passed.
     Tick,
-    /// A peer sent this.
-    Message(Message),
+    /// Peers sent these, each peer's in its order.
+    Messages(Vec<Message>),
     /// The write of this number, and all before it, will survive a power cut.
     Persisted(u64),
     /// Everything up to this index was applied.
     Applied(LogIndex),
     /// The last message to this peer did not arrive.
     Unreachable(NodeId),
+    /// The snapshot that a message to this peer announced is there, or will not get there. Until one of the two is said,
+    /// the peer gets nothing else.
+    SnapshotSent { to: NodeId, arrived: bool },
+    /// Let this peer lead.
+    Transfer(NodeId),
 }
 
 /// Something to do outside.
@@ -32,10 +37,12 @@ pub enum Action {
     Apply(Vec<Entry>),
 }
 
-/// One write: entries, then hard state, atomically.
+/// One write: a snapshot to begin anew from, entries, then hard state, atomically.
 #[derive(Debug, Default)]
 pub struct Write {
     pub number: u64,
+    /// This snapshot, which was received before, takes the place of the whole log and state.
+    pub snapshot: Option<SnapshotMetadata>,
     pub entries: Vec<Entry>,
     pub hard_state: Option<HardState>,
     /// False: only the commit index moved, so it may wait for the next write.

@@ -1,7 +1,7 @@
 //! Consensus without I/O, clock or threads: raft-rs behind events and actions.
 //!
 //! ```text
-//! Event  Campaign  Tick  Message  Persisted  Applied   ─┐
+//! Event  Campaign  Tick  Messages  Persisted  Applied  ─┐
 //! propose(entries) -> where they will stand             ├─> Core ──> Action  Send  Persist  Apply
 //!                                                       ─┘
 //! ```
@@ -10,6 +10,7 @@
 //! * `Send` at once. What may leave only after a write is kept inside until `Event::Persisted` for that write.
 //! * `Persist` in the order given, entries and hard state in one atomic write; then `Event::Persisted` with its number.
 //!   A number covers all smaller ones. `sync == false` may wait for the next write.
+//! * A `Persist` with a snapshot replaces log and state by it, and `Event::Applied` with its index follows as well.
 //! * `Apply` in the order given; then `Event::Applied` with the last index.
 //!
 //! What holds
@@ -25,5 +26,5 @@ mod logging;
 pub use self::core::{Core, CoreConfig, LogStore};
 pub use event::{Action, Event, Placed, Role, Write};
 /// The types of raft-rs that pass through: entries to the log, messages to peers, what a store must answer.
-pub use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, Snapshot, SnapshotMetadata};
+pub use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot, SnapshotMetadata};
 pub use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};

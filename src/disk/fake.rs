@@ -18,6 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Access, Disk, File};
+use crate::base::planted::{has, Bug};
 use crate::base::{Error, Result};
 
 mod medium;
@@ -369,6 +370,9 @@ impl Disk for FakeDisk {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.enter(Op::SyncDir, "sync", dir)?;
+        if has(Bug::NoDirectorySync) {
+            return Ok(());
+        }
         let (now, later) = std::mem::take(&mut state.pending).into_iter().partition(|change| change.is_in(dir));
         state.pending = later;
         let now: Vec<NameChange> = now;

@@ -10,6 +10,7 @@ use super::outcome::{self, code, Outcome};
 use super::specs::Spec;
 use super::table::Slot;
 use super::Machine;
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, JobId, LeaseToken, Millis};
 
 impl Machine {
@@ -49,7 +50,8 @@ impl Machine {
     /// The job, if this token holds its lease.
     fn leased(&self, id: JobId, token: LeaseToken) -> Result<Slot, u8> {
         let slot = self.table.find(id).ok_or(code::UNKNOWN)?;
-        if self.table.get(slot).token() == Some(token) {
+        let leased = self.table.get(slot).token();
+        if leased == Some(token) || (has(Bug::NoTokenCheck) && leased.is_some()) {
             return Ok(slot);
         }
         Err(code::LEASE_LOST)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::command::Opening;
 use super::outcome::{self, Outcome, Refusal};
 use super::{job::Ending, table::Slot, Machine};
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, LeaseToken, LogIndex, Millis, SessionId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Machine {
         if sequence <= replies.acked {
             return Before::Refused(Refusal::stale_sequence(sequence, replies.acked));
         }
-        if let Some(reply) = replies.kept.get(&sequence) {
+        if let Some(reply) = replies.kept.get(&sequence).filter(|_| !has(Bug::ApplyRepeated)) {
             return Before::Repeated(reply.clone());
         }
         if replies.kept.len() >= limits::REPLIES_MAX || replies.bytes >= limits::REPLY_BYTES_MAX {
@@ -115,7 +116,7 @@ impl Machine {
             return Err(Refusal::session_expired(session.0));
         }
         let leases: Vec<_> = self.leases_of(session).collect();
-        for (token, slot) in &leases {
+        for (token, slot) in leases.iter().filter(|_| !has(Bug::LeasesStay)) {
             if graceful {
                 self.end_run(*slot, Ending::Released, Millis(0));
             } else {

@@ -14,7 +14,7 @@ use super::stamp::Stamp;
 use super::wakeups::Wakeups;
 use super::{Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
-use crate::base::{Error, Result};
+use crate::base::{limits, Error, Result};
 use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
 use crate::replica::{Replica, ReplicaConfig};
@@ -34,14 +34,18 @@ impl Node {
         check_expected(&config)?;
         let syncs = Arc::new(Times::new());
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk { disk: config.disk.clone(), syncs: syncs.clone() });
-        let (replica, opened) = Replica::open(&ReplicaConfig {
+        let replica_config = ReplicaConfig {
             disk,
             dir: config.dir.clone(),
             segment_bytes: config.segment_bytes,
             snapshot_bytes: config.snapshot_bytes,
             log_bytes_max: config.log_bytes_max,
+            log_bytes_for_peers: limits::LOG_BYTES_FOR_PEERS,
             now: config.clock.wall(),
-        })?;
+            newcomer: None,
+        };
+        // A group of one has nobody to write to.
+        let (replica, opened) = Replica::open(&replica_config, Box::new(|_| {}))?;
         if let Some(index) = opened.suspect_upto {
             log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
         }

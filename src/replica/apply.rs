@@ -49,7 +49,7 @@ impl<T> Replica<T> {
     }
 
     /// Whether no other member could ask for entries.
-    fn alone(&self) -> bool {
+    pub(super) fn alone(&self) -> bool {
         self.members.voters.len() == 1 && self.members.learners.is_empty() && self.members.voters_outgoing.is_empty()
     }
 }

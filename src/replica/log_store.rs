@@ -95,6 +95,13 @@ impl LogStore for LogCache {
             self.entries.push_back(entry.clone());
         }
     }
+
+    fn restore(&mut self, snapshot: &SnapshotMetadata) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.before = Position { index: LogIndex(snapshot.index), term: Term(snapshot.term) };
+        self.snapshot = snapshot.clone();
+    }
 }
 
 impl Storage for LogCache {

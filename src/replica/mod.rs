@@ -17,9 +17,11 @@ mod apply;
 pub mod entry;
 pub mod log_store;
 mod open;
+mod peers;
 mod persist;
 mod tickets;
 pub mod upkeep;
+pub mod wire;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -28,7 +30,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::base::{Error, LogIndex, Millis, Result, SessionId, Term};
+use crate::base::planted::{has, Bug};
+use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
 use crate::consensus::{Action, ConfState, Core, Event, Message, Role};
 use crate::disk::{Disk, Identity};
 use crate::machine::{Effects, Machine};
@@ -50,9 +53,25 @@ pub struct ReplicaConfig {
     pub snapshot_bytes: u64,
     /// Bytes of log since the last snapshot at which `has_room` turns false.
     pub log_bytes_max: u64,
+    /// Bytes of entries before the newest snapshot that stay in memory for members that fell behind.
+    pub log_bytes_for_peers: usize,
     /// When a new directory is made: the time to write into its identity.
     pub now: Millis,
+    /// When a new directory is made: whom it belongs to. Nothing: a group of its own with one member.
+    pub newcomer: Option<Newcomer>,
 }
+
+/// A member of a group that begins with several: each makes its directory from the same list.
+#[derive(Clone, Debug)]
+pub struct Newcomer {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// All first members, this one included.
+    pub voters: Vec<NodeId>,
+}
+
+/// Where messages to peers go, at once: those of a leader leave before its own disk has the entries. It must not block.
+pub type Outbox = Box<dyn FnMut(Message) + Send>;
 
 /// One request on its way into the log.
 #[derive(Debug)]
@@ -68,8 +87,8 @@ pub struct Proposal<T> {
 pub struct Turn<T> {
     pub answers: Vec<(T, Result<Vec<u8>>)>,
     pub effects: Effects,
-    /// For peers, in order.
-    pub messages: Vec<Message>,
+    /// The state was replaced by that of another member: whatever anybody knew about it may have changed.
+    pub restored: bool,
     /// All open sessions, if one was opened or ended.
     pub sessions: Option<Vec<(SessionId, Millis)>>,
     /// When the machine has timed work, as of the end of the turn.
@@ -83,7 +102,7 @@ impl<T> Default for Turn<T> {
         Self {
             answers: Vec::new(),
             effects: Effects::default(),
-            messages: Vec::new(),
+            restored: false,
             sessions: None,
             next_due: None,
             applied: 0,
@@ -108,6 +127,9 @@ pub struct Replica<T> {
     /// What consensus asked for and is not done yet: empty between turns, unless the disk is full.
     actions: VecDeque<Action>,
     upkeep: Upkeep,
+    outbox: Outbox,
+    /// Entries up to here may have been acknowledged and were cut as damaged; 0 if there are none.
+    suspect_upto: LogIndex,
     failed: Option<String>,
 }
 
@@ -121,19 +143,6 @@ impl<T> Replica<T> {
             return Err(error);
         }
         let outcome = self.take_turn(now, proposals, turn);
-        if let Err(error) = &outcome {
-            self.fail(&error.to_string(), turn);
-        }
-        outcome
-    }
-
-    /// A message of a peer.
-    pub fn receive(&mut self, message: Message, turn: &mut Turn<T>) -> Result<()> {
-        self.check_alive()?;
-        let mut actions = Vec::new();
-        self.core.step(Event::Message(message), &mut actions);
-        self.actions.extend(actions);
-        let outcome = self.settle(turn);
         if let Err(error) = &outcome {
             self.fail(&error.to_string(), turn);
         }
@@ -196,14 +205,17 @@ impl<T> Replica<T> {
         let mut next = Vec::new();
         while let Some(action) = self.actions.pop_front() {
             match action {
-                Action::Send(messages) => turn.messages.extend(messages),
+                Action::Send(messages) => self.send(messages),
                 Action::Persist(write) => {
-                    let number = write.number;
-                    if let Some(unwritten) = self.persist(write)? {
-                        self.actions.push_front(Action::Persist(unwritten));
+                    let (number, restores) = (write.number, write.snapshot.is_some());
+                    if let Some(unwritten) = self.write(write, turn)? {
+                        self.actions.push_front(unwritten);
                         return Ok(());
                     }
                     self.core.step(Event::Persisted(number), &mut next);
+                    if restores {
+                        self.core.step(Event::Applied(self.applied.index), &mut next);
+                    }
                 }
                 Action::Apply(entries) => {
                     self.apply(entries, turn)?;
@@ -215,6 +227,11 @@ impl<T> Replica<T> {
         if self.core.role() != Role::Leader && !self.tickets.is_empty() {
             // The entries may still be committed by the next leader, or overwritten.
             self.tickets.abandon("this node no longer leads", &mut turn.answers);
+            if has(Bug::RefuseOnStepDown) {
+                for (_, answer) in turn.answers.iter_mut().filter(|(_, answer)| answer.is_err()) {
+                    *answer = Err(Error::NotCommitted("this node no longer leads".into()));
+                }
+            }
         }
         Ok(())
     }
@@ -251,6 +268,11 @@ impl<T> Replica<T> {
 
     pub fn applied(&self) -> LogIndex {
         self.applied.index
+    }
+
+    /// The newest entry that was applied.
+    pub fn position(&self) -> Position {
+        self.applied
     }
 
     pub fn last_index(&self) -> LogIndex {

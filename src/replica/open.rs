@@ -1,4 +1,4 @@
-//! From a directory to a replica that leads: make it if it is new, else read it, check it, replay it.
+//! From a directory to a replica: make it if it is new, else read it, check it, replay it.
 //!
 //! What is checked before raft-rs sees anything, because raft-rs panics where we want to say what is wrong:
 //! * there is a snapshot, and the log reaches from it without a gap to its end
@@ -16,7 +16,7 @@ use super::log_store::{LogCache, Position};
 use super::persist::restored;
 use super::tickets::Tickets;
 use super::upkeep::metadata;
-use super::{Replica, ReplicaConfig, Turn, Upkeep};
+use super::{Newcomer, Outbox, Replica, ReplicaConfig, Turn, Upkeep};
 use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result, Term};
 use crate::consensus::{ConfState, Core, CoreConfig, Entry, Event, HardState, LogStore, Role};
 use crate::disk::{ensure_dir, quarantine, Disk, Identity};
@@ -39,9 +39,20 @@ pub struct Opened {
     pub replayed: usize,
 }
 
+/// What was read from a directory, and checked.
+struct Stored {
+    identity: Identity,
+    snapshots: Arc<SnapshotStore>,
+    wal: Wal,
+    recovered: Recovered,
+    meta: SnapshotMeta,
+    machine: Machine,
+}
+
 impl<T> Replica<T> {
-    /// Opens or makes the directory and leads: the first entry of the new term is committed when this returns.
-    pub fn open(config: &ReplicaConfig) -> Result<(Replica<T>, Opened)> {
+    /// Opens or makes the directory. A lone member leads: the first entry of the new term is committed when this returns.
+    /// One of several follows until an election. `outbox` gets the messages to the others.
+    pub fn open(config: &ReplicaConfig, outbox: Outbox) -> Result<(Replica<T>, Opened)> {
         let identity = match Identity::load(&*config.disk, &config.dir)? {
             Some(identity) => identity,
             None => bootstrap(config)?,
@@ -50,29 +61,25 @@ impl<T> Replica<T> {
         let (mut wal, mut recovered) =
             Wal::open(config.disk.clone(), &config.dir, &identity, wal_config(config, false))?;
         begin_log(&mut wal, &mut recovered)?;
+        snapshots.settle(recovered.mark.map(|mark| (mark.index, mark.term)))?;
         let (meta, machine) = load_snapshot(&snapshots, &config.dir)?;
         check(&config.dir, &identity, &meta, &recovered)?;
         let losses = quarantine::losses(&*config.disk, &config.dir)?;
         let (cut_bytes, suspect_upto) = (recovered.cut_bytes, recovered.suspect_upto);
         let opened = Opened { cut_bytes, suspect_upto, losses, replayed: 0 };
-        let mut replica = Replica::assemble(config, identity, snapshots, wal, meta, machine, recovered)?;
-        let replayed = replica.lead()?;
+        let stored = Stored { identity, snapshots, wal, recovered, meta, machine };
+        let mut replica = Replica::assemble(config, stored, outbox)?;
+        let replayed = if replica.alone() { replica.lead()? } else { replica.follow()? };
         Ok((replica, Opened { replayed, ..opened }))
     }
 
-    fn assemble(
-        config: &ReplicaConfig,
-        identity: Identity,
-        snapshots: Arc<SnapshotStore>,
-        wal: Wal,
-        meta: SnapshotMeta,
-        machine: Machine,
-        recovered: Recovered,
-    ) -> Result<Replica<T>> {
-        let stored = recovered.hard_state;
-        let mut hard_state = HardState { term: stored.term, vote: stored.vote, ..HardState::default() };
+    fn assemble(config: &ReplicaConfig, stored: Stored, outbox: Outbox) -> Result<Replica<T>> {
+        let Stored { identity, snapshots, wal, recovered, meta, machine } = stored;
+        let suspect_upto = LogIndex(recovered.suspect_upto.unwrap_or(0));
+        let known = recovered.hard_state;
+        let mut hard_state = HardState { term: known.term, vote: known.vote, ..HardState::default() };
         // A snapshot holds only what is committed, and the commit index is written late.
-        hard_state.commit = stored.commit.max(meta.index);
+        hard_state.commit = known.commit.max(meta.index);
         let metadata = metadata(&meta);
         let members: ConfState = metadata.get_conf_state().clone();
         let mut log = LogCache::new(metadata, hard_state);
@@ -92,9 +99,21 @@ impl<T> Replica<T> {
             hard_state: None,
             tickets: Tickets::default(),
             actions: VecDeque::new(),
-            upkeep: Upkeep::new(config.snapshot_bytes, config.log_bytes_max, newest),
+            upkeep: Upkeep::new(config, newest),
+            outbox,
+            suspect_upto,
             failed: None,
         })
+    }
+
+    /// Replays what is known to be committed.
+    fn follow(&mut self) -> Result<usize> {
+        let mut turn = Turn::default();
+        let mut actions = Vec::new();
+        self.core.step(Event::Applied(self.applied.index), &mut actions);
+        self.actions.extend(actions);
+        self.settle(&mut turn)?;
+        Ok(turn.applied)
     }
 
     /// Replays what is known to be committed, then campaigns. With one voter it leads at once, and its first entry
@@ -128,33 +147,45 @@ fn wal_config(config: &ReplicaConfig, create: bool) -> WalConfig {
     WalConfig { segment_bytes: config.segment_bytes, create, ..WalConfig::default() }
 }
 
-/// Makes a new group of one in a directory without an identity. The identity is written last: a crash before it leaves
-/// nothing that counts, and the next attempt clears it away.
-fn bootstrap(config: &ReplicaConfig) -> Result<Identity> {
-    let disk = &*config.disk;
+fn alone(disk: &dyn Disk) -> Newcomer {
     let mut cluster = [0; 16];
     cluster[..8].copy_from_slice(&disk.random().to_le_bytes());
     cluster[8..].copy_from_slice(&disk.random().to_le_bytes());
     let node = NodeId(disk.random().max(1));
-    let identity = Identity { cluster: ClusterId(cluster), group: GroupId(1), node, created: config.now };
+    Newcomer { cluster: ClusterId(cluster), node, voters: vec![node] }
+}
+
+/// Makes a new group in a directory without an identity. The identity is written last: a crash before it leaves
+/// nothing that counts, and the next attempt clears it away.
+fn bootstrap(config: &ReplicaConfig) -> Result<Identity> {
+    let disk = &*config.disk;
+    let Newcomer { cluster, node, voters } = config.newcomer.clone().unwrap_or_else(|| alone(disk));
+    let identity = Identity { cluster, group: GroupId(1), node, created: config.now };
     ensure_dir(disk, &config.dir)?;
     clear_snapshots(disk, &config.dir)?;
     let (_, recovered) = Wal::open(config.disk.clone(), &config.dir, &identity, wal_config(config, true))?;
     if !recovered.created {
         return Err(no_identity(&config.dir));
     }
-    write_state(config.disk.clone(), &config.dir, &identity, &Machine::new(), FIRST)?;
+    write_state(config.disk.clone(), &config.dir, &identity, &Machine::new(), FIRST, &voters)?;
     identity.store(disk, &config.dir)?;
     Ok(identity)
 }
 
-/// Writes a state as the snapshot at `at` of a group whose only member is this node.
-pub fn write_state(disk: Arc<dyn Disk>, dir: &Path, identity: &Identity, machine: &Machine, at: Mark) -> Result<()> {
+/// Writes a state as the snapshot at `at` of a group with these members.
+pub fn write_state(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    identity: &Identity,
+    machine: &Machine,
+    at: Mark,
+    voters: &[NodeId],
+) -> Result<()> {
     let snapshots = SnapshotStore::open(disk, dir, identity)?;
     let mut writer = snapshots.begin(SnapshotMeta {
         index: at.index,
         term: at.term,
-        voters: vec![identity.node.0],
+        voters: voters.iter().map(|voter| voter.0).collect(),
         learners: Vec::new(),
         now: machine.clock(),
         state_version: STATE_VERSION,
@@ -206,9 +237,15 @@ fn begun() -> wal::HardState {
 pub fn load_snapshot(snapshots: &SnapshotStore, dir: &Path) -> Result<(SnapshotMeta, Machine)> {
     let meta = snapshots.latest().ok_or_else(|| corrupt(dir, NO_SNAPSHOT))?;
     check_version(dir, &meta)?;
+    let machine = load(snapshots, &meta)?;
+    Ok((meta, machine))
+}
+
+/// The state machine out of a snapshot.
+pub(super) fn load(snapshots: &SnapshotStore, meta: &SnapshotMeta) -> Result<Machine> {
     let mut loader = Loader::new();
-    snapshots.read(&meta, &mut |section, chunk| loader.section(section, chunk))?;
-    Ok((meta, loader.finish()?))
+    snapshots.read(meta, &mut |section, chunk| loader.section(section, chunk))?;
+    loader.finish()
 }
 
 const NO_SNAPSHOT: &str = "there is no whole snapshot, and a log alone has no beginning";

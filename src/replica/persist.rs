@@ -1,6 +1,7 @@
 //! One group to the disk: entries and hard state in one write and one sync.
 
 use super::Replica;
+use crate::base::planted::{has, Bug};
 use crate::base::{Error, Result};
 use crate::consensus::{Entry, EntryType, Write};
 use crate::wal::{HardState, WalEntry};
@@ -22,6 +23,9 @@ impl<T> Replica<T> {
     pub(super) fn persist(&mut self, write: Write) -> Result<Option<Write>> {
         if let Some(state) = &write.hard_state {
             self.hard_state = Some(HardState { term: state.term, vote: state.vote, commit: state.commit });
+        }
+        if let Some(state) = self.hard_state.as_mut().filter(|_| has(Bug::ForgetVote)) {
+            state.vote = 0;
         }
         if !write.sync {
             return Ok(None);
@@ -56,7 +60,7 @@ fn stored(entry: &Entry) -> WalEntry {
     }
 }
 
-fn kind(entry_type: EntryType) -> u8 {
+pub(super) fn kind(entry_type: EntryType) -> u8 {
     match entry_type {
         EntryType::EntryNormal => 0,
         EntryType::EntryConfChange => 1,
@@ -64,14 +68,19 @@ fn kind(entry_type: EntryType) -> u8 {
     }
 }
 
+/// The other way; nothing if the kind is from the future.
+pub(super) fn kind_of(number: u8) -> Option<EntryType> {
+    match number {
+        0 => Some(EntryType::EntryNormal),
+        1 => Some(EntryType::EntryConfChange),
+        2 => Some(EntryType::EntryConfChangeV2),
+        _ => None,
+    }
+}
+
 /// The entry as consensus knows it; nothing if its kind is from the future.
 pub(super) fn restored(stored: WalEntry) -> Option<Entry> {
-    let entry_type = match stored.kind {
-        0 => EntryType::EntryNormal,
-        1 => EntryType::EntryConfChange,
-        2 => EntryType::EntryConfChangeV2,
-        _ => return None,
-    };
+    let entry_type = kind_of(stored.kind)?;
     let mut entry = Entry {
         term: stored.term,
         index: stored.index,

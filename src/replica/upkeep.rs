@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::Replica;
+use super::{Replica, ReplicaConfig};
 use crate::base::{Error, LogIndex, Result};
 use crate::consensus::{ConfState, SnapshotMetadata};
 use crate::machine::{Image, STATE_VERSION};
@@ -26,11 +26,18 @@ pub struct Upkeep {
     pub running: bool,
     pub(super) snapshot_bytes: u64,
     pub(super) log_bytes_max: u64,
+    pub(super) log_bytes_for_peers: usize,
 }
 
 impl Upkeep {
-    pub(super) fn new(snapshot_bytes: u64, log_bytes_max: u64, newest: LogIndex) -> Self {
-        Self { newest, snapshot_bytes, log_bytes_max, ..Self::default() }
+    pub(super) fn new(config: &ReplicaConfig, newest: LogIndex) -> Self {
+        Self {
+            newest,
+            snapshot_bytes: config.snapshot_bytes,
+            log_bytes_max: config.log_bytes_max,
+            log_bytes_for_peers: config.log_bytes_for_peers,
+            ..Self::default()
+        }
     }
 
     /// Bytes of log that make a snapshot due.
@@ -117,7 +124,9 @@ impl<T> Replica<T> {
         };
         self.upkeep.newest = LogIndex(written.meta.index);
         self.core.log_mut().set_snapshot(metadata(&written.meta));
-        self.core.log_mut().compact(self.upkeep.newest, 0);
+        // A member that was away for a while finds what it missed here, and needs no snapshot.
+        let kept = if self.alone() { 0 } else { self.upkeep.log_bytes_for_peers };
+        self.core.log_mut().compact(self.upkeep.newest, kept);
         self.wal.drop_before(self.snapshots.log_needed_from())
     }
 }

@@ -21,6 +21,7 @@ use crate::disk::{ensure_dir, quarantine, Access, Disk, Identity};
 
 pub mod file;
 mod inspect;
+mod transfer;
 
 pub use inspect::{inspect_on, SnapshotReport};
 

@@ -9,7 +9,7 @@
 //! | 24     | 8     | index of the last entry; 0 if there is none                                  |
 //! | 32     | 8     | term of the last entry; 0 if there is none                                   |
 //! | 40     | 4     | crc32c over the body, seeded with this field of the group before             |
-//! | 44     | 4     | flags: 1 hard state, 2 configuration, 8 mark, 1<<31 always set; others none  |
+//! | 44     | 4     | flags: 1 hard state, 2 configuration, 8 mark, 16 restart, 1<<31 always set    |
 //! | 48     | n     | body, then zeros up to a multiple of 8                                       |
 //!
 //! The body holds what the flags announce, in this order: hard state (term, vote, commit: 24 bytes), configuration (u32
@@ -49,8 +49,9 @@ pub const CONTEXT_BYTES_MAX: usize = u16::MAX as usize;
 const HARD_STATE: u32 = 1;
 const CONF_STATE: u32 = 2;
 const MARK: u32 = 8;
+const RESTART: u32 = 16;
 const ALWAYS: u32 = 1 << 31;
-const KNOWN: u32 = HARD_STATE | CONF_STATE | MARK | ALWAYS;
+const KNOWN: u32 = HARD_STATE | CONF_STATE | MARK | RESTART | ALWAYS;
 
 /// A header whose checksum was right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub struct GroupContent {
     pub hard_state: Option<HardState>,
     pub conf_state: Option<Bytes>,
     pub mark: Option<Mark>,
+    pub restart: bool,
     pub entries: Vec<WalEntry>,
 }
 
@@ -131,6 +133,7 @@ fn encode_body(out: &mut Vec<u8>, group: &Group<'_>) -> u32 {
         flags |= MARK;
         out.extend_from_slice(&mark.index.to_le_bytes());
         out.extend_from_slice(&mark.term.to_le_bytes());
+        flags |= if group.restart { RESTART } else { 0 };
     }
     for entry in group.entries {
         out.extend_from_slice(&(entry.data.len() as u32).to_le_bytes());
@@ -208,6 +211,10 @@ impl GroupHeader {
         }
         if self.flags & MARK != 0 {
             content.mark = Some(Mark { index: cursor.u64()?, term: cursor.u64()? });
+        }
+        content.restart = self.flags & RESTART != 0;
+        if content.restart && content.mark.is_none() {
+            return Err("the group begins the log anew without saying where");
         }
         while cursor.position < body.len() {
             content.entries.push(cursor.entry()?);

@@ -11,6 +11,7 @@ use super::open::Home;
 use super::segment::{self, SegmentHeader};
 use super::spare::SpareMaker;
 use super::{Group, HardState, Mark, WalEntry};
+use crate::base::planted::{has, Bug};
 use crate::base::{Error, Result};
 use crate::disk::Identity;
 
@@ -71,18 +72,18 @@ impl Wal {
         self.check_alive()?;
         self.check(group)?;
         let mut entries = group.entries;
-        let mut mark = group.mark;
+        let (mut mark, mut restart) = (group.mark, group.restart);
         loop {
             let count = self.leading_entries(entries);
             let (now, later) = entries.split_at(count);
             if later.is_empty() {
-                return self.write_group(&Group { entries: now, mark, ..*group });
+                return self.write_group(&Group { entries: now, mark, restart, ..*group });
             }
             // A crash between the parts must not find a commit that points behind the log.
             let commit = self.tip.hard_state.commit;
             let hard_state = group.hard_state.map(|state| HardState { commit, ..state });
-            self.write_group(&Group { hard_state, conf_state: None, mark, entries: now })?;
-            (entries, mark) = (later, None);
+            self.write_group(&Group { hard_state, conf_state: None, mark, restart, entries: now })?;
+            (entries, mark, restart) = (later, None, false);
         }
     }
 
@@ -172,7 +173,8 @@ impl Wal {
     /// Refuses what recovery would refuse to read. The Raft engine never asks for it; better to stop here than there.
     fn check(&self, group: &Group<'_>) -> Result<()> {
         let invalid = |what: &str| Err(Error::Invalid(format!("cannot append to the log: {what}")));
-        let mut last = self.tip.last_index.max(group.mark.map_or(0, |mark| mark.index));
+        let marked = group.mark.map_or(0, |mark| mark.index);
+        let mut last = if group.restart { marked } else { self.tip.last_index.max(marked) };
         if let Some(first) = group.entries.first() {
             if first.index == 0 || first.index > last + 1 {
                 return invalid(&format!("entry {} does not follow entry {last}", first.index));
@@ -232,8 +234,10 @@ impl Wal {
             }
             return Err(self.poison(error));
         }
-        if let Err(error) = active.file.sync_data() {
-            return Err(self.poison(error));
+        if !has(Bug::AnswerBeforeSync) {
+            if let Err(error) = active.file.sync_data() {
+                return Err(self.poison(error));
+            }
         }
         (active.position, active.dirty_upto) = (end, end);
         self.advance(group, bytes, chain);
@@ -246,7 +250,7 @@ impl Wal {
         (tip.next_group, tip.chain) = (tip.next_group + 1, chain);
         if let Some(mark) = group.mark {
             tip.mark = mark;
-            if mark.index > tip.last_index {
+            if group.restart || mark.index > tip.last_index {
                 (tip.last_index, tip.last_term) = (mark.index, mark.term);
             }
         }

@@ -128,6 +128,9 @@ pub struct Group<'a> {
     pub conf_state: Option<&'a [u8]>,
     /// A snapshot at this position is durable. If the log does not reach it, the log continues right behind it.
     pub mark: Option<Mark>,
+    /// The log begins anew right behind the mark: what it held, also behind that place, is gone. Said by a member that
+    /// installs the snapshot of another, whose log may differ from its own.
+    pub restart: bool,
     /// Entries without gaps. The first may lie at or before the last index of the log: it then replaces what follows.
     pub entries: &'a [WalEntry],
 }

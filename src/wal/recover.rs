@@ -20,6 +20,7 @@ use bytes::Bytes;
 use super::frame::{self, GroupContent, GroupHeader};
 use super::segment::{self, damaged, SegmentHeader};
 use super::{Recovered, WalEntry};
+use crate::base::planted::{has, Bug};
 use crate::base::{Error, Result};
 use crate::disk::{Access, Disk, File, Identity};
 
@@ -303,7 +304,7 @@ impl Replay {
     fn apply(&mut self, content: GroupContent) -> std::result::Result<(), &'static str> {
         let log = &mut self.recovered;
         if let Some(mark) = content.mark {
-            if mark.index > log.last_index() {
+            if content.restart || mark.index > log.last_index() {
                 log.entries.clear();
                 (log.previous_index, log.previous_term) = (mark.index, mark.term);
             }
@@ -345,6 +346,9 @@ fn truncate(log: &mut Recovered, first: &WalEntry) -> std::result::Result<(), &'
     if first.index <= log.previous_index {
         log.entries.clear();
         (log.previous_index, log.previous_term) = (first.index - 1, 0);
+    }
+    if has(Bug::RecoverReplaced) && log.entries.last().is_some_and(|last| last.index > first.index) {
+        return Ok(());
     }
     log.entries.truncate((first.index - 1 - log.previous_index) as usize);
     let before = log.entries.last().map_or(log.previous_term, |entry| entry.term);

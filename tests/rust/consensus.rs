@@ -76,7 +76,7 @@ fn settle(members: &mut [Member], reaches: impl Fn(u64, u64) -> bool) {
         }
         for message in messages {
             if reaches(message.from, message.to) {
-                members[message.to as usize - 1].step(Event::Message(message));
+                members[message.to as usize - 1].step(Event::Messages(vec![message]));
             }
         }
         members.iter_mut().for_each(Member::sync);
@@ -128,7 +128,7 @@ fn no_vote_leaves_before_it_is_written() {
     settle_pre_vote(&mut members);
     let ask: Vec<Message> = std::mem::take(&mut members[0].outbox);
     let for_second = ask.into_iter().find(|message| message.to == 2).unwrap();
-    members[1].step(Event::Message(for_second));
+    members[1].step(Event::Messages(vec![for_second]));
     assert!(members[1].outbox.is_empty(), "the vote is in memory only");
     members[1].sync();
     assert_eq!(members[1].outbox.len(), 1);
@@ -138,12 +138,12 @@ fn no_vote_leaves_before_it_is_written() {
 fn settle_pre_vote(members: &mut [Member]) {
     let messages = std::mem::take(&mut members[0].outbox);
     for message in messages {
-        members[message.to as usize - 1].step(Event::Message(message));
+        members[message.to as usize - 1].step(Event::Messages(vec![message]));
     }
     for peer in [1, 2] {
         members[peer].sync();
         for message in std::mem::take(&mut members[peer].outbox) {
-            members[0].step(Event::Message(message));
+            members[0].step(Event::Messages(vec![message]));
         }
     }
     members[0].sync();

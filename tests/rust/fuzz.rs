@@ -116,7 +116,13 @@ fn fuzz_group() {
             let mut again = Vec::new();
             let conf_state = content.conf_state.as_deref();
             let (hard_state, mark, entries) = (content.hard_state, content.mark, &content.entries[..]);
-            frame::encode(&mut again, SALT, header.sequence, 0, &Group { hard_state, conf_state, mark, entries });
+            frame::encode(
+                &mut again,
+                SALT,
+                header.sequence,
+                0,
+                &Group { hard_state, conf_state, mark, restart: content.restart, entries },
+            );
             let written = frame::HEADER_BYTES + header.body_bytes;
             assert!(again[..written] == bytes[..written], "a group that can be read is what would be written");
         },
@@ -230,6 +236,17 @@ fn fuzz_snapshot() {
 fn fuzz_command() {
     fuzz("command", unsealed, |bytes| {
         let _ = machine::check(bytes);
+    });
+}
+
+#[test]
+fn fuzz_message() {
+    fuzz("message", unsealed, |bytes| {
+        let bytes = bytes::Bytes::copy_from_slice(bytes);
+        if let Ok(message) = raftwork::replica::wire::decode(&bytes) {
+            let again = raftwork::replica::wire::decode(&raftwork::replica::wire::encode(&message).into());
+            assert_eq!(again, Ok(message));
+        }
     });
 }
 

@@ -54,7 +54,7 @@ fn write(dir: &Path) {
         let hard_state = HardState { term: pair[0].term, vote: 42, commit: pair[0].index - 1 };
         let conf_state = (pair[0].index == 11).then_some(&b"configuration"[..]);
         let mark = (pair[0].index == 23).then_some(Mark { index: 20, term: 3 });
-        let group = Group { hard_state: Some(hard_state), conf_state, mark, entries: pair };
+        let group = Group { hard_state: Some(hard_state), conf_state, mark, entries: pair, ..Group::default() };
         wal.append_group(&group).expect("room");
     }
     let store = SnapshotStore::open(Arc::new(RealDisk), dir, &identity()).expect("no snapshots");

@@ -14,6 +14,7 @@ mod flips;
 mod fuzz;
 mod fuzz_machine;
 mod golden;
+mod members;
 mod node;
 mod properties;
 mod replica;

@@ -30,12 +30,14 @@ fn config(disk: &FakeDisk) -> ReplicaConfig {
         segment_bytes: 16 << 10,
         snapshot_bytes: 1 << 30,
         log_bytes_max: 2 << 30,
+        log_bytes_for_peers: 0,
         now: Millis(1_000),
+        newcomer: None,
     }
 }
 
 fn open(disk: &FakeDisk) -> Result<Replica<JobId>> {
-    Replica::open(&config(disk)).map(|(replica, _)| replica)
+    Replica::open(&config(disk), Box::new(|_| {})).map(|(replica, _)| replica)
 }
 
 /// What a client knows about the jobs it sent.
@@ -311,7 +313,7 @@ fn stamps_never_go_back_also_over_a_restart() {
 fn snapshots_bound_the_log() {
     let (disk, mut ledger) = (disk(1), Ledger::default());
     let config = ReplicaConfig { snapshot_bytes: 128 << 10, log_bytes_max: 512 << 10, ..config(&disk) };
-    let (mut replica, _) = Replica::open(&config).unwrap();
+    let (mut replica, _) = Replica::open(&config, Box::new(|_| {})).unwrap();
     let (mut snapshots, mut highest) = (0, 0);
     for round in 0..600u64 {
         let ids: Vec<JobId> = (0..10).map(|number| job(round * 10 + number)).collect();

@@ -107,7 +107,14 @@ impl Plan {
             Way::Cut { base: mark, replayed } => {
                 if replayed {
                     findings.snapshots.iter().try_for_each(|snapshot| set_aside(&snapshot.path))?;
-                    replica::write_state(disk.clone(), dir, &self.identity, &Machine::new(), FIRST)?;
+                    replica::write_state(
+                        disk.clone(),
+                        dir,
+                        &self.identity,
+                        &Machine::new(),
+                        FIRST,
+                        &[self.identity.node],
+                    )?;
                 }
                 wal::salvage_on(disk, dir, mark)?
             }
@@ -123,7 +130,7 @@ impl Plan {
                 };
                 let archived = findings.archive.as_ref().map_or(0, |archive| archive.watermark);
                 machine.skip_to(LogIndex(at.index), archived);
-                replica::write_state(disk.clone(), dir, &self.identity, &machine, at)?;
+                replica::write_state(disk.clone(), dir, &self.identity, &machine, at, &[self.identity.node])?;
                 if let Some(base) = base {
                     set_aside(&findings.snapshots[base].path)?;
                 }

@@ -1,0 +1,73 @@
+//! Bugs that a test can switch on, to show that the simulator would find them. Without the feature `sim` every question
+//! is answered no when the program is compiled.
+//!
+//! One at a time, for the thread that switched it on: a simulation runs in one thread.
+
+/// A mistake that a system like this has been seen to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The log answers before its sync.
+    AnswerBeforeSync,
+    /// Messages that depend on a write leave before it.
+    SendBeforePersist,
+    /// The vote is not written.
+    ForgetVote,
+    /// A lease is not compared with the token.
+    NoTokenCheck,
+    /// A repeated request is applied again.
+    ApplyRepeated,
+    /// A member that installs a snapshot keeps the end of its old log.
+    SnapshotKeepsLog,
+    /// The state machine reads a clock of its own.
+    OwnClock,
+    /// Recovery keeps entries that were replaced.
+    RecoverReplaced,
+    /// A leader that loses its place says that nothing happened.
+    RefuseOnStepDown,
+    /// The end of a session leaves its jobs leased.
+    LeasesStay,
+    /// Names are not made durable.
+    NoDirectorySync,
+    /// A received snapshot counts before it is on disk.
+    ReceivedNotSynced,
+}
+
+impl Bug {
+    pub const ALL: [Bug; 12] = [
+        Bug::AnswerBeforeSync,
+        Bug::SendBeforePersist,
+        Bug::ForgetVote,
+        Bug::NoTokenCheck,
+        Bug::ApplyRepeated,
+        Bug::SnapshotKeepsLog,
+        Bug::OwnClock,
+        Bug::RecoverReplaced,
+        Bug::RefuseOnStepDown,
+        Bug::LeasesStay,
+        Bug::NoDirectorySync,
+        Bug::ReceivedNotSynced,
+    ];
+}
+
+#[cfg(feature = "sim")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches a bug on for this thread, or all off.
+#[cfg(feature = "sim")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this bug is switched on.
+#[inline]
+pub fn has(bug: Bug) -> bool {
+    #[cfg(feature = "sim")]
+    return PLANTED.get() == Some(bug);
+    #[cfg(not(feature = "sim"))]
+    {
+        let _ = bug;
+        false
+    }
+}

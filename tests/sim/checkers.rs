@@ -1,0 +1,116 @@
+//! What must hold, whatever happens. Each check names the promise that it stands for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raftwork::base::codec::Reader;
+use raftwork::base::{JobId, LogIndex, NodeId, Term};
+use raftwork::machine::Machine;
+
+use crate::wire::{self, Command, End};
+
+/// The whole state is compared at every entry whose index is a multiple of this, where a turn ends at it.
+const DIGEST_EVERY: u64 = 8;
+
+/// What clients were told, kept outside of the cluster.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    acknowledged: BTreeSet<JobId>,
+    refused: BTreeSet<JobId>,
+    /// Highest index that was answered.
+    pub answered_index: u64,
+    /// The entry that granted each lease: job and token to its index.
+    leases: BTreeMap<(JobId, u64), u64>,
+    /// Job and token of runs whose end was accepted.
+    ended: BTreeSet<(JobId, u64)>,
+    pub answers: u64,
+}
+
+impl Ledger {
+    pub fn answered(&mut self, index: u64, command: &Command, payload: &[u8]) {
+        self.answers += 1;
+        self.answered_index = self.answered_index.max(index);
+        match command {
+            Command::Enqueue { jobs, .. } => self.acknowledged.extend(jobs.iter().map(|job| job.id)),
+            Command::Claim { .. } => {
+                for job in wire::claimed(payload) {
+                    let other = self.leases.insert((job.id, job.token), index);
+                    assert_eq!(other, None, "J2: job {} was handed out twice with token {}", job.id, job.token);
+                }
+            }
+            Command::Finish(results) => {
+                let mut reader = Reader::new(payload);
+                assert_eq!(reader.array().expect("one code for each result"), results.len());
+                for (id, token, end) in results {
+                    if reader.u64().expect("a code") == 0 {
+                        self.end(index, *id, *token, end);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, index: u64, id: JobId, token: u64, end: &End) {
+        assert!(self.ended.insert((id, token)), "J4: the run of job {id} with token {token} ended twice ({end:?})");
+        let mut later = self.leases.range((id, token + 1)..=(id, u64::MAX));
+        // The answer may come late; what counts is where the two stand in the log.
+        let before = later.find(|(_, granted)| **granted < index);
+        assert!(before.is_none(), "J3: job {id} took the end of token {token} at {index}, behind {before:?}");
+    }
+
+    /// A refusal that is definite (D2).
+    pub fn refused(&mut self, command: &Command) {
+        if let Command::Enqueue { jobs, .. } = command {
+            self.refused.extend(jobs.iter().map(|job| job.id));
+        }
+    }
+
+    /// Compares what clients know with a state that has everything (D1, D2).
+    pub fn check(&self, machine: &Machine) {
+        for id in &self.acknowledged {
+            assert!(machine.job(*id).is_some(), "D1: job {id} was acknowledged and is lost");
+        }
+        for id in &self.refused {
+            assert!(machine.job(*id).is_none(), "D2: job {id} was refused and is there");
+        }
+    }
+
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.len()
+    }
+}
+
+/// What all nodes together may never contradict.
+#[derive(Debug, Default)]
+pub struct History {
+    leaders: BTreeMap<Term, NodeId>,
+    digests: BTreeMap<LogIndex, (u64, NodeId)>,
+    terms: BTreeMap<LogIndex, Term>,
+    pub checks: u64,
+}
+
+impl History {
+    /// One leader at most for each term.
+    pub fn leads(&mut self, term: Term, node: NodeId) {
+        let known = *self.leaders.entry(term).or_insert(node);
+        assert_eq!(known, node, "election safety: nodes {known} and {node} both lead in term {term}");
+    }
+
+    /// A node has applied everything up to this entry: every other node must have the same there (L6).
+    pub fn applied(&mut self, index: LogIndex, term: Term, machine: &Machine, node: NodeId) {
+        self.checks += 1;
+        let known = *self.terms.entry(index).or_insert(term);
+        assert_eq!(known, term, "log matching: entry {index} has term {known} and, on node {node}, {term}");
+        // A digest of everything costs as much as a turn.
+        if index.0 % DIGEST_EVERY != 0 {
+            return;
+        }
+        let digest = machine.digest();
+        let (known, first) = *self.digests.entry(index).or_insert((digest, node));
+        assert_eq!(known, digest, "L6: nodes {first} and {node} differ at entry {index}");
+    }
+
+    pub fn terms_led(&self) -> usize {
+        self.leaders.len()
+    }
+}

@@ -1,0 +1,216 @@
+//! Clients that enqueue and cancel, and workers that claim and finish, each with one request under way. They repeat what
+//! was not answered in the same words, at another node.
+
+use raftwork::base::{Error, JobId, Result};
+
+use crate::checkers::Ledger;
+use crate::random::Random;
+use crate::wire::{self, Command, End, Job, Spec};
+use crate::Micros;
+
+pub const TTL_MS: u64 = 3_000;
+/// Without an answer for so long, the request is sent again.
+pub const PATIENCE: Micros = 700_000;
+
+/// One request under way.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub number: u64,
+    pub bytes: Vec<u8>,
+    pub command: Command,
+    pub in_session: bool,
+    pub sent_at: Micros,
+    /// Whether any attempt may have had an effect.
+    pub unknown: bool,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub number: usize,
+    pub works: bool,
+    pub session: Option<u64>,
+    sequence: u64,
+    acked: u64,
+    requests: u64,
+    jobs_made: u64,
+    /// Jobs whose fate this client may change.
+    mine: Vec<JobId>,
+    /// Jobs that this worker holds.
+    held: Vec<(JobId, u64)>,
+    pub asked: Option<Asked>,
+    /// Where it sends: the node that it believes to lead.
+    pub node: usize,
+    pub quiet: bool,
+    pub asleep_until: Micros,
+}
+
+impl Client {
+    pub fn new(number: usize, works: bool) -> Self {
+        Self {
+            number,
+            works,
+            session: None,
+            sequence: 0,
+            acked: 0,
+            requests: 0,
+            jobs_made: 0,
+            mine: Vec::new(),
+            held: Vec::new(),
+            asked: None,
+            node: 0,
+            quiet: false,
+            asleep_until: 0,
+        }
+    }
+
+    /// The next request, if none is under way. Nothing: there is nothing to do.
+    pub fn ask(&mut self, now: Micros, random: &mut Random) -> bool {
+        if self.asked.is_some() {
+            return false;
+        }
+        let Some(command) = self.next_command(random) else { return false };
+        let session = match command {
+            Command::Open { .. } => 0,
+            // A program that knows only the token: its session does not protect the job from it.
+            Command::Finish(_) if random.chance(500) => 0,
+            _ => self.session.unwrap_or(0),
+        };
+        if session > 0 {
+            self.sequence += 1;
+        }
+        let sequence = if session > 0 { self.sequence } else { 0 };
+        let bytes = wire::request(session, sequence, if session > 0 { self.acked } else { 0 }, &command);
+        self.requests += 1;
+        self.asked = Some(Asked {
+            number: self.requests,
+            bytes,
+            command,
+            in_session: session > 0,
+            sent_at: now,
+            unknown: false,
+        });
+        true
+    }
+
+    fn next_command(&mut self, random: &mut Random) -> Option<Command> {
+        if self.session.is_none() {
+            let kind = if self.works { "worker" } else { "client" };
+            return Some(Command::Open { ttl: TTL_MS, kind: kind.into(), host: format!("host-{}", self.number) });
+        }
+        if self.works {
+            return Some(self.next_work(random));
+        }
+        if self.quiet {
+            return None;
+        }
+        if random.chance(120) && !self.mine.is_empty() {
+            let ids = vec![*random.pick(&self.mine)];
+            return Some(match random.below(3) {
+                0 => Command::Cancel { ids, reason: "simulated".into() },
+                _ => Command::Requeue(ids),
+            });
+        }
+        Some(self.enqueue(random))
+    }
+
+    fn enqueue(&mut self, random: &mut Random) -> Command {
+        let count = random.between(1, 3);
+        let jobs = (0..count).map(|_| {
+            self.jobs_made += 1;
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&(self.number as u64 + 1).to_be_bytes());
+            id[8..].copy_from_slice(&self.jobs_made.to_be_bytes());
+            let delay = if random.chance(200) { random.between(1, 2_000) } else { 0 };
+            Job { id: JobId(id), args: vec![7; random.below(200) as usize], delay, ..Job::default() }
+        });
+        let jobs: Vec<Job> = jobs.collect();
+        self.mine = jobs.iter().map(|job| job.id).chain(self.mine.iter().copied()).take(50).collect();
+        Command::Enqueue { specs: vec![Spec { max_crashes: 1_000, max_attempts: 1_000, ..Spec::default() }], jobs }
+    }
+
+    fn next_work(&mut self, random: &mut Random) -> Command {
+        if self.held.is_empty() || (self.held.len() < 3 && random.chance(300)) {
+            return Command::Claim {
+                session: self.session.expect("checked by the caller"),
+                queues: vec![("default".into(), 1)],
+                strict: false,
+                functions: vec!["f".into()],
+                max: random.between(1, 3),
+            };
+        }
+        let (id, token) = self.held.remove(0);
+        let end = match random.below(10) {
+            0 => End::Retry(random.between(1, 1_000), "Broken".into()),
+            1 => End::Snooze(random.between(1, 1_000)),
+            2 => End::Release,
+            _ => End::Succeeded(Some(vec![1])),
+        };
+        Command::Finish(vec![(id, token, end)])
+    }
+
+    /// Takes an answer. True: the client may go on.
+    pub fn hear(&mut self, number: u64, answer: &Result<Vec<u8>>, nodes: usize, ledger: &mut Ledger) -> bool {
+        let Some(asked) = self.asked.as_mut().filter(|asked| asked.number == number) else { return false };
+        match answer {
+            Ok(reply) => {
+                let asked = self.asked.take().expect("checked above");
+                self.acked = if asked.in_session { self.sequence } else { self.acked };
+                self.take_reply(&asked, reply, ledger);
+            }
+            Err(error) => {
+                asked.unknown |= !error.is_definite();
+                if let Error::NotCommitted(_) = error {
+                    self.node = (self.node + 1) % nodes;
+                }
+                // Now and then it gives up after a refusal that it may trust: then the request must never take effect.
+                if error.is_definite() && !asked.unknown && asked.number % 4 == 0 {
+                    let asked = self.asked.take().expect("checked above");
+                    self.sequence -= u64::from(asked.in_session); // Never used.
+                    ledger.refused(&asked.command);
+                    if let Command::Finish(results) = asked.command {
+                        self.held.extend(results.into_iter().map(|(id, token, _)| (id, token)));
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn take_reply(&mut self, asked: &Asked, reply: &[u8], ledger: &mut Ledger) {
+        let (index, outcome) = wire::reply(reply);
+        match outcome {
+            Ok(payload) => {
+                ledger.answered(index, &asked.command, &payload);
+                match &asked.command {
+                    Command::Open { .. } => {
+                        (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
+                    }
+                    Command::Claim { .. } => {
+                        self.held.extend(wire::claimed(&payload).into_iter().map(|job| (job.id, job.token)));
+                    }
+                    _ => {}
+                }
+            }
+            Err((code, message, _)) if code == "session_expired" => {
+                log(&message);
+                self.session = None;
+                self.held.clear();
+            }
+            Err((code, message, _)) => panic!("client {}: {code}: {message}", self.number),
+        }
+    }
+
+    /// Sends the same again somewhere else.
+    pub fn lose_patience(&mut self, nodes: usize) {
+        if let Some(asked) = &mut self.asked {
+            asked.unknown = true;
+            self.node = (self.node + 1) % nodes;
+        }
+    }
+}
+
+fn log(message: &str) {
+    if std::env::var_os("RAFTWORK_SIM_TRACE").is_some() {
+        eprintln!("client: {message}");
+    }
+}

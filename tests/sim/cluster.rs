@@ -1,0 +1,428 @@
+//! Whole clusters in one thread: a queue of events in simulated time, the nodes, the network, the clients, and the checks
+//! after every turn.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use raftwork::base::Error;
+use raftwork::consensus::MessageType;
+use raftwork::disk::fake::Op;
+use raftwork::machine::job::State;
+use raftwork::replica::{entry, wire as raft_wire, Proposal, SnapshotWritten, Turn};
+
+use crate::checkers::{History, Ledger};
+use crate::clients::{Client, PATIENCE, TTL_MS};
+use crate::network::{message, Network, Packet, Place};
+use crate::node::{Node, Ticket};
+use crate::random::Random;
+use crate::Micros;
+
+/// One tick of the election clock.
+const TICK: Micros = 50_000;
+
+#[derive(Debug)]
+pub enum Event {
+    Tick { node: usize, life: u64 },
+    Turn { node: usize, life: u64 },
+    Capture { node: usize, life: u64 },
+    Arrive { from: Place, to: Place, packet: Packet },
+    Client(usize),
+    Heartbeats,
+    Start(usize),
+    Resume { node: usize, life: u64 },
+    Fault,
+    Abandon(usize),
+    Blink(usize),
+    Calm,
+}
+
+pub struct Cluster {
+    pub random: Random,
+    pub now: Micros,
+    queue: BinaryHeap<Reverse<(Micros, u64)>>,
+    events: std::collections::BTreeMap<u64, Event>,
+    order: u64,
+    pub nodes: Vec<Node>,
+    pub clients: Vec<Client>,
+    pub network: Network,
+    pub ledger: Ledger,
+    pub history: History,
+    pub steps: u64,
+    pub snapshot_bytes: u64,
+    pub snapshots_installed: u64,
+    pub faults: Vec<String>,
+    /// No more faults: everything must come to rest.
+    pub calm: bool,
+}
+
+impl Cluster {
+    pub fn new(seed: u64, nodes: usize, clients: usize, workers: usize) -> Self {
+        let mut random = Random::new(seed);
+        let snapshot_bytes = *random.pick(&[2_000, 8_000, 60_000, 1 << 30]);
+        let mut cluster = Self {
+            random,
+            now: 0,
+            queue: BinaryHeap::new(),
+            events: std::collections::BTreeMap::new(),
+            order: 0,
+            nodes: (0..nodes).map(|number| Node::new(number, seed)).collect(),
+            clients: (0..clients + workers).map(|number| Client::new(number, number >= clients)).collect(),
+            network: Network::default(),
+            ledger: Ledger::default(),
+            history: History::default(),
+            steps: 0,
+            snapshot_bytes,
+            snapshots_installed: 0,
+            faults: Vec::new(),
+            calm: false,
+        };
+        for node in 0..nodes {
+            cluster.start(node);
+        }
+        for client in 0..clients + workers {
+            cluster.after(1_000 * client as u64, Event::Client(client));
+        }
+        cluster.after(0, Event::Heartbeats);
+        cluster
+    }
+
+    pub fn after(&mut self, delay: Micros, event: Event) {
+        self.order += 1;
+        self.events.insert(self.order, event);
+        self.queue.push(Reverse((self.now + delay, self.order)));
+    }
+
+    /// Does the next event.
+    pub fn step(&mut self) {
+        let Reverse((time, order)) = self.queue.pop().expect("ticks never end");
+        let event = self.events.remove(&order).expect("each event is queued once");
+        self.now = self.now.max(time);
+        self.steps += 1;
+        match event {
+            Event::Tick { node, life } => self.tick(node, life),
+            Event::Turn { node, life } => self.turn(node, life),
+            Event::Capture { node, life } => self.write_capture(node, life),
+            Event::Arrive { from, to, packet } => self.arrive(from, to, packet),
+            Event::Client(client) => self.client(client),
+            Event::Heartbeats => self.heartbeats(),
+            Event::Start(node) => self.start(node),
+            Event::Resume { node, life } => self.resume(node, life),
+            Event::Fault => self.fault(),
+            Event::Abandon(node) => self.abandon(node),
+            Event::Blink(node) => self.blink(node),
+            Event::Calm => self.become_calm(),
+        }
+    }
+
+    pub fn run_until(&mut self, time: Micros) {
+        while self.queue.peek().is_some_and(|Reverse((next, _))| *next <= time) {
+            self.step();
+        }
+        self.now = time;
+    }
+
+    // -- nodes ----------------------------------------------------------------------------------------------------
+
+    pub fn start(&mut self, node: usize) {
+        if self.nodes[node].is_up() {
+            return;
+        }
+        let (count, bytes, now) = (self.nodes.len(), self.snapshot_bytes, self.now);
+        match self.nodes[node].start(count, bytes, now) {
+            Ok(()) => {}
+            // A planned fault of the disk may hit the start itself.
+            Err(error @ (Error::Disk { .. } | Error::Poisoned(_) | Error::DiskFull(_))) => {
+                self.note(format!("node {node} could not start: {error}"));
+                return self.end_of(node);
+            }
+            Err(error) => panic!("node {node} does not start: {error}"),
+        }
+        let life = self.nodes[node].life;
+        self.send_out(node, 0);
+        self.after_turn(node);
+        let delay = self.random.below(TICK);
+        self.after(delay, Event::Tick { node, life });
+    }
+
+    fn is_current(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].is_up() && self.nodes[node].life == life
+    }
+
+    fn tick(&mut self, node: usize, life: u64) {
+        if !self.is_current(node, life) {
+            return;
+        }
+        // Clocks run at up to 1 % more or less.
+        let drift = self.random.between(0, TICK / 50);
+        self.after(TICK - TICK / 100 + drift, Event::Tick { node, life });
+        if self.nodes[node].paused {
+            return;
+        }
+        let now = self.now;
+        self.nodes[node].leader_duties(now);
+        if !self.nodes[node].requests.is_empty() {
+            self.plan_turn(node);
+        }
+        let mut turn = Turn::default();
+        let syncs = self.nodes[node].disk.count(Op::Sync);
+        let outcome = self.nodes[node].replica.as_mut().expect("it is up").tick(&mut turn);
+        self.finish_turn(node, syncs, turn, outcome);
+        self.fail_old_transfers(node);
+        if self.random.chance(300) && self.nodes[node].is_up() {
+            let spare = self.nodes[node].replica.as_ref().expect("it is up").wal().spare();
+            if let Err(error) = spare.work() {
+                self.note(format!("node {node}: work beside the log failed: {error}"));
+            }
+        }
+    }
+
+    pub fn plan_turn(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        if it.turn_planned || it.paused || !it.is_up() {
+            return;
+        }
+        it.turn_planned = true;
+        let (life, delay) = (it.life, it.busy_until.saturating_sub(self.now) + 5);
+        self.after(delay, Event::Turn { node, life });
+    }
+
+    fn turn(&mut self, node: usize, life: u64) {
+        if !self.is_current(node, life) {
+            return;
+        }
+        self.nodes[node].turn_planned = false;
+        if self.nodes[node].paused {
+            return;
+        }
+        let now = self.now;
+        self.nodes[node].leader_duties(now);
+        let mut turn = Turn::default();
+        let syncs = self.nodes[node].disk.count(Op::Sync);
+        let outcome = self.nodes[node].turn(now, &mut turn);
+        self.finish_turn(node, syncs, turn, outcome);
+    }
+
+    /// What follows from a turn: messages, answers, checks; or the end of the process.
+    pub fn finish_turn(&mut self, node: usize, syncs: u64, turn: Turn<Ticket>, outcome: Result<(), Error>) {
+        let now = self.now;
+        let it = &mut self.nodes[node];
+        let spent = (it.disk.count(Op::Sync) - syncs) * it.sync_micros;
+        it.busy_until = now + spent;
+        self.send_out(node, syncs);
+        if let Err(error) = outcome {
+            // Nobody hears an answer from a process that ends.
+            self.note(format!("node {node} stops: {error}"));
+            return self.end_of(node);
+        }
+        if let Some(open) = &turn.sessions {
+            self.nodes[node].sync_sessions(open, now);
+        }
+        if turn.applied > 0 || turn.restored {
+            self.nodes[node].next_due = turn.next_due;
+            self.nodes[node].ticking = false;
+        }
+        self.snapshots_installed += u64::from(turn.restored);
+        for (ticket, answer) in turn.answers {
+            if answer.is_err() && ticket.client.is_none() {
+                self.nodes[node].ticking = false;
+            }
+            if let Some(client) = ticket.client {
+                let packet = Packet::Answer { number: ticket.number, answer };
+                self.send_later(Place::Node(node), Place::Client(client), packet, spent);
+            }
+        }
+        self.after_turn(node);
+    }
+
+    /// The machine died within a call of the disk, or the disk failed: the process starts again later.
+    fn end_of(&mut self, node: usize) {
+        let seed = self.random.next();
+        if self.random.chance(500) {
+            self.nodes[node].disk.power_cut(seed);
+        } else {
+            self.nodes[node].disk.switch_on();
+        }
+        self.nodes[node].disk.heal();
+        self.nodes[node].stop();
+        let delay = self.random.between(1_000, 2_000_000);
+        self.after(delay, Event::Start(node));
+    }
+
+    /// Checks, and snapshots that became due.
+    fn after_turn(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        let replica = it.replica.as_mut().expect("it is up");
+        if it.capture.is_none() {
+            it.capture = replica.capture_due(false);
+            if it.capture.is_some() {
+                let (life, delay) = (it.life, self.random.between(100, 300_000));
+                self.after(delay, Event::Capture { node, life });
+            }
+        }
+        let it = &self.nodes[node];
+        let replica = it.replica.as_ref().expect("it is up");
+        if it.leads() {
+            self.history.leads(replica.term(), it.id);
+        }
+        let (position, machine) = (replica.position(), replica.machine().read());
+        self.history.applied(position.index, position.term, &machine, it.id);
+        if self.steps % 512 == 0 {
+            machine.audit().unwrap_or_else(|error| panic!("J12: node {node}: {error}"));
+        }
+    }
+
+    fn write_capture(&mut self, node: usize, life: u64) {
+        if !self.is_current(node, life) {
+            return;
+        }
+        let it = &mut self.nodes[node];
+        let Some(capture) = it.capture.take() else { return };
+        let written = SnapshotWritten { meta: capture.meta.clone(), state_bytes: capture.write(&mut || Ok(())) };
+        let outcome = it.replica.as_mut().expect("it is up").captured(written);
+        if let Err(error) = outcome {
+            self.note(format!("node {node}: a snapshot failed: {error}"));
+            self.end_of(node);
+        }
+    }
+
+    // -- network --------------------------------------------------------------------------------------------------
+
+    fn send_out(&mut self, node: usize, syncs: u64) {
+        let sent = std::mem::take(&mut *self.nodes[node].sent.lock().expect("one thread"));
+        let sync_micros = self.nodes[node].sync_micros;
+        for (after_syncs, message) in sent {
+            let delay = after_syncs.saturating_sub(syncs) * sync_micros;
+            let to = message.to as usize - 1;
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.begin_transfer(node, to, &message);
+            } else {
+                let packet = Packet::Raft(raft_wire::encode(&message).into());
+                self.send_later(Place::Node(node), Place::Node(to), packet, delay);
+            }
+        }
+    }
+
+    pub fn send_later(&mut self, from: Place, to: Place, packet: Packet, delay: Micros) {
+        let now = self.now + delay;
+        if let Some(at) = self.network.arrival(from, to, now, &mut self.random) {
+            self.after(at - self.now, Event::Arrive { from, to, packet });
+        }
+    }
+
+    fn arrive(&mut self, from: Place, to: Place, packet: Packet) {
+        match (from, to) {
+            (_, Place::Client(client)) => {
+                let Packet::Answer { number, answer } = packet else { return };
+                let nodes = self.nodes.len();
+                if self.clients[client].hear(number, &answer, nodes, &mut self.ledger) {
+                    let delay = if answer.is_ok() { self.random.between(50, 20_000) } else { 30_000 };
+                    self.after(delay, Event::Client(client));
+                }
+            }
+            (from, Place::Node(node)) => {
+                if self.nodes[node].is_up() {
+                    self.take(node, from, packet);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, node: usize, from: Place, packet: Packet) {
+        let now = self.now;
+        match packet {
+            Packet::Raft(bytes) => self.nodes[node].messages.push(message(&bytes)),
+            Packet::Request { client, number, bytes } => {
+                let ticket = Ticket { client: Some(client), number };
+                self.nodes[node].requests.push(Proposal { entry: entry::frame(&bytes), ticket });
+            }
+            Packet::Heartbeat { session } => {
+                let session = raftwork::base::SessionId(session);
+                if let Some(heard) = self.nodes[node].sessions.get_mut(&session) {
+                    heard.at = now;
+                }
+                return;
+            }
+            Packet::Piece { .. } => return self.take_piece(node, from, packet),
+            Packet::Taken { snapshot, upto, complete } => {
+                let Place::Node(peer) = from else { return };
+                return self.hear_of_transfer(node, peer, &snapshot, upto, complete);
+            }
+            Packet::Answer { .. } => return,
+        }
+        self.plan_turn(node);
+    }
+
+    // -- clients --------------------------------------------------------------------------------------------------
+
+    fn client(&mut self, client: usize) {
+        let (now, nodes) = (self.now, self.nodes.len());
+        let it = &mut self.clients[client];
+        if now < it.asleep_until {
+            let delay = it.asleep_until - now;
+            return self.after(delay, Event::Client(client));
+        }
+        if it.asked.is_none() && !it.ask(now, &mut self.random) {
+            return self.after(200_000, Event::Client(client));
+        }
+        let asked = it.asked.as_mut().expect("asked just now");
+        asked.sent_at = now;
+        let packet = Packet::Request { client, number: asked.number, bytes: asked.bytes.clone() };
+        let to = Place::Node(it.node % nodes);
+        self.send_later(Place::Client(client), to, packet, 0);
+    }
+
+    /// Every session says that it lives; requests without an answer are sent again.
+    fn heartbeats(&mut self) {
+        self.after(TTL_MS * 1_000 / 4, Event::Heartbeats);
+        for client in 0..self.clients.len() {
+            let it = &mut self.clients[client];
+            // Now and then one sleeps longer than its session lives, and wakes up with what it held.
+            if self.now > it.asleep_until && !self.calm && self.random.chance(15) {
+                it.asleep_until = self.now + self.random.between(1, 3) * TTL_MS * 1_000;
+            }
+            if self.now < it.asleep_until {
+                continue;
+            }
+            if let Some(session) = it.session {
+                for node in 0..self.nodes.len() {
+                    let packet = Packet::Heartbeat { session };
+                    self.send_later(Place::Client(client), Place::Node(node), packet, 0);
+                }
+            }
+            let late = self.clients[client].asked.as_ref().is_some_and(|asked| self.now - asked.sent_at > PATIENCE);
+            if late {
+                let nodes = self.nodes.len();
+                self.clients[client].lose_patience(nodes);
+                self.client(client);
+            }
+        }
+    }
+
+    // -- the end --------------------------------------------------------------------------------------------------
+
+    pub fn note(&mut self, what: String) {
+        if std::env::var_os("RAFTWORK_SIM_TRACE").is_some() {
+            eprintln!("{:>12} {what}", self.now);
+        }
+        self.faults.push(format!("{:>12} {what}", self.now));
+    }
+
+    pub fn everybody(&self) -> Vec<Place> {
+        let nodes = (0..self.nodes.len()).map(Place::Node);
+        nodes.chain((0..self.clients.len()).map(Place::Client)).collect()
+    }
+
+    /// Whether all nodes are up and have applied the same, and it is everything.
+    pub fn is_settled(&self) -> bool {
+        let applied: BTreeSet<_> =
+            self.nodes.iter().map(|node| node.replica.as_ref().map(|replica| replica.applied())).collect();
+        let work_left = self.nodes.iter().filter_map(|node| node.replica.as_ref()).any(|replica| {
+            let machine = replica.machine().read();
+            let tally = machine.tally();
+            [State::Enqueued, State::Processing, State::Retrying, State::Scheduled]
+                .iter()
+                .any(|state| tally.count(*state) > 0)
+        });
+        applied.len() == 1 && !applied.contains(&None) && !work_left
+    }
+}

@@ -1,0 +1,155 @@
+//! The deterministic simulator: whole clusters with clients and workers in one thread, from one seed.
+//!
+//! `cargo test --features sim --test sim` runs `RAFTWORK_SIM_SEEDS` seeds (default 300). A failure prints its seed;
+//! `RAFTWORK_SIM_SEED=n` runs that one again, in the same way, event by event; `RAFTWORK_SIM_TRACE=1` shows the faults.
+
+extern crate _core as raftwork;
+
+mod checkers;
+mod clients;
+mod cluster;
+mod faults;
+mod network;
+mod node;
+mod random;
+mod transfers;
+#[path = "../rust/wire.rs"]
+#[allow(dead_code, reason = "the scripts of the state machine use more of it")]
+mod wire;
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use cluster::{Cluster, Event};
+use raftwork::base::planted::{self, Bug};
+use random::Random;
+
+/// Microseconds since the simulation began.
+pub type Micros = u64;
+
+const SECOND: Micros = 1_000_000;
+/// How long things go wrong, and how long they may take to come to rest afterwards.
+const TROUBLE: Micros = 20 * SECOND;
+const REST: Micros = 120 * SECOND;
+
+/// What one run did, to see that it did something.
+#[derive(Debug, Default)]
+struct Outcome {
+    steps: u64,
+    answers: u64,
+    acknowledged: usize,
+    terms: usize,
+    snapshots_installed: u64,
+    faults: usize,
+}
+
+fn run(seed: u64) -> Outcome {
+    let mut random = Random::new(seed ^ 0xabcd);
+    let nodes = *random.pick(&[1, 3, 3, 3, 5]);
+    let (clients, workers) = (random.between(1, 3) as usize, random.between(1, 3) as usize);
+    let mut cluster = Cluster::new(seed, nodes, clients, workers);
+    cluster.after(2 * SECOND, Event::Fault);
+    cluster.after(TROUBLE, Event::Calm);
+    cluster.run_until(TROUBLE + 1);
+    let deadline = TROUBLE + REST;
+    while !cluster.is_settled() {
+        assert!(cluster.now < deadline, "J6: the cluster does not come to rest: {}", state(&cluster));
+        let next = cluster.now + SECOND / 4;
+        cluster.run_until(next);
+    }
+    for node in &cluster.nodes {
+        let replica = node.replica.as_ref().expect("all are up");
+        let machine = replica.machine().read();
+        machine.audit().unwrap_or_else(|error| panic!("J12: {error}"));
+        cluster.ledger.check(&machine);
+        assert!(machine.applied().0 >= cluster.ledger.answered_index, "D1: an answered entry is missing");
+    }
+    Outcome {
+        steps: cluster.steps,
+        answers: cluster.ledger.answers,
+        acknowledged: cluster.ledger.acknowledged(),
+        terms: cluster.history.terms_led(),
+        snapshots_installed: cluster.snapshots_installed,
+        faults: cluster.faults.len(),
+    }
+}
+
+fn state(cluster: &Cluster) -> String {
+    let nodes = cluster.nodes.iter().map(|node| match &node.replica {
+        None => format!("node {} is down", node.id),
+        Some(replica) => {
+            let machine = replica.machine().read();
+            format!(
+                "node {} {} term {} applied {} of {}, jobs {:?}, {}",
+                node.id,
+                replica.role().name(),
+                replica.term(),
+                replica.applied(),
+                replica.last_index(),
+                machine.tally(),
+                if node.paused { "paused" } else { "" }
+            )
+        }
+    });
+    nodes.collect::<Vec<_>>().join("\n")
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+}
+
+#[test]
+fn nothing_that_was_promised_breaks() {
+    if let Some(seed) = number("RAFTWORK_SIM_SEED") {
+        println!("seed {seed}: {:?}", run(seed));
+        return;
+    }
+    let seeds = number("RAFTWORK_SIM_SEEDS").unwrap_or(300);
+    let mut total = Outcome::default();
+    for seed in 0..seeds {
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
+            eprintln!("seed {seed} failed; run it again with RAFTWORK_SIM_SEED={seed}");
+            std::panic::resume_unwind(panic)
+        });
+        total.steps += outcome.steps;
+        total.answers += outcome.answers;
+        total.acknowledged += outcome.acknowledged;
+        total.terms += outcome.terms;
+        total.snapshots_installed += outcome.snapshots_installed;
+        total.faults += outcome.faults;
+    }
+    println!("{seeds} seeds: {total:?}");
+    assert!(total.snapshots_installed > 0 && total.terms as u64 > seeds, "the simulation lost its teeth: {total:?}");
+}
+
+/// Every bug that can be switched on is found by one of the first seeds.
+#[test]
+fn planted_bugs_are_found() {
+    let seeds = number("RAFTWORK_SIM_PLANTED_SEEDS").unwrap_or(200);
+    let quiet = std::thread::current().id();
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().id() != quiet {
+            loud(panic);
+        }
+    }));
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        planted::plant(Some(bug));
+        match (0..seeds).find_map(|seed| catch_unwind(|| run(seed)).err().map(|panic| (seed, panic))) {
+            None => missed.push(bug),
+            Some((seed, panic)) => {
+                let said = panic.downcast_ref::<String>().map_or("no words", String::as_str);
+                println!("{bug:?}: seed {seed}: {}", said.lines().next().unwrap_or_default());
+            }
+        }
+    }
+    planted::plant(None);
+    let _ = std::panic::take_hook();
+    assert!(missed.is_empty(), "not found within {seeds} seeds: {missed:?}");
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    let first = format!("{:?}", run(7));
+    assert_eq!(first, format!("{:?}", run(7)));
+}

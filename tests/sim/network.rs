@@ -1,0 +1,107 @@
+//! The network between nodes and clients: delay, loss, partitions in one direction or both. What goes from one place to
+//! another in one direction keeps its order, as over one connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raftwork::consensus::SnapshotMetadata;
+use raftwork::replica::wire;
+
+use crate::random::Random;
+use crate::Micros;
+
+/// A node or a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Node(usize),
+    Client(usize),
+}
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub enum Packet {
+    /// A Raft message, encoded as between real nodes.
+    Raft(bytes::Bytes),
+    /// Part of a snapshot file, and the message that announces the snapshot.
+    Piece {
+        snapshot: SnapshotMetadata,
+        offset: u64,
+        bytes: Vec<u8>,
+        last: bool,
+        announcement: bytes::Bytes,
+    },
+    /// How much of a snapshot is there. Nothing: it was refused, begin again.
+    Taken {
+        snapshot: SnapshotMetadata,
+        upto: Option<u64>,
+        complete: bool,
+    },
+    Request {
+        client: usize,
+        number: u64,
+        bytes: Vec<u8>,
+    },
+    Answer {
+        number: u64,
+        answer: raftwork::base::Result<Vec<u8>>,
+    },
+    Heartbeat {
+        session: u64,
+    },
+}
+
+#[derive(Debug, Default)]
+pub struct Network {
+    /// Directions in which nothing arrives.
+    cut: BTreeSet<(Place, Place)>,
+    loss_per_mille: u64,
+    slow: bool,
+    latest: BTreeMap<(Place, Place), Micros>,
+    pub lost: u64,
+}
+
+impl Network {
+    /// When a packet sent now arrives; nothing if it is lost.
+    pub fn arrival(&mut self, from: Place, to: Place, now: Micros, random: &mut Random) -> Option<Micros> {
+        if self.cut.contains(&(from, to)) || random.chance(self.loss_per_mille) {
+            self.lost += 1;
+            return None;
+        }
+        let mut delay = random.between(30, 400);
+        if self.slow && random.chance(200) {
+            delay += random.between(1_000, 200_000);
+        }
+        let latest = self.latest.entry((from, to)).or_default();
+        *latest = (now + delay).max(*latest + 1);
+        Some(*latest)
+    }
+
+    /// Nothing gets from any of `side` to anybody else, nor the other way.
+    pub fn isolate(&mut self, side: &BTreeSet<Place>, everybody: &[Place], both_ways: bool) {
+        for one in side {
+            for other in everybody.iter().filter(|other| !side.contains(other)) {
+                self.cut.insert((*one, *other));
+                if both_ways {
+                    self.cut.insert((*other, *one));
+                }
+            }
+        }
+    }
+
+    pub fn lose(&mut self, per_mille: u64) {
+        self.loss_per_mille = per_mille;
+    }
+
+    pub fn slow_down(&mut self) {
+        self.slow = true;
+    }
+
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        (self.loss_per_mille, self.slow) = (0, false);
+    }
+}
+
+/// The message in a packet.
+pub fn message(bytes: &bytes::Bytes) -> raftwork::consensus::Message {
+    wire::decode(bytes).expect("what a node encoded can be decoded")
+}
