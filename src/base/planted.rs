@@ -12,12 +12,12 @@ pub enum Bug {
     SendBeforePersist,
     /// The vote is not written.
     ForgetVote,
+    /// A member whose log lost its end votes and leads as if nothing was.
+    SuspectVotes,
     /// A lease is not compared with the token.
     NoTokenCheck,
     /// A repeated request is applied again.
     ApplyRepeated,
-    /// A member that installs a snapshot keeps the end of its old log.
-    SnapshotKeepsLog,
     /// The state machine reads a clock of its own.
     OwnClock,
     /// Recovery keeps entries that were replaced.
@@ -37,9 +37,9 @@ impl Bug {
         Bug::AnswerBeforeSync,
         Bug::SendBeforePersist,
         Bug::ForgetVote,
+        Bug::SuspectVotes,
         Bug::NoTokenCheck,
         Bug::ApplyRepeated,
-        Bug::SnapshotKeepsLog,
         Bug::OwnClock,
         Bug::RecoverReplaced,
         Bug::RefuseOnStepDown,

@@ -103,6 +103,7 @@ impl<S: LogStore> Core<S> {
                 let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.raw.report_snapshot(to.0, status);
             }
+            Event::SpoilVote(term) => self.spoil_vote(term),
             Event::Transfer(peer) => self.raw.transfer_leader(peer.0),
         }
         self.draw_election_timeout();
@@ -137,12 +138,32 @@ impl<S: LogStore> Core<S> {
         Ok(placed)
     }
 
+    fn spoil_vote(&mut self, term: Term) {
+        let raft = &mut self.raw.raft;
+        if raft.term < term.0 {
+            raft.become_follower(term.0, 0);
+        }
+        if raft.vote == 0 {
+            raft.vote = raft.id;
+        }
+    }
+
+    /// A peer's log ends here, although this leader may have heard of more: it looks for the end of that log anew.
+    pub fn forget_progress(&mut self, peer: NodeId, end: LogIndex) {
+        let leads = self.role() == Role::Leader;
+        let progress = self.raw.raft.mut_prs().get_mut(peer.0).filter(|progress| leads && progress.matched > end.0);
+        if let Some(progress) = progress {
+            progress.matched = end.0;
+            progress.become_probe();
+        }
+    }
+
     fn collect(&mut self, actions: &mut Vec<Action>) {
         while self.installing.is_none() && self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let number = ready.number();
             push_messages(actions, ready.take_messages());
-            let held = ready.take_persisted_messages();
+            let mut held = ready.take_persisted_messages();
             let snapshot = Some(ready.snapshot().get_metadata()).filter(|snapshot| snapshot.index > 0).cloned();
             let write = Write {
                 number,
@@ -161,13 +182,14 @@ impl<S: LogStore> Core<S> {
                 self.raw.mut_store().append(&write.entries);
             }
             self.raw.advance_append_async(ready);
+            if has(Bug::SendBeforePersist) {
+                push_messages(actions, std::mem::take(&mut held));
+            }
             // A write with nothing in it still marks the place behind which its messages wait.
             if write.sync || write.hard_state.is_some() || !held.is_empty() {
                 actions.push(Action::Persist(write));
             }
-            if has(Bug::SendBeforePersist) {
-                push_messages(actions, held);
-            } else if !held.is_empty() {
+            if !held.is_empty() {
                 self.held.push_back((number, held));
             }
             if !committed.is_empty() {

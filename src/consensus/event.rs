@@ -22,6 +22,8 @@ pub enum Event {
     /// The snapshot that a message to this peer announced is there, or will not get there. Until one of the two is said,
     /// the peer gets nothing else.
     SnapshotSent { to: NodeId, arrived: bool },
+    /// Count as having voted in this term and the present one: an earlier vote may be forgotten.
+    SpoilVote(Term),
     /// Let this peer lead.
     Transfer(NodeId),
 }

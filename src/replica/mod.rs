@@ -19,6 +19,7 @@ pub mod log_store;
 mod open;
 mod peers;
 mod persist;
+mod suspicion;
 mod tickets;
 pub mod upkeep;
 pub mod wire;
@@ -32,7 +33,7 @@ use parking_lot::RwLock;
 
 use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
-use crate::consensus::{Action, ConfState, Core, Event, Message, Role};
+use crate::consensus::{Action, ConfState, Core, Event, Role};
 use crate::disk::{Disk, Identity};
 use crate::machine::{Effects, Machine};
 use crate::snapshot::SnapshotStore;
@@ -40,8 +41,10 @@ use crate::wal::{HardState, Wal};
 
 pub use log_store::{LogCache, Position};
 pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
+use suspicion::Suspicion;
 use tickets::Tickets;
 pub use upkeep::{Capture, SnapshotWritten, Upkeep};
+pub use wire::Letter;
 
 /// Where a replica lives and how large its log may become.
 #[derive(Clone, Debug)]
@@ -70,8 +73,8 @@ pub struct Newcomer {
     pub voters: Vec<NodeId>,
 }
 
-/// Where messages to peers go, at once: those of a leader leave before its own disk has the entries. It must not block.
-pub type Outbox = Box<dyn FnMut(Message) + Send>;
+/// Where letters to peers go, at once: those of a leader leave before its own disk has the entries. It must not block.
+pub type Outbox = Box<dyn FnMut(Letter) + Send>;
 
 /// One request on its way into the log.
 #[derive(Debug)]
@@ -128,8 +131,8 @@ pub struct Replica<T> {
     actions: VecDeque<Action>,
     upkeep: Upkeep,
     outbox: Outbox,
-    /// Entries up to here may have been acknowledged and were cut as damaged; 0 if there are none.
-    suspect_upto: LogIndex,
+    /// The end of the log was cut where it may have been acknowledged.
+    suspicion: Option<Suspicion>,
     failed: Option<String>,
 }
 

@@ -14,9 +14,11 @@ use parking_lot::RwLock;
 
 use super::log_store::{LogCache, Position};
 use super::persist::restored;
+use super::suspicion::Suspicion;
 use super::tickets::Tickets;
 use super::upkeep::metadata;
 use super::{Newcomer, Outbox, Replica, ReplicaConfig, Turn, Upkeep};
+use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result, Term};
 use crate::consensus::{ConfState, Core, CoreConfig, Entry, Event, HardState, LogStore, Role};
 use crate::disk::{ensure_dir, quarantine, Disk, Identity};
@@ -63,6 +65,9 @@ impl<T> Replica<T> {
         begin_log(&mut wal, &mut recovered)?;
         snapshots.settle(recovered.mark.map(|mark| (mark.index, mark.term)))?;
         let (meta, machine) = load_snapshot(&snapshots, &config.dir)?;
+        if needs_restart(&meta, &recovered) {
+            restart_log(&mut wal, &mut recovered, &meta)?;
+        }
         check(&config.dir, &identity, &meta, &recovered)?;
         let losses = quarantine::losses(&*config.disk, &config.dir)?;
         let (cut_bytes, suspect_upto) = (recovered.cut_bytes, recovered.suspect_upto);
@@ -75,7 +80,8 @@ impl<T> Replica<T> {
 
     fn assemble(config: &ReplicaConfig, stored: Stored, outbox: Outbox) -> Result<Replica<T>> {
         let Stored { identity, snapshots, wal, recovered, meta, machine } = stored;
-        let suspect_upto = LogIndex(recovered.suspect_upto.unwrap_or(0));
+        let suspect_upto = recovered.suspect_upto.filter(|_| !has(Bug::SuspectVotes));
+        let suspicion = suspect_upto.map(|upto| Suspicion::new(LogIndex(upto)));
         let known = recovered.hard_state;
         let mut hard_state = HardState { term: known.term, vote: known.vote, ..HardState::default() };
         // A snapshot holds only what is committed, and the commit index is written late.
@@ -101,7 +107,7 @@ impl<T> Replica<T> {
             actions: VecDeque::new(),
             upkeep: Upkeep::new(config, newest),
             outbox,
-            suspect_upto,
+            suspicion,
             failed: None,
         })
     }
@@ -223,6 +229,32 @@ fn begin_log(wal: &mut Wal, recovered: &mut Recovered) -> Result<()> {
     Ok(())
 }
 
+/// Whether the end of the log was cut before the newest snapshot. Then the snapshot has all that was cut up to it.
+fn needs_restart(meta: &SnapshotMeta, log: &Recovered) -> bool {
+    log.suspect_upto.is_some() && log.last_index() < meta.index
+}
+
+/// Begins the log anew behind the newest snapshot. It stays suspect: entries behind the snapshot may be lost too.
+fn restart_log(wal: &mut Wal, recovered: &mut Recovered, meta: &SnapshotMeta) -> Result<()> {
+    let hard_state = behind(recovered, meta);
+    let mark = Mark { index: meta.index, term: meta.term };
+    wal.append_group(&Group { hard_state: Some(hard_state), mark: Some(mark), restart: true, ..Group::default() })?;
+    restarted(recovered, hard_state, meta);
+    Ok(())
+}
+
+fn behind(log: &Recovered, meta: &SnapshotMeta) -> wal::HardState {
+    // A vote of a lower term is worth nothing in a higher one.
+    let vote = if log.hard_state.term >= meta.term { log.hard_state.vote } else { 0 };
+    wal::HardState { term: log.hard_state.term.max(meta.term), vote, commit: meta.index }
+}
+
+fn restarted(log: &mut Recovered, hard_state: wal::HardState, meta: &SnapshotMeta) {
+    log.entries.clear();
+    (log.previous_index, log.previous_term, log.hard_state) = (meta.index, meta.term, hard_state);
+    log.suspect_upto = log.suspect_upto.map(|upto| upto.max(meta.index + 1));
+}
+
 /// Whether nothing was ever written to a log.
 fn is_new(log: &Recovered) -> bool {
     log.last_index() == 0 && log.hard_state == wal::HardState::default()
@@ -272,6 +304,10 @@ pub fn rehearse(disk: &dyn Disk, dir: &Path, identity: &Identity, meta: Option<&
     let meta = meta.ok_or_else(|| corrupt(dir, NO_SNAPSHOT))?;
     if is_new(&log) {
         (log.previous_index, log.previous_term, log.hard_state) = (FIRST.index, FIRST.term, begun());
+    }
+    if needs_restart(meta, &log) {
+        let hard_state = behind(&log, meta);
+        restarted(&mut log, hard_state, meta);
     }
     check_version(dir, meta)?;
     check(dir, identity, meta, &log)

@@ -1,31 +1,70 @@
 //! What comes from other members: messages, ticks of the election clock, and a state to begin anew from.
 
 use super::open::load;
+use super::suspicion::LogEnd;
 use super::upkeep::metadata;
+use super::wire::Letter;
 use super::{Position, Replica, Turn};
-use crate::base::planted::{has, Bug};
 use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::consensus::{Action, Event, Message, MessageType, SnapshotMetadata, Write};
 use crate::wal::{Group, HardState, Mark};
 
 impl<T> Replica<T> {
-    /// Takes in messages of peers, those of each peer in the order in which it sent them.
-    pub fn receive(&mut self, messages: Vec<Message>, turn: &mut Turn<T>) -> Result<()> {
-        let mut admitted = Vec::with_capacity(messages.len());
-        for message in messages {
-            if self.admits(&message)? {
-                admitted.push(message);
+    /// Takes in letters of peers, those of each peer in the order in which it sent them.
+    pub fn receive(&mut self, letters: Vec<Letter>, turn: &mut Turn<T>) -> Result<()> {
+        let mut admitted = Vec::with_capacity(letters.len());
+        for letter in letters {
+            match letter {
+                Letter::Raft(message) => admitted.extend(self.admit(message)?),
+                Letter::AskLog { from, end, .. } => {
+                    self.core.forget_progress(from, end.1);
+                    let (me, term, mine) = (self.identity.node, self.term(), self.log_end());
+                    (self.outbox)(Letter::Log { to: from, from: me, term, end: mine });
+                }
+                Letter::Log { from, term, end, .. } => self.hear_of_log(from, term, end),
             }
         }
-        self.event(Event::Messages(admitted), turn)
+        self.event(Event::Messages(admitted), turn)?;
+        self.spoil_votes(turn)
     }
 
     /// One tick of the election clock passed.
     pub fn tick(&mut self, turn: &mut Turn<T>) -> Result<()> {
-        if self.is_suspect() {
-            return Ok(()); // It must not lead, so it must not campaign.
+        let end = self.log_end();
+        self.suspicion = self.suspicion.take().filter(|suspicion| !suspicion.is_over(end));
+        let Some(suspicion) = &mut self.suspicion else { return self.event(Event::Tick, turn) };
+        // It must not lead, so its election clock stands.
+        if suspicion.asks() {
+            let from = self.identity.node;
+            self.others().into_iter().for_each(|to| (self.outbox)(Letter::AskLog { to, from, end }));
         }
-        self.event(Event::Tick, turn)
+        Ok(())
+    }
+
+    fn hear_of_log(&mut self, from: NodeId, term: Term, end: LogEnd) {
+        let others = self.others();
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.hear(from, term, end, &others);
+        }
+    }
+
+    /// While it is suspect, it has voted in every term that it knows.
+    fn spoil_votes(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        match &self.suspicion {
+            Some(suspicion) => self.event(Event::SpoilVote(suspicion.spoiled_upto()), turn),
+            None => Ok(()),
+        }
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        let voters = self.members.voters.iter().chain(&self.members.voters_outgoing).map(|voter| NodeId(*voter));
+        voters.filter(|voter| *voter != self.identity.node).collect()
+    }
+
+    /// Where the log on our disk ends.
+    fn log_end(&self) -> LogEnd {
+        let last = self.core.log().last();
+        (last.term, last.index)
     }
 
     /// The last message to this peer did not arrive.
@@ -55,31 +94,32 @@ impl<T> Replica<T> {
         outcome
     }
 
-    /// Whether a message may reach raft-rs. Kinds that a member only says to itself are refused, as raft-rs would believe
+    /// A message as raft-rs may see it, or nothing. Kinds that a member only says to itself are refused, as raft-rs would believe
     /// them; and a snapshot is only announced to it when it is here.
-    fn admits(&self, message: &Message) -> Result<bool> {
-        match message.get_msg_type() {
+    fn admit(&self, mut message: Message) -> Result<Option<Message>> {
+        let admitted = match message.get_msg_type() {
             MessageType::MsgHup
             | MessageType::MsgBeat
             | MessageType::MsgPropose
             | MessageType::MsgUnreachable
             | MessageType::MsgSnapStatus
-            | MessageType::MsgCheckQuorum => Ok(false),
+            | MessageType::MsgCheckQuorum => false,
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
-                Ok(!self.is_suspect() || message.index >= self.suspect_upto.0)
+                let candidate = (Term(message.log_term), LogIndex(message.index));
+                self.suspicion.as_ref().is_none_or(|suspicion| suspicion.may_follow(candidate))
+            }
+            MessageType::MsgHeartbeat => {
+                // A leader may know of entries that this log has lost; raft-rs panics when it hears of them.
+                message.commit = message.commit.min(self.last_index().0);
+                true
             }
             MessageType::MsgSnapshot => {
                 let meta = message.get_snapshot().get_metadata();
-                self.snapshots.is_received(meta.index, meta.term)
+                self.snapshots.is_received(meta.index, meta.term)?
             }
-            _ => Ok(true),
-        }
-    }
-
-    /// The end of the log was cut where an acknowledged entry may have been: until the log reaches that far again, this
-    /// member neither leads nor helps anybody to lead whose log is shorter.
-    fn is_suspect(&self) -> bool {
-        self.last_index() < self.suspect_upto
+            _ => true,
+        };
+        Ok(admitted.then_some(message))
     }
 
     /// Puts the state of another member in the place of our own.
@@ -90,7 +130,7 @@ impl<T> Replica<T> {
         self.wal.append_group(&Group {
             hard_state: Some(hard_state),
             mark: Some(mark),
-            restart: !has(Bug::SnapshotKeepsLog),
+            restart: true,
             ..Group::default()
         })?;
         self.hard_state = None;
@@ -108,7 +148,7 @@ impl<T> Replica<T> {
     }
 
     pub(super) fn send(&mut self, messages: Vec<Message>) {
-        messages.into_iter().for_each(|message| (self.outbox)(message));
+        messages.into_iter().for_each(|message| (self.outbox)(Letter::Raft(message)));
     }
 
     /// Does what a write asks for. The write comes back if the disk has no room for it.

@@ -1,8 +1,11 @@
-//! A Raft message between two members as bytes. Our own form, so that no general parser sees bytes from the network.
+//! What members write to each other, as bytes. Our own form, so that no general parser sees bytes from the network.
+//!
+//! The first byte is the form: 1 a Raft message, 2 a question for the end of the log, 3 its answer. The last two have 3
+//! zero bytes, to, from, the answer also its term; then term and index of the last entry. A Raft message:
 //!
 //! | offset | bytes | field                                                                                     |
 //! |--------|-------|-------------------------------------------------------------------------------------------|
-//! | 0      | 1     | format, 1                                                                                 |
+//! | 0      | 1     | form, 1                                                                                   |
 //! | 1      | 1     | kind, as raft-rs numbers it                                                               |
 //! | 2      | 1     | flags: 1 reject, 2 a snapshot follows                                                     |
 //! | 3      | 1     | 0                                                                                         |
@@ -16,22 +19,103 @@
 use bytes::Bytes;
 
 use super::persist::{kind, kind_of};
-use crate::base::{Error, Result};
+use super::suspicion::LogEnd;
+use crate::base::{Error, LogIndex, NodeId, Result, Term};
 use crate::consensus::{ConfState, Entry, Message, MessageType, SnapshotMetadata};
 
-const FORMAT: u8 = 1;
+const RAFT: u8 = 1;
+const ASK_LOG: u8 = 2;
+const LOG: u8 = 3;
 const REJECT: u8 = 1;
 const SNAPSHOT: u8 = 2;
 /// Members in one list of a configuration.
 const MEMBERS_MAX: usize = 64;
 
-/// The bytes of a message.
-pub fn encode(message: &Message) -> Vec<u8> {
+/// What one member writes to another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Letter {
+    Raft(Message),
+    /// How far does your log reach? Mine ends here.
+    AskLog {
+        to: NodeId,
+        from: NodeId,
+        end: LogEnd,
+    },
+    /// It ends here, and I am in this term.
+    Log {
+        to: NodeId,
+        from: NodeId,
+        term: Term,
+        end: LogEnd,
+    },
+}
+
+impl Letter {
+    pub fn to(&self) -> NodeId {
+        match self {
+            Letter::Raft(message) => NodeId(message.to),
+            Letter::AskLog { to, .. } | Letter::Log { to, .. } => *to,
+        }
+    }
+
+    /// The bytes of a letter.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Letter::Raft(message) => encode(message),
+            Letter::AskLog { to, from, end } => numbers(ASK_LOG, &[to.0, from.0, end.0 .0, end.1 .0]),
+            Letter::Log { to, from, term, end } => numbers(LOG, &[to.0, from.0, term.0, end.0 .0, end.1 .0]),
+        }
+    }
+
+    /// Reads a letter. Entries share the memory of `bytes`.
+    ///
+    /// # Errors
+    /// `Invalid`: another program, another version, or damage; the connection is of no use any more.
+    pub fn decode(bytes: &Bytes) -> Result<Letter> {
+        let letter = match bytes.first() {
+            Some(&RAFT) => read(bytes).map(Letter::Raft),
+            Some(&ASK_LOG) => exactly(bytes).map(|[to, from, last_term, index]| Letter::AskLog {
+                to: NodeId(to),
+                from: NodeId(from),
+                end: (Term(last_term), LogIndex(index)),
+            }),
+            Some(&LOG) => exactly(bytes).map(|[to, from, term, last_term, index]| Letter::Log {
+                to: NodeId(to),
+                from: NodeId(from),
+                term: Term(term),
+                end: (Term(last_term), LogIndex(index)),
+            }),
+            _ => None,
+        };
+        letter.ok_or_else(|| Error::Invalid(format!("{} bytes are not a letter between members", bytes.len())))
+    }
+}
+
+fn numbers(form: u8, numbers: &[u64]) -> Vec<u8> {
+    let mut out = vec![form, 0, 0, 0];
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    out
+}
+
+/// The numbers of a short letter that has just these.
+fn exactly<const N: usize>(bytes: &Bytes) -> Option<[u64; N]> {
+    let mut cursor = Cursor { bytes, position: 1 };
+    if cursor.array()? != [0; 3] || bytes.len() != 4 + 8 * N {
+        return None;
+    }
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = cursor.number()?;
+    }
+    Some(numbers)
+}
+
+fn encode(message: &Message) -> Vec<u8> {
     let entries: usize = message.get_entries().iter().map(|entry| 24 + entry.context.len() + entry.data.len()).sum();
     let mut out = Vec::with_capacity(128 + message.context.len() + entries);
     let snapshot = message.has_snapshot().then(|| message.get_snapshot().get_metadata());
     let flags = u8::from(message.reject) * REJECT + u8::from(snapshot.is_some()) * SNAPSHOT;
-    out.extend_from_slice(&[FORMAT, message.get_msg_type() as u8, flags, 0]);
+    out.extend_from_slice(&[RAFT, message.get_msg_type() as u8, flags, 0]);
     let numbers = [
         message.to,
         message.from,
@@ -78,18 +162,10 @@ fn put_snapshot(out: &mut Vec<u8>, metadata: &SnapshotMetadata) {
     out.push(u8::from(members.auto_leave));
 }
 
-/// Reads a message. The entries share the memory of `bytes`.
-///
-/// # Errors
-/// `Invalid`: another program, another version, or damage; the connection is of no use any more.
-pub fn decode(bytes: &Bytes) -> Result<Message> {
-    read(bytes).ok_or_else(|| Error::Invalid(format!("{} bytes are not a message between members", bytes.len())))
-}
-
 fn read(bytes: &Bytes) -> Option<Message> {
     let mut cursor = Cursor { bytes, position: 0 };
-    let [format, kind, flags, zero] = cursor.array()?;
-    if (format, zero) != (FORMAT, 0) || flags & !(REJECT | SNAPSHOT) != 0 {
+    let [form, kind, flags, zero] = cursor.array()?;
+    if (form, zero) != (RAFT, 0) || flags & !(REJECT | SNAPSHOT) != 0 {
         return None;
     }
     let mut message = Message::default();

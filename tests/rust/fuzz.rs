@@ -243,9 +243,8 @@ fn fuzz_command() {
 fn fuzz_message() {
     fuzz("message", unsealed, |bytes| {
         let bytes = bytes::Bytes::copy_from_slice(bytes);
-        if let Ok(message) = raftwork::replica::wire::decode(&bytes) {
-            let again = raftwork::replica::wire::decode(&raftwork::replica::wire::encode(&message).into());
-            assert_eq!(again, Ok(message));
+        if let Ok(letter) = raftwork::replica::Letter::decode(&bytes) {
+            assert_eq!(raftwork::replica::Letter::decode(&letter.encode().into()), Ok(letter));
         }
     });
 }

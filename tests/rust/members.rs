@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use raftwork::base::{ClusterId, Error, GroupId, Millis, NodeId};
+use raftwork::base::{ClusterId, Error, GroupId, LogIndex, Millis, NodeId, Term};
 use raftwork::consensus::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
 use raftwork::disk::{ensure_dir, FakeDisk, Identity};
-use raftwork::replica::wire::{decode, encode};
+use raftwork::replica::Letter;
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
 
 const DIR: &str = "/disk/node";
@@ -50,25 +50,29 @@ fn append_message() -> Message {
 fn messages_come_back_as_they_were_sent() {
     let mut refusal = Message { reject: true, reject_hint: 8, request_snapshot: 4, ..Message::default() };
     refusal.set_msg_type(MessageType::MsgAppendResponse);
-    for message in [snapshot_message(), append_message(), refusal, Message::default()] {
-        let bytes = Bytes::from(encode(&message));
-        assert_eq!(decode(&bytes).unwrap(), message);
+    let raft = [snapshot_message(), append_message(), refusal, Message::default()].map(Letter::Raft);
+    let (to, from) = (NodeId(1), NodeId(2));
+    let end = (Term(3), LogIndex(4));
+    let short = [Letter::AskLog { to, from, end }, Letter::Log { to, from, term: Term(7), end }];
+    for letter in raft.into_iter().chain(short) {
+        let bytes = Bytes::from(letter.encode());
+        assert_eq!(Letter::decode(&bytes).unwrap(), letter);
         for length in 0..bytes.len() {
-            assert!(matches!(decode(&bytes.slice(..length)), Err(Error::Invalid(_))), "cut to {length} bytes");
+            assert!(matches!(Letter::decode(&bytes.slice(..length)), Err(Error::Invalid(_))), "cut to {length} bytes");
         }
         let longer = Bytes::from([&bytes[..], &[0]].concat());
-        assert!(decode(&longer).is_err());
+        assert!(Letter::decode(&longer).is_err());
     }
 }
 
 proptest! {
     #[test]
     fn no_bytes_break_the_decoder(change in 0usize..400, value in any::<u8>()) {
-        let mut bytes = encode(&append_message());
+        let mut bytes = Letter::Raft(append_message()).encode();
         let place = change % bytes.len();
         bytes[place] = value;
-        if let Ok(message) = decode(&Bytes::from(bytes)) {
-            prop_assert_eq!(decode(&Bytes::from(encode(&message))).unwrap(), message);
+        if let Ok(letter) = Letter::decode(&Bytes::from(bytes)) {
+            prop_assert_eq!(Letter::decode(&Bytes::from(letter.encode())).unwrap(), letter);
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Client {
     mine: Vec<JobId>,
     /// Jobs that this worker holds.
     held: Vec<(JobId, u64)>,
+    /// Jobs that it held not long ago.
+    stale: Vec<(JobId, u64)>,
     pub asked: Option<Asked>,
     /// Where it sends: the node that it believes to lead.
     pub node: usize,
@@ -56,6 +58,7 @@ impl Client {
             jobs_made: 0,
             mine: Vec::new(),
             held: Vec::new(),
+            stale: Vec::new(),
             asked: None,
             node: 0,
             quiet: false,
@@ -138,7 +141,14 @@ impl Client {
                 max: random.between(1, 3),
             };
         }
+        if random.chance(80) && !self.stale.is_empty() {
+            // A zombie: it does not know that its time is over.
+            let (id, token) = *random.pick(&self.stale);
+            return Command::Finish(vec![(id, token, End::Succeeded(None))]);
+        }
         let (id, token) = self.held.remove(0);
+        self.stale.insert(0, (id, token));
+        self.stale.truncate(20);
         let end = match random.below(10) {
             0 => End::Retry(random.between(1, 1_000), "Broken".into()),
             1 => End::Snooze(random.between(1, 1_000)),

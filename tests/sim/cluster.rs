@@ -8,11 +8,11 @@ use raftwork::base::Error;
 use raftwork::consensus::MessageType;
 use raftwork::disk::fake::Op;
 use raftwork::machine::job::State;
-use raftwork::replica::{entry, wire as raft_wire, Proposal, SnapshotWritten, Turn};
+use raftwork::replica::{entry, Letter, Proposal, SnapshotWritten, Turn};
 
 use crate::checkers::{History, Ledger};
 use crate::clients::{Client, PATIENCE, TTL_MS};
-use crate::network::{message, Network, Packet, Place};
+use crate::network::{letter, Network, Packet, Place};
 use crate::node::{Node, Ticket};
 use crate::random::Random;
 use crate::Micros;
@@ -32,6 +32,7 @@ pub enum Event {
     Resume { node: usize, life: u64 },
     Fault,
     Abandon(usize),
+    Heal,
     Blink(usize),
     Calm,
 }
@@ -51,6 +52,8 @@ pub struct Cluster {
     pub snapshot_bytes: u64,
     pub snapshots_installed: u64,
     pub faults: Vec<String>,
+    /// Jobs take seconds and not milliseconds.
+    slow_work: bool,
     /// No more faults: everything must come to rest.
     pub calm: bool,
 }
@@ -59,6 +62,7 @@ impl Cluster {
     pub fn new(seed: u64, nodes: usize, clients: usize, workers: usize) -> Self {
         let mut random = Random::new(seed);
         let snapshot_bytes = *random.pick(&[2_000, 8_000, 60_000, 1 << 30]);
+        let slow_work = random.chance(300);
         let mut cluster = Self {
             random,
             now: 0,
@@ -74,6 +78,7 @@ impl Cluster {
             snapshot_bytes,
             snapshots_installed: 0,
             faults: Vec::new(),
+            slow_work,
             calm: false,
         };
         for node in 0..nodes {
@@ -109,6 +114,7 @@ impl Cluster {
             Event::Resume { node, life } => self.resume(node, life),
             Event::Fault => self.fault(),
             Event::Abandon(node) => self.abandon(node),
+            Event::Heal => self.heal(),
             Event::Blink(node) => self.blink(node),
             Event::Calm => self.become_calm(),
         }
@@ -290,14 +296,17 @@ impl Cluster {
     fn send_out(&mut self, node: usize, syncs: u64) {
         let sent = std::mem::take(&mut *self.nodes[node].sent.lock().expect("one thread"));
         let sync_micros = self.nodes[node].sync_micros;
-        for (after_syncs, message) in sent {
+        for (after_syncs, letter) in sent {
             let delay = after_syncs.saturating_sub(syncs) * sync_micros;
-            let to = message.to as usize - 1;
-            if message.get_msg_type() == MessageType::MsgSnapshot {
-                self.begin_transfer(node, to, &message);
-            } else {
-                let packet = Packet::Raft(raft_wire::encode(&message).into());
-                self.send_later(Place::Node(node), Place::Node(to), packet, delay);
+            let to = letter.to().0 as usize - 1;
+            match &letter {
+                Letter::Raft(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
+                    self.begin_transfer(node, to, message);
+                }
+                _ => {
+                    let packet = Packet::Letter(letter.encode().into());
+                    self.send_later(Place::Node(node), Place::Node(to), packet, delay);
+                }
             }
         }
     }
@@ -315,7 +324,9 @@ impl Cluster {
                 let Packet::Answer { number, answer } = packet else { return };
                 let nodes = self.nodes.len();
                 if self.clients[client].hear(number, &answer, nodes, &mut self.ledger) {
-                    let delay = if answer.is_ok() { self.random.between(50, 20_000) } else { 30_000 };
+                    let works_long = self.slow_work && self.clients[client].works && !self.calm;
+                    let think = if works_long { 4_000_000 } else { 20_000 };
+                    let delay = if answer.is_ok() { self.random.between(50, think) } else { 30_000 };
                     self.after(delay, Event::Client(client));
                 }
             }
@@ -330,7 +341,7 @@ impl Cluster {
     fn take(&mut self, node: usize, from: Place, packet: Packet) {
         let now = self.now;
         match packet {
-            Packet::Raft(bytes) => self.nodes[node].messages.push(message(&bytes)),
+            Packet::Letter(bytes) => self.nodes[node].letters.push(letter(&bytes)),
             Packet::Request { client, number, bytes } => {
                 let ticket = Ticket { client: Some(client), number };
                 self.nodes[node].requests.push(Proposal { entry: entry::frame(&bytes), ticket });
@@ -377,7 +388,7 @@ impl Cluster {
         for client in 0..self.clients.len() {
             let it = &mut self.clients[client];
             // Now and then one sleeps longer than its session lives, and wakes up with what it held.
-            if self.now > it.asleep_until && !self.calm && self.random.chance(15) {
+            if self.now > it.asleep_until && !self.calm && self.random.chance(40) {
                 it.asleep_until = self.now + self.random.between(1, 3) * TTL_MS * 1_000;
             }
             if self.now < it.asleep_until {

@@ -1,11 +1,17 @@
 //! What goes wrong, drawn at random: processes, machines, disks, networks, clocks. `become_calm` takes it all back.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use raftwork::disk::fake::{Fault, Op};
+use raftwork::disk::Disk;
 
 use crate::cluster::{Cluster, Event};
 use crate::network::Place;
+use crate::node::DIR;
+
+/// Where the groups of a segment begin.
+const FIRST_GROUP: usize = 4096;
 
 impl Cluster {
     /// One fault now, and the next one later.
@@ -16,11 +22,12 @@ impl Cluster {
         let delay = self.random.between(20_000, 1_500_000);
         self.after(delay, Event::Fault);
         let node = self.random.below(self.nodes.len() as u64) as usize;
-        match self.random.below(21) {
+        match self.random.below(23) {
             0 | 1 => self.kill(node),
             16 | 17 => self.leave_the_leader_alone(),
             18 | 19 => self.betray(),
             20 => self.kill_voters(),
+            21 | 22 => self.rot(),
             2 => self.power_cut(node),
             3 => self.cut_within_a_step(node),
             4 if self.random.chance(300) => (0..self.nodes.len()).for_each(|node| self.power_cut(node)),
@@ -76,8 +83,10 @@ impl Cluster {
         let everybody = self.everybody();
         let away: BTreeSet<Place> = others.iter().map(|node| Place::Node(*node)).collect();
         self.network.isolate(&away, &everybody, true);
-        self.cut_within_a_step(follower);
-        let delay = self.random.between(500, 20_000);
+        let step = self.nodes[follower].disk.steps() + self.random.between(1, 3);
+        self.note(format!("node {follower} will lose its power within step {step}, then the leader goes"));
+        self.nodes[follower].disk.cut_at_step(step);
+        let delay = self.random.between(2_000, 60_000);
         self.after(delay, Event::Abandon(leader));
     }
 
@@ -110,6 +119,31 @@ impl Cluster {
         self.nodes[node].disk.process_ends();
         self.nodes[node].stop();
         self.start(node);
+    }
+
+    /// A bit of the last thing that a node wrote is wrong when it comes back, and the leader is away. Always the same
+    /// node: a cluster survives damage to a minority.
+    fn rot(&mut self) {
+        let rotten = 0;
+        if self.nodes.len() < 3 || !self.nodes[rotten].is_up() {
+            return;
+        }
+        self.kill(rotten);
+        let disk = &self.nodes[rotten].disk;
+        let log = Path::new(DIR).join("wal");
+        let names = disk.list(&log).unwrap_or_default();
+        let Some(last) = names.iter().rev().find(|name| name.starts_with("w-")) else { return };
+        let mut bytes = disk.content(&log.join(last)).unwrap_or_default();
+        let Some(place) = bytes.iter().rposition(|byte| *byte != 0).filter(|place| *place > FIRST_GROUP) else {
+            return;
+        };
+        bytes[place] ^= 1;
+        disk.put(&log.join(last), &bytes);
+        self.note(format!("node {rotten}: byte {place} of {last} is damaged"));
+        if let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) {
+            self.isolate(leader, true);
+            self.after(8_000_000, Event::Heal);
+        }
     }
 
     fn cut_within_a_step(&mut self, node: usize) {
@@ -167,7 +201,7 @@ impl Cluster {
         self.nodes[node].wall_offset_ms += by;
     }
 
-    fn heal(&mut self) {
+    pub fn heal(&mut self) {
         self.note("the network and the disks are well again".into());
         self.network.heal();
         self.nodes.iter_mut().for_each(|node| node.disk.heal());

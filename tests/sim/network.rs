@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftwork::consensus::SnapshotMetadata;
-use raftwork::replica::wire;
+use raftwork::replica::Letter;
 
 use crate::random::Random;
 use crate::Micros;
@@ -19,8 +19,8 @@ pub enum Place {
 /// What travels.
 #[derive(Clone, Debug)]
 pub enum Packet {
-    /// A Raft message, encoded as between real nodes.
-    Raft(bytes::Bytes),
+    /// A letter, encoded as between real nodes.
+    Letter(bytes::Bytes),
     /// Part of a snapshot file, and the message that announces the snapshot.
     Piece {
         snapshot: SnapshotMetadata,
@@ -101,7 +101,7 @@ impl Network {
     }
 }
 
-/// The message in a packet.
-pub fn message(bytes: &bytes::Bytes) -> raftwork::consensus::Message {
-    wire::decode(bytes).expect("what a node encoded can be decoded")
+/// The letter in a packet.
+pub fn letter(bytes: &bytes::Bytes) -> Letter {
+    Letter::decode(bytes).expect("what a node encoded can be decoded")
 }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use raftwork::base::codec::Writer;
 use raftwork::base::{ClusterId, Error, Millis, NodeId, SessionId};
-use raftwork::consensus::{Message, Role, SnapshotMetadata};
+use raftwork::consensus::{Role, SnapshotMetadata};
 use raftwork::disk::fake::Op;
 use raftwork::disk::FakeDisk;
-use raftwork::replica::{entry, Capture, Newcomer, Proposal, Replica, ReplicaConfig, Turn};
+use raftwork::replica::{entry, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Turn};
 
 use crate::Micros;
 
-const DIR: &str = "/disk/node";
+pub const DIR: &str = "/disk/node";
 /// The wall clock when the simulation begins.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
@@ -24,8 +24,8 @@ pub struct Ticket {
     pub number: u64,
 }
 
-/// A message that a node sent, with the number of syncs its disk had done before.
-pub type Sent = Arc<Mutex<Vec<(u64, Message)>>>;
+/// A letter that a node sent, with the number of syncs its disk had done before.
+pub type Sent = Arc<Mutex<Vec<(u64, Letter)>>>;
 
 /// A snapshot on its way to a peer.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub struct Node {
     pub sent: Sent,
     /// Counts starts: what belongs to an earlier life is ignored.
     pub life: u64,
-    pub messages: Vec<Message>,
+    pub letters: Vec<Letter>,
     pub requests: Vec<Proposal<Ticket>>,
     pub busy_until: Micros,
     pub turn_planned: bool,
@@ -75,7 +75,7 @@ impl Node {
             replica: None,
             sent: Sent::default(),
             life: 0,
-            messages: Vec::new(),
+            letters: Vec::new(),
             requests: Vec::new(),
             busy_until: 0,
             turn_planned: false,
@@ -112,7 +112,7 @@ impl Node {
             }),
         };
         let (sent, disk) = (self.sent.clone(), self.disk.clone());
-        let outbox = move |message| sent.lock().expect("one thread").push((disk.count(Op::Sync), message));
+        let outbox = move |letter| sent.lock().expect("one thread").push((disk.count(Op::Sync), letter));
         let (replica, _) = Replica::open(&config, Box::new(outbox))?;
         self.next_due = replica.machine().read().next_due();
         let open: Vec<_> = replica.machine().read().sessions().collect();
@@ -128,7 +128,7 @@ impl Node {
     pub fn stop(&mut self) {
         self.replica = None;
         self.life += 1;
-        self.messages.clear();
+        self.letters.clear();
         self.requests.clear();
         self.transfers.clear();
         self.sessions.clear();
@@ -189,13 +189,13 @@ impl Node {
         self.requests.push(Proposal { entry: entry::frame(&writer.into_bytes()), ticket });
     }
 
-    /// One turn: messages first, then requests. What it sent and answered is in `turn` and `sent`, also when it failed.
+    /// One turn: letters first, then requests. What it sent and answered is in `turn` and `sent`, also when it failed.
     pub fn turn(&mut self, now: Micros, turn: &mut Turn<Ticket>) -> Result<(), Error> {
         let wall = self.wall(now);
-        let messages = std::mem::take(&mut self.messages);
+        let letters = std::mem::take(&mut self.letters);
         let requests = std::mem::take(&mut self.requests);
         let replica = self.replica.as_mut().expect("a turn of a node that is up");
-        replica.receive(messages, turn)?;
+        replica.receive(letters, turn)?;
         replica.turn(wall, requests, turn)
     }
 }

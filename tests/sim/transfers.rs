@@ -3,10 +3,10 @@
 use raftwork::base::{Error, NodeId};
 use raftwork::consensus::{Message, SnapshotMetadata};
 use raftwork::disk::fake::Op;
-use raftwork::replica::{wire, Turn};
+use raftwork::replica::{Letter, Turn};
 
 use crate::cluster::Cluster;
-use crate::network::{message, Packet, Place};
+use crate::network::{letter, Packet, Place};
 use crate::node::Transfer;
 use crate::Micros;
 
@@ -18,7 +18,11 @@ const TRANSFER_PATIENCE: Micros = 2_000_000;
 impl Cluster {
     pub fn begin_transfer(&mut self, node: usize, to: usize, announcement: &Message) {
         let snapshot = announcement.get_snapshot().get_metadata().clone();
-        let transfer = Transfer { snapshot, announcement: wire::encode(announcement).into(), last_news: self.now };
+        let transfer = Transfer {
+            snapshot,
+            announcement: Letter::Raft(announcement.clone()).encode().into(),
+            last_news: self.now,
+        };
         self.nodes[node].transfers.insert(to, transfer);
         self.send_piece(node, to, 0);
     }
@@ -47,7 +51,7 @@ impl Cluster {
             Err(_) => (None, false),
         };
         if complete {
-            self.nodes[node].messages.push(message(&announcement));
+            self.nodes[node].letters.push(letter(&announcement));
             self.plan_turn(node);
         }
         self.send_later(Place::Node(node), from, Packet::Taken { snapshot, upto, complete }, 0);

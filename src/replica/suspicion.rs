@@ -1,0 +1,71 @@
+//! A member whose log was cut at a place that it may have acknowledged: a torn write and a damaged one look the same.
+//!
+//! What was cut was either never acknowledged, or this member's copy is one of the few that may be damaged, and then
+//! another member of the majority that acknowledged it has it whole. So:
+//! * Until it knows more, it neither leads nor votes: its vote could elect somebody who lacks the entry.
+//! * It asks all other voters how far their logs reach. When every one of them has said, it votes for a log that reaches
+//!   as far as the longest of them; if that is its own, nothing was lost, and it is a member like any other.
+//! * Or a leader brings its log beyond the place: then it has the entry, if it ever was committed.
+//! * What was cut may have been a vote. So it counts as having voted in every term that it hears of meanwhile; whom it
+//!   voted for is among the others, so their terms reach as far as any vote that it gave.
+//! * A leader that knew more of its log than is left is told so by the question, and begins to look for the end anew.
+//!
+//! With a voter missing for good and nobody to lead, a person must decide. After R. Alagappan and others, "Protocol-aware
+//! recovery for consensus-based storage", FAST 2018, whose members answer for single entries.
+
+use std::collections::BTreeMap;
+
+use crate::base::{LogIndex, NodeId, Term};
+
+/// Ticks between two rounds of questions.
+const ASK_EVERY: u32 = 10;
+
+/// The end of a log: compared by term first, as raft compares logs.
+pub type LogEnd = (Term, LogIndex);
+
+#[derive(Debug)]
+pub struct Suspicion {
+    /// Up to here the log may have been acknowledged.
+    upto: LogIndex,
+    /// What the others said.
+    told: BTreeMap<NodeId, (Term, LogEnd)>,
+    /// The highest term and the longest log of all others, once they have all said.
+    sum: Option<(Term, LogEnd)>,
+    ticks: u32,
+}
+
+impl Suspicion {
+    pub fn new(upto: LogIndex) -> Self {
+        Self { upto, told: BTreeMap::new(), sum: None, ticks: 0 }
+    }
+
+    /// Whether it is time to ask again.
+    pub fn asks(&mut self) -> bool {
+        self.ticks += 1;
+        self.sum.is_none() && self.ticks % ASK_EVERY == 1
+    }
+
+    /// One of the other voters says its term and how far its log reaches.
+    pub fn hear(&mut self, from: NodeId, term: Term, end: LogEnd, others: &[NodeId]) {
+        self.told.insert(from, (term, end));
+        if others.iter().all(|other| self.told.contains_key(other)) {
+            let highest = self.told.values().map(|told| told.0).max();
+            self.sum = highest.zip(self.told.values().map(|told| told.1).max());
+        }
+    }
+
+    /// The terms up to here it must not vote in any more.
+    pub fn spoiled_upto(&self) -> Term {
+        self.sum.map_or(Term(0), |(highest, _)| highest)
+    }
+
+    /// Whether it is over for a log that ends here.
+    pub fn is_over(&self, mine: LogEnd) -> bool {
+        mine.1 >= self.upto || self.may_follow(mine)
+    }
+
+    /// Whether somebody with this log may lead.
+    pub fn may_follow(&self, candidate: LogEnd) -> bool {
+        self.sum.is_some_and(|(_, longest)| candidate >= longest)
+    }
+}
