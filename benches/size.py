@@ -1,4 +1,4 @@
-"""What many jobs cost: memory, restart, the cost of a claim, and memory back after they are done.
+"""What many jobs cost: memory, restart, snapshots, the cost of a claim, and memory back after they are done.
 
     python benches/size.py [--place DIR] [--rounds 5] [--jobs 1000000]
 
@@ -23,6 +23,8 @@ from raftwork.cli import measure
 from raftwork.worker import Worker
 
 CLAIMS = 2_000
+LARGE_BYTES = 100_000
+SNAPSHOTS = 5
 CLAIM_SIZES = (1_000, 100_000, 1_000_000)
 
 
@@ -38,15 +40,12 @@ def fill(app: Raftwork, task: object, jobs: int) -> None:
 
 
 def waiting(directory: Path, jobs: int) -> dict[str, float]:
-    """Memory of waiting jobs, and the longest write while they are written to a snapshot."""
+    """Bytes of memory of each waiting job."""
     app, noop, _ = measure.noop_app(directory)
     before = resident_bytes()
     fill(app, noop, jobs)
-    found = {"bytes_each": (resident_bytes() - before) / jobs}
-    health = app.health()
-    found |= {f"health_{name}": value for name, value in health.items() if isinstance(value, int | float)}
     # The process ends here as a crash would end it: the restart reads what is on disk.
-    return found
+    return {"bytes_each": (resident_bytes() - before) / jobs}
 
 
 def restart(directory: Path, jobs: int) -> dict[str, float]:
@@ -56,6 +55,26 @@ def restart(directory: Path, jobs: int) -> dict[str, float]:
     taken = time.perf_counter() - began
     assert app.counts()["enqueued"] == jobs
     return {"seconds": taken}
+
+
+def carry(data: bytes) -> None:
+    """A job with large arguments, so that a few fill the log."""
+
+
+def snapshots(directory: Path, jobs: int) -> dict[str, float]:
+    """Milliseconds that the capture of a snapshot held up the writes: the longest of some, with many jobs waiting."""
+    app = Raftwork("bench", storage=f"raft:///{directory.absolute()}", snapshot_bytes=1 << 20).open()
+    task = app.task(queue="bench", name="bench.carry")(carry)
+    captures: list[float] = []
+    newest = app.health()["snapshot_index"]
+    while len(captures) < SNAPSHOTS:
+        task.enqueue(os.urandom(LARGE_BYTES)).delete()
+        health = app.health()
+        if health["snapshot_index"] != newest:
+            newest = health["snapshot_index"]
+            captures.append(health["snapshot_capture_us"] / 1e3)
+    assert app.counts()["enqueued"] == jobs
+    return {"ms": max(captures)}
 
 
 def claims(directory: Path, jobs: int) -> dict[str, float]:
@@ -80,14 +99,24 @@ def finished(directory: Path, jobs: int) -> dict[str, float]:
         for _ in range(jobs // chunk):
             fill(app, noop, chunk)
             measure.wait_until_empty(app)
-        best = resident_bytes()
-        end = time.monotonic() + 60
-        # Moving to the archive goes on in the background; what counts is where it ends.
-        while best > empty * 1.2 and time.monotonic() < end:
-            pause.wait(0.5)
-            best = min(best, resident_bytes())
+        # Moving to the archive goes on in the background; what counts is where memory settles after it.
+        while app.counts()["succeeded"]:
+            pause.wait(0.1)
+        after, before = resident_bytes(), 0
+        while after != before:
+            pause.wait(2)
+            after, before = resident_bytes(), after
     app.close()
-    return {"empty": empty, "after": best, "over": (best / empty - 1) * 100}
+    return {"empty": empty, "after": after, "over": (after / empty - 1) * 100}
+
+
+MEASUREMENTS = {
+    "waiting": waiting,
+    "restart": restart,
+    "snapshots": snapshots,
+    "claims": claims,
+    "finished": finished,
+}
 
 
 def alone(what: str, directory: Path, jobs: int) -> dict[str, float]:
@@ -103,6 +132,7 @@ def figures(place: Path, rounds: int, jobs: int) -> list[Figure]:
     """Measure all rounds."""
     each = Figure(f"memory of a waiting job, {jobs:,} waiting", "bytes", "600 at most", at_most(600))
     again = Figure(f"restart with {jobs:,} waiting", "s", "4 at most", at_most(4))
+    stall = Figure(f"writes held up by the capture of a snapshot, {jobs:,} waiting", "ms", "2 at most", at_most(2))
     over = Figure(f"memory over the empty node after {jobs:,} finished", "%", "20 at most", at_most(20))
     cost = {size: Figure(f"claim with {size:,} waiting, p50, in memory", "µs") for size in CLAIM_SIZES if size <= jobs}
     flat = Figure("claim, largest against smallest", "%", "20 at most", at_most(20))
@@ -110,13 +140,14 @@ def figures(place: Path, rounds: int, jobs: int) -> list[Figure]:
         with measure.fresh_directory(place) as directory:
             each.values.append(alone("waiting", directory / "data", jobs)["bytes_each"])
             again.values.append(alone("restart", directory / "data", jobs)["seconds"])
+            stall.values.append(alone("snapshots", directory / "data", jobs)["ms"])
         with measure.fresh_directory(place) as directory:
             over.values.append(alone("finished", directory / "data", jobs)["over"])
             for size, figure in cost.items():
                 figure.values.append(alone("claims", directory, size)["us"])
         latest = [figure.values[-1] for figure in cost.values()]
         flat.values.append((max(latest) / min(latest) - 1) * 100)
-    return [each, again, over, *cost.values(), flat]
+    return [each, again, stall, over, *cost.values(), flat]
 
 
 if __name__ == "__main__":
@@ -124,12 +155,11 @@ if __name__ == "__main__":
     parser.add_argument("--place", type=Path, default=Path())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=["waiting", "restart", "claims", "finished"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=MEASUREMENTS, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only is not None:
-        one = {"waiting": waiting, "restart": restart, "claims": claims, "finished": finished}[given.only]
-        print(json.dumps(one(given.directory, given.jobs)), flush=True)
+        print(json.dumps(MEASUREMENTS[given.only](given.directory, given.jobs)), flush=True)
         os.kill(os.getpid(), 9) if given.only == "waiting" else None
     else:
         print(render(figures(given.place, given.rounds, given.jobs)))
