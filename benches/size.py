@@ -23,6 +23,8 @@ from raftwork.cli import measure
 from raftwork.worker import Worker
 
 CLAIMS = 2_000
+# Freed memory goes back when nothing finished for 10 s.
+SETTLE_S = 15
 LARGE_BYTES = 100_000
 SNAPSHOTS = 5
 CLAIM_SIZES = (1_000, 100_000, 1_000_000)
@@ -102,10 +104,8 @@ def finished(directory: Path, jobs: int) -> dict[str, float]:
         # Moving to the archive goes on in the background; what counts is where memory settles after it.
         while app.counts()["succeeded"]:
             pause.wait(0.1)
-        after, before = resident_bytes(), 0
-        while after != before:
-            pause.wait(2)
-            after, before = resident_bytes(), after
+        pause.wait(SETTLE_S)
+        after = resident_bytes()
     app.close()
     return {"empty": empty, "after": after, "over": (after / empty - 1) * 100}
 

@@ -26,6 +26,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Evicted jobs after which the freed memory goes back to the system, when the pump pauses.
 const TRIM_JOBS: u64 = 20_000;
 
+/// How often it goes back once nothing is due: the first time may be too early, as sled tidies up for some seconds.
+const TRIMS_AFTERWARDS: u8 = 2;
+
 #[derive(Debug, Default)]
 struct State {
     finished: usize,
@@ -107,12 +110,15 @@ impl Shared {
     pub(super) fn archive_loop(self: &Arc<Self>, archive: &Archive) {
         // At once: much may have become due while no node ran.
         let mut expire_at = Instant::now();
-        let mut evicted = 0;
+        let (mut evicted, mut trims_left) = (0, 0);
         // What was archived, but not evicted before the last stop.
         let mut round = self.evict(archive.watermark());
         loop {
             match round {
-                Ok(jobs) => evicted += jobs,
+                Ok(jobs) => {
+                    evicted += jobs;
+                    trims_left = if jobs > 0 { TRIMS_AFTERWARDS } else { trims_left };
+                }
                 Err(Error::Closed | Error::Poisoned(_)) => return,
                 Err(error) => {
                     log::warn!("finished jobs stay in memory for now: {error}");
@@ -127,7 +133,12 @@ impl Shared {
             if !self.archiver.wait(expire_at) {
                 return;
             }
-            let mut moving = false;
+            let mut moving = self.archiver.take_round();
+            if !moving && trims_left > 0 {
+                // Nothing finished for a while: what the last ones left goes back.
+                memory::give_back();
+                trims_left -= 1;
+            }
             let moves = || {
                 moving = moving || self.archiver.take_round();
                 let moved = if moving { self.move_some(archive)? } else { None };

@@ -9,7 +9,7 @@ use crate::machine::Machine;
 const SESSION_OPERATIONS: std::ops::RangeInclusive<u64> = 1..=3;
 
 /// Bytes of applied entries that stay in memory while nobody else needs them: raft-rs asks about the newest only.
-const CACHE_BYTES_ALONE: usize = 1 << 20;
+const CACHE_BYTES_ALONE: usize = 64 << 10;
 
 impl<T> Replica<T> {
     /// Applies entries that are committed and on our own disk. Readers of the machine wait until all are applied.
