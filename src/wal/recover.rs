@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::frame::{self, GroupContent, GroupHeader};
-use super::segment::{self, damaged, SegmentHeader};
+use super::segment::{self, damaged, SegmentHeader, COUNTER_MAX};
 use super::{Recovered, WalEntry};
 use crate::base::planted::{has, Bug};
 use crate::base::{Error, Result};
@@ -287,8 +287,9 @@ impl Replay {
             Tail::Torn { bytes } => self.recovered.cut_bytes = bytes,
             Tail::Suspect { bytes, upto } => {
                 self.recovered.cut_bytes = bytes;
-                // At least one index: a group without entries may have carried a vote.
-                self.suspect_upto = upto.max(1);
+                // At least one index: a group without entries may have carried a vote. And none that no log reaches: the
+                // body of this group is bad, so nothing vouches for the sense of its header.
+                self.suspect_upto = upto.clamp(1, COUNTER_MAX);
             }
             Tail::Damaged { later_group, later_offset } => {
                 let message = format!(
