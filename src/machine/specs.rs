@@ -202,6 +202,7 @@ impl Specs {
     }
 
     /// How many jobs have it; for the recount in tests.
+    #[cfg(any(debug_assertions, feature = "sim"))] // For the recount of tests.
     pub(super) fn jobs(&self, number: u32) -> u64 {
         self.get(number).jobs
     }

@@ -77,6 +77,7 @@ impl Table {
     }
 
     /// Every job, in the order of the slots.
+    #[cfg(any(debug_assertions, feature = "sim"))] // For the recount of tests.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Job)> {
         self.pages()
             .flat_map(|(number, page)| page.jobs().map(move |(place, job)| ((number * PAGE_JOBS + place) as Slot, job)))

@@ -104,6 +104,7 @@ impl Unique {
         &self.windows
     }
 
+    #[cfg(any(debug_assertions, feature = "sim"))] // For the recount of tests.
     pub fn live(&self) -> impl Iterator<Item = (&Arc<str>, &JobId)> {
         self.live.iter().flatten()
     }
