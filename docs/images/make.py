@@ -1,4 +1,4 @@
-"""Draws demo-light.svg and demo-dark.svg from a run of `raftwork demo` on this machine: `python docs/images/make.py`."""
+"""Draws demo-light.svg and demo-dark.svg from a run of the demo on this machine: `python docs/images/make.py`."""
 
 from __future__ import annotations
 
