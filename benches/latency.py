@@ -25,6 +25,8 @@ from raftwork.worker import Worker
 
 JOBS = 500
 IDLE_SECONDS = 0.003
+DELAYED = 50
+DELAY_MS = 20
 
 
 def now_ns() -> int:
@@ -73,12 +75,23 @@ def start_ms(task: object, count: int) -> list[float]:
     return taken
 
 
+def late_ms(task: object, count: int) -> list[float]:
+    """Milliseconds from the moment at which a delayed job is due to its start; the time of the call counts as late."""
+    taken = []
+    for _ in range(count):
+        due = time.monotonic_ns() + DELAY_MS * 1_000_000
+        started = task.using(delay=f"{DELAY_MS}ms").enqueue().result(30)  # type: ignore[attr-defined]
+        taken.append((started - due) / 1e6)
+    return taken
+
+
 def figures(place: Path, rounds: int) -> list[Figure]:
     """Measure all rounds."""
     same = Figure("enqueue to start, same process, p50", "ms", "0.7 at most", at_most(0.7))
     same_tail = Figure("enqueue to start, same process, p99", "ms", "5 at most", at_most(5))
     other = Figure("enqueue to start, other process, p50", "ms", "1 at most", at_most(1))
     other_tail = Figure("enqueue to start, other process, p99", "ms", "5 at most", at_most(5))
+    late = Figure(f"start of a job delayed by {DELAY_MS} ms, after it is due, p99", "ms", "50 at most", at_most(50))
     for _ in range(rounds):
         with measure.fresh_directory(place) as directory:
             app, task = application(directory / "data")
@@ -87,6 +100,7 @@ def figures(place: Path, rounds: int) -> list[Figure]:
                 with Worker(app, queues=["bench"], threads=2):
                     start_ms(task, 50)
                     taken = start_ms(task, JOBS)
+                    late.values.append(measure.percentile(late_ms(task, DELAYED), 0.99))
                 same.values.append(measure.percentile(taken, 0.5))
                 same_tail.values.append(measure.percentile(taken, 0.99))
                 with other_process(directory / "data"):
@@ -96,7 +110,7 @@ def figures(place: Path, rounds: int) -> list[Figure]:
                 other_tail.values.append(measure.percentile(taken, 0.99))
             finally:
                 app.close()
-    return [same, same_tail, other, other_tail]
+    return [same, same_tail, other, other_tail, late]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import Any
 
+from raftwork import events
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.worker import Worker
@@ -84,8 +85,20 @@ def follows(path: str) -> str:
     return str(notes.enqueue(path, 7).id)
 
 
+def tell_of_draining(port: int) -> None:
+    """Connect to the test when the worker has stopped claiming."""
+
+    def heard(event: events.Event) -> None:
+        if event.name == "worker.draining":
+            socket.create_connection(("127.0.0.1", port)).close()
+
+    events.subscribe(heard)
+
+
 def main() -> int:
     """One worker process."""
+    if "SHOP_DRAINING" in os.environ:
+        tell_of_draining(int(os.environ["SHOP_DRAINING"]))
     options: dict[str, Any] = {"threads": 2, "processes": 1, "drain_timeout": os.environ.get("SHOP_DRAIN", "30s")}
     worker = Worker(app, **options)
     try:
