@@ -117,6 +117,9 @@ impl<T> Replica<T> {
     pub fn captured(&mut self, written: SnapshotWritten) -> Result<()> {
         self.check_alive()?;
         self.upkeep.running = false;
+        if written.meta.index <= self.upkeep.newest.0 {
+            return Ok(()); // Meanwhile the state of another member was installed, and it is newer.
+        }
         self.upkeep.state_bytes = match written.state_bytes {
             Ok(bytes) => bytes,
             Err(Error::DiskFull(_)) => return Ok(()),

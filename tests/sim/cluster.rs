@@ -241,7 +241,7 @@ impl Cluster {
     }
 
     /// The machine died within a call of the disk, or the disk failed: the process starts again later.
-    fn end_of(&mut self, node: usize) {
+    pub fn end_of(&mut self, node: usize) {
         let seed = self.random.next();
         if self.random.chance(500) {
             self.nodes[node].disk.power_cut(seed);

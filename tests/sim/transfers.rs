@@ -15,6 +15,9 @@ const PIECE_BYTES: usize = 700;
 /// A transfer without news for so long has failed.
 const TRANSFER_PATIENCE: Micros = 2_000_000;
 
+/// What the fake disk says after the cut that a fault has planned.
+const POWER_IS_OFF: &str = "the power is off";
+
 impl Cluster {
     pub fn begin_transfer(&mut self, node: usize, to: usize, announcement: &Message) {
         let snapshot = announcement.get_snapshot().get_metadata().clone();
@@ -48,6 +51,7 @@ impl Cluster {
         let (upto, complete) = match taken {
             Ok(complete) => (Some(offset + bytes.len() as u64), complete),
             Err(Error::Invalid(_)) => (store.received_bytes(snapshot.index, snapshot.term).ok(), false),
+            Err(Error::Disk { message, .. }) if message == POWER_IS_OFF => return self.end_of(node),
             Err(_) => (None, false),
         };
         if complete {
