@@ -124,7 +124,7 @@ fn nothing_that_was_promised_breaks() {
 /// Every bug that can be switched on is found by one of the first seeds.
 #[test]
 fn planted_bugs_are_found() {
-    let seeds = number("RAFTWORK_SIM_PLANTED_SEEDS").unwrap_or(200);
+    let seeds = number("RAFTWORK_SIM_PLANTED_SEEDS").unwrap_or(600);
     let quiet = std::thread::current().id();
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
