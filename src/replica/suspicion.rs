@@ -69,3 +69,41 @@ impl Suspicion {
         self.sum.is_some_and(|(_, longest)| candidate >= longest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHERS: [NodeId; 2] = [NodeId(2), NodeId(3)];
+
+    fn end(term: u64, index: u64) -> LogEnd {
+        (Term(term), LogIndex(index))
+    }
+
+    #[test]
+    fn d5_it_votes_for_nobody_before_all_others_have_said() {
+        let mut suspicion = Suspicion::new(LogIndex(10));
+        assert!(!suspicion.may_follow(end(9, 99)));
+        suspicion.hear(NodeId(2), Term(4), end(3, 12), &OTHERS);
+        suspicion.hear(NodeId(2), Term(4), end(3, 12), &OTHERS);
+        assert!(!suspicion.may_follow(end(9, 99)) && !suspicion.is_over(end(3, 9)));
+    }
+
+    #[test]
+    fn d5_it_votes_for_the_longest_log_only_and_in_no_term_that_it_may_have_voted_in() {
+        let mut suspicion = Suspicion::new(LogIndex(10));
+        suspicion.hear(NodeId(2), Term(4), end(3, 12), &OTHERS);
+        suspicion.hear(NodeId(3), Term(7), end(2, 40), &OTHERS);
+        assert!(suspicion.may_follow(end(3, 12)) && !suspicion.may_follow(end(2, 40)), "the term decides first");
+        assert_eq!(suspicion.spoiled_upto(), Term(7));
+        assert!(!suspicion.asks(), "it knows");
+    }
+
+    #[test]
+    fn it_is_over_when_nobody_has_more_or_the_log_reaches_the_place_again() {
+        let mut suspicion = Suspicion::new(LogIndex(10));
+        assert!(suspicion.is_over(end(1, 10)) && !suspicion.is_over(end(1, 9)));
+        OTHERS.iter().for_each(|other| suspicion.hear(*other, Term(2), end(1, 8), &OTHERS));
+        assert!(suspicion.is_over(end(1, 9)) && !suspicion.is_over(end(1, 7)));
+    }
+}

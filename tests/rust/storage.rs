@@ -110,6 +110,23 @@ fn a_log_continues_behind_a_snapshot_that_is_ahead_of_it() {
 }
 
 #[test]
+fn a_log_begins_anew_behind_a_snapshot_of_another_member() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    let entries: Vec<_> = (1..=9).map(|index| entry(index, 1, 10)).collect();
+    wal.append(state(1, 2), &entries).expect("room");
+    // Entries 6 to 9 were never committed: the others went on without them, and may have other ones there.
+    let mark = Some(Mark { index: 5, term: 3 });
+    let group = Group { hard_state: state(3, 5), mark, restart: true, ..Group::default() };
+    wal.append_group(&group).expect("room");
+    assert_eq!(wal.last_index(), 5);
+    drop(wal);
+    let (_, recovered) = open(dir.path());
+    assert_eq!((recovered.previous_index, recovered.previous_term), (5, 3));
+    assert_eq!(recovered.entries, vec![], "what the log held is gone, also behind the snapshot");
+}
+
+#[test]
 fn a_missing_log_is_a_loss_and_another_ones_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let existing = WalConfig { create: false, ..small() };
