@@ -1,6 +1,6 @@
-//! U4: files written by each version open for ever. `golden/v1` (a log and a snapshot file) and `golden/node-v1` (a whole
-//! data directory with a state of version 1) are never written again: a change that needs new golden files needs a new
-//! directory beside the old.
+//! U4: files written by each version open for ever. `golden/v1` and `golden/v2` (a log and a snapshot file) and
+//! `golden/node-v1` (a whole data directory with a state of version 1) are never written again: a change that needs new
+//! golden files needs a new directory beside the old. `RAFTWORK_GOLDEN=directory` writes one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,14 +45,20 @@ fn entries() -> Vec<WalEntry> {
     (1..=30).map(|index| entry(index, 1 + index / 10, 150 + 13 * (index as usize % 7))).collect()
 }
 
-fn meta() -> SnapshotMeta {
-    SnapshotMeta {
+/// What the snapshot of this version says: version 2 names every member of a joint configuration.
+fn meta(version: u32) -> SnapshotMeta {
+    let plain = SnapshotMeta {
         index: 20,
         term: 3,
         voters: vec![42, 43],
         learners: vec![44],
         now: Millis(1_700_000_000_123),
         state_version: 1,
+        ..SnapshotMeta::default()
+    };
+    match version {
+        1 => plain,
+        _ => SnapshotMeta { voters_outgoing: vec![42, 45], learners_next: vec![45], auto_leave: true, ..plain },
     }
 }
 
@@ -74,14 +80,14 @@ fn write(dir: &Path) {
         wal.append_group(&group).expect("room");
     }
     let store = SnapshotStore::open(Arc::new(RealDisk), dir, &identity()).expect("no snapshots");
-    let mut writer = store.begin(meta()).expect("room");
+    let mut writer = store.begin(meta(2)).expect("room");
     for (section, bytes) in chunks() {
         writer.chunk(section, &bytes).expect("room");
     }
     writer.finish().expect("room");
 }
 
-fn check(dir: &Path) {
+fn check(dir: &Path, version: u32) {
     assert!(inspect_on(&raftwork::disk::RealDisk, dir).expect("it can be read").is_healthy());
     assert_eq!(Identity::load(&RealDisk, dir), Ok(Some(identity())));
     let (wal, recovered) =
@@ -93,9 +99,9 @@ fn check(dir: &Path) {
     assert_eq!((recovered.cut_bytes, recovered.suspect_upto, recovered.previous_index), (0, None, 0));
     drop(wal);
     let store = SnapshotStore::open(Arc::new(RealDisk), dir, &identity()).expect("an old snapshot is whole");
-    assert_eq!(store.latest(), Some(meta()));
+    assert_eq!(store.latest(), Some(meta(version)));
     let mut found = Vec::new();
-    let read = store.read(&meta(), &mut |section, bytes| {
+    let read = store.read(&meta(version), &mut |section, bytes| {
         found.push((section, bytes.to_vec()));
         Ok(())
     });
@@ -103,21 +109,26 @@ fn check(dir: &Path) {
 }
 
 #[test]
-fn u4_the_log_and_the_snapshot_of_version_1_open() {
-    let dir = tempfile::tempdir().expect("a directory");
-    copy("v1", dir.path());
-    check(dir.path());
+fn u4_the_log_and_the_snapshot_of_every_version_open() {
+    for (version, name) in [(1, "v1"), (2, "v2")] {
+        let dir = tempfile::tempdir().expect("a directory");
+        copy(name, dir.path());
+        check(dir.path(), version);
+    }
 }
 
 #[test]
 fn u4_this_version_writes_what_the_golden_files_hold() {
     let dir = tempfile::tempdir().expect("a directory");
     write(dir.path());
+    if let Some(kept) = std::env::var_os("RAFTWORK_GOLDEN") {
+        write(Path::new(&kept)); // A new directory, to be committed once.
+    }
     assert!(
         fs::read(dir.path().join("IDENTITY")).expect("it was stored")
-            == fs::read(golden("v1").join("IDENTITY")).expect("it is committed")
+            == fs::read(golden("v2").join("IDENTITY")).expect("it is committed")
     );
-    check(dir.path());
+    check(dir.path(), 2);
 }
 
 /// What the node of `golden/node-v1` was asked: something in every table of the state.
