@@ -4,7 +4,9 @@ use super::open::load;
 use super::suspicion::LogEnd;
 use super::upkeep::metadata;
 use super::wire::Letter;
+use super::words::Word;
 use super::{Position, Replica, Turn};
+use crate::base::planted::{has, Bug};
 use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::consensus::{Action, Event, Message, MessageType, SnapshotMetadata, Write};
 use crate::wal::{Group, HardState, Mark};
@@ -14,6 +16,10 @@ impl<T> Replica<T> {
     pub fn receive(&mut self, letters: Vec<Letter>, turn: &mut Turn<T>) -> Result<()> {
         let mut admitted = Vec::with_capacity(letters.len());
         for letter in letters {
+            if self.removed {
+                return Ok(()); // It is done.
+            }
+            self.notice(&letter);
             match letter {
                 Letter::Raft(message) => admitted.extend(self.admit(message)?),
                 Letter::AskLog { from, end, .. } => {
@@ -22,6 +28,7 @@ impl<T> Replica<T> {
                     (self.outbox)(Letter::Log { to: from, from: me, term, end: mine });
                 }
                 Letter::Log { from, term, end, .. } => self.hear_of_log(from, term, end),
+                Letter::Word { from, word, .. } => self.hear_word(from, word, turn)?,
             }
         }
         self.event(Event::Messages(admitted), turn)?;
@@ -30,13 +37,39 @@ impl<T> Replica<T> {
 
     /// One tick of the election clock passed.
     pub fn tick(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        self.check_alive()?;
+        if self.removed {
+            return Ok(());
+        }
+        self.watch();
+        let outcome = self.ask_digests();
+        self.or_fail(outcome, turn)?;
+        if self.doubt.is_open() {
+            return self.settle_or_fail(turn); // It must not lead either.
+        }
         let end = self.log_end();
         self.suspicion = self.suspicion.take().filter(|suspicion| !suspicion.is_over(end));
-        let Some(suspicion) = &mut self.suspicion else { return self.event(Event::Tick, turn) };
+        let Some(suspicion) = &mut self.suspicion else {
+            self.event(Event::Tick, turn)?;
+            self.end_replacement(turn)?;
+            return self.tell_digest(turn);
+        };
         // It must not lead, so its election clock stands.
         if suspicion.asks() {
             let from = self.identity.node;
             self.others().into_iter().for_each(|to| (self.outbox)(Letter::AskLog { to, from, end }));
+        }
+        Ok(())
+    }
+
+    fn hear_word(&mut self, from: NodeId, word: Word, turn: &mut Turn<T>) -> Result<()> {
+        match word {
+            Word::AskMember { at } => self.answer_member(from, at),
+            Word::NotMember { at } => self.hear_not_member(at, turn),
+            Word::Digest { index, mark, asks } => {
+                let outcome = self.hear_digest(from, index, mark, asks);
+                self.or_fail(outcome, turn)?;
+            }
         }
         Ok(())
     }
@@ -56,7 +89,7 @@ impl<T> Replica<T> {
         }
     }
 
-    fn others(&self) -> Vec<NodeId> {
+    pub(super) fn others(&self) -> Vec<NodeId> {
         let voters = self.members.voters.iter().chain(&self.members.voters_outgoing).map(|voter| NodeId(*voter));
         voters.filter(|voter| *voter != self.identity.node).collect()
     }
@@ -87,11 +120,7 @@ impl<T> Replica<T> {
         let mut actions = Vec::new();
         self.core.step(event, &mut actions);
         self.actions.extend(actions);
-        let outcome = self.settle(turn);
-        if let Err(error) = &outcome {
-            self.fail(&error.to_string(), turn);
-        }
-        outcome
+        self.settle_or_fail(turn)
     }
 
     /// A message as raft-rs may see it, or nothing. Kinds that a member only says to itself are refused, as raft-rs would believe
@@ -106,7 +135,10 @@ impl<T> Replica<T> {
             | MessageType::MsgCheckQuorum => false,
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
                 let candidate = (Term(message.log_term), LogIndex(message.index));
-                self.suspicion.as_ref().is_none_or(|suspicion| suspicion.may_follow(candidate))
+                let knows = !self.is_joining() || has(Bug::AmnesiacVote);
+                let trusts = self.suspicion.as_ref().is_none_or(|suspicion| suspicion.may_follow(candidate));
+                // One without a state may be one that lost it (D5); one in doubt may elect a leader that is wrong.
+                knows && trusts && !self.doubt.is_open()
             }
             MessageType::MsgHeartbeat => {
                 // A leader may know of entries that this log has lost; raft-rs panics when it hears of them.

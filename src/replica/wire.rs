@@ -1,7 +1,8 @@
 //! What members write to each other, as bytes. Our own form, so that no general parser sees bytes from the network.
 //!
-//! The first byte is the form: 1 a Raft message, 2 a question for the end of the log, 3 its answer. The last two have 3
-//! zero bytes, to, from, the answer also its term; then term and index of the last entry. A Raft message:
+//! The first byte is the form: 1 a Raft message, 2 a question for the end of the log, 3 its answer; from 16 on those in
+//! `words`. 2 and 3 have 3 zero bytes, to, from, the answer also its term; then term and index of the last entry. A Raft
+//! message:
 //!
 //! | offset | bytes | field                                                                                     |
 //! |--------|-------|-------------------------------------------------------------------------------------------|
@@ -20,6 +21,7 @@ use bytes::Bytes;
 
 use super::persist::{kind, kind_of};
 use super::suspicion::LogEnd;
+use super::words::Word;
 use crate::base::{Error, LogIndex, NodeId, Result, Term};
 use crate::consensus::{ConfState, Entry, Message, MessageType, SnapshotMetadata};
 
@@ -48,13 +50,26 @@ pub enum Letter {
         term: Term,
         end: LogEnd,
     },
+    /// About the group itself.
+    Word {
+        to: NodeId,
+        from: NodeId,
+        word: Word,
+    },
 }
 
 impl Letter {
     pub fn to(&self) -> NodeId {
         match self {
             Letter::Raft(message) => NodeId(message.to),
-            Letter::AskLog { to, .. } | Letter::Log { to, .. } => *to,
+            Letter::AskLog { to, .. } | Letter::Log { to, .. } | Letter::Word { to, .. } => *to,
+        }
+    }
+
+    pub fn from(&self) -> NodeId {
+        match self {
+            Letter::Raft(message) => NodeId(message.from),
+            Letter::AskLog { from, .. } | Letter::Log { from, .. } | Letter::Word { from, .. } => *from,
         }
     }
 
@@ -64,6 +79,10 @@ impl Letter {
             Letter::Raft(message) => encode(message),
             Letter::AskLog { to, from, end } => numbers(ASK_LOG, &[to.0, from.0, end.0 .0, end.1 .0]),
             Letter::Log { to, from, term, end } => numbers(LOG, &[to.0, from.0, term.0, end.0 .0, end.1 .0]),
+            Letter::Word { to, from, word } => {
+                let (form, rest) = word.numbers();
+                numbers(form, &[&[to.0, from.0], &rest[..]].concat())
+            }
         }
     }
 
@@ -85,7 +104,8 @@ impl Letter {
                 term: Term(term),
                 end: (Term(last_term), LogIndex(index)),
             }),
-            _ => None,
+            Some(form) => word(*form, bytes),
+            None => None,
         };
         letter.ok_or_else(|| Error::Invalid(format!("{} bytes are not a letter between members", bytes.len())))
     }
@@ -95,6 +115,18 @@ fn numbers(form: u8, numbers: &[u64]) -> Vec<u8> {
     let mut out = vec![form, 0, 0, 0];
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
     out
+}
+
+fn word(form: u8, bytes: &Bytes) -> Option<Letter> {
+    let letter = |to, from, numbers: &[u64]| {
+        let word = Word::from_numbers(form, numbers)?;
+        Some(Letter::Word { to: NodeId(to), from: NodeId(from), word })
+    };
+    match bytes.len() {
+        28 => exactly(bytes).and_then(|[to, from, one]| letter(to, from, &[one])),
+        44 => exactly(bytes).and_then(|[to, from, one, two, three]| letter(to, from, &[one, two, three])),
+        _ => None,
+    }
 }
 
 /// The numbers of a short letter that has just these.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use raftwork::base::{ClusterId, Error, GroupId, LogIndex, Millis, NodeId, Term};
 use raftwork::consensus::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
 use raftwork::disk::{ensure_dir, FakeDisk, Identity};
-use raftwork::replica::Letter;
+use raftwork::replica::{Letter, Word};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
 
 const DIR: &str = "/disk/node";
@@ -54,7 +54,15 @@ fn messages_come_back_as_they_were_sent() {
     let (to, from) = (NodeId(1), NodeId(2));
     let end = (Term(3), LogIndex(4));
     let short = [Letter::AskLog { to, from, end }, Letter::Log { to, from, term: Term(7), end }];
-    for letter in raft.into_iter().chain(short) {
+    let (at, index) = (LogIndex(u64::MAX), LogIndex(64));
+    let words = [
+        Word::AskMember { at },
+        Word::NotMember { at },
+        Word::Digest { index, mark: Some(u64::MAX), asks: true },
+        Word::Digest { index, mark: None, asks: false },
+    ];
+    let words = words.map(|word| Letter::Word { to, from, word });
+    for letter in raft.into_iter().chain(short).chain(words) {
         let bytes = Bytes::from(letter.encode());
         assert_eq!(Letter::decode(&bytes).unwrap(), letter);
         for length in 0..bytes.len() {
