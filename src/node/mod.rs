@@ -24,7 +24,7 @@ mod maintenance;
 mod memory;
 mod metrics;
 mod open;
-mod sessions;
+
 mod stamp;
 mod timer;
 mod views;
@@ -42,7 +42,7 @@ use crate::base::codec::Writer;
 use crate::base::{ClusterId, Error, GroupId, JobId, Millis, Result, SessionId};
 use crate::disk::{Identity, Lock};
 use crate::machine::{self, Machine};
-use crate::replica::{entry, Opened};
+use crate::replica::{entry, Opened, Sessions};
 
 pub use config::NodeConfig;
 pub use wakeups::{WaitId, WatchEvent, WatchId, Watcher};
@@ -78,7 +78,7 @@ struct Shared {
     /// Gone when the node is closed. Who uses it holds the lock for reading meanwhile.
     archive: RwLock<Option<Archive>>,
     stamp: Mutex<stamp::Stamp>,
-    sessions: Mutex<sessions::Sessions>,
+    sessions: Mutex<Sessions>,
     wakeups: wakeups::Wakeups,
     timer: timer::Timer,
     maintenance: maintenance::Maintenance,

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use super::driver::Engine;
 use super::inbox::Inbox;
 use super::metrics::{Figures, MeteredDisk, Times};
-use super::sessions::Sessions;
+
 use super::stamp::Stamp;
 use super::wakeups::Wakeups;
 use super::{Node, NodeConfig, Shared};
@@ -17,7 +17,7 @@ use crate::archive::{self, Archive};
 use crate::base::{limits, Error, Result};
 use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
-use crate::replica::{Replica, ReplicaConfig};
+use crate::replica::{Replica, ReplicaConfig, Sessions};
 
 /// Name of the archive's directory inside the data directory.
 pub(super) const ARCHIVE_DIR: &str = "archive";

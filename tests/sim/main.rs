@@ -36,6 +36,7 @@ const REST: Micros = 120 * SECOND;
 struct Outcome {
     steps: u64,
     answers: u64,
+    reads: u64,
     acknowledged: usize,
     terms: usize,
     snapshots_installed: u64,
@@ -66,6 +67,7 @@ fn run(seed: u64) -> Outcome {
     Outcome {
         steps: cluster.steps,
         answers: cluster.ledger.answers,
+        reads: cluster.ledger.reads,
         acknowledged: cluster.ledger.acknowledged(),
         terms: cluster.history.terms_led(),
         snapshots_installed: cluster.snapshots_installed,
@@ -112,13 +114,17 @@ fn nothing_that_was_promised_breaks() {
         });
         total.steps += outcome.steps;
         total.answers += outcome.answers;
+        total.reads += outcome.reads;
         total.acknowledged += outcome.acknowledged;
         total.terms += outcome.terms;
         total.snapshots_installed += outcome.snapshots_installed;
         total.faults += outcome.faults;
     }
     println!("{seeds} seeds: {total:?}");
-    assert!(total.snapshots_installed > 0 && total.terms as u64 > seeds, "the simulation lost its teeth: {total:?}");
+    assert!(
+        total.reads > seeds && total.snapshots_installed > 0 && total.terms as u64 > seeds,
+        "the simulation lost its teeth: {total:?}"
+    );
 }
 
 /// Every bug that can be switched on is found by one of the first seeds.
