@@ -4,6 +4,7 @@
 //! py            the Python module: bytes in, bytes out (feature `python`)
 //! client        one process's connection: session, sequence, take-over, prefetch
 //! attach        other processes on this machine, over a Unix socket
+//! net           connections between processes: Unix socket, TCP, TLS
 //! node          threads, inbox, real clock
 //! replica       one node without threads, driven by turns
 //! wal  snapshot
@@ -20,6 +21,7 @@ pub mod client;
 pub mod consensus;
 pub mod disk;
 pub mod machine;
+pub mod net;
 pub mod node;
 #[cfg(feature = "python")]
 mod py;

@@ -15,6 +15,7 @@ mod fuzz;
 mod fuzz_machine;
 mod golden;
 mod members;
+mod net_packet;
 mod node;
 mod properties;
 mod replica;
