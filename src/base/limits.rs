@@ -114,6 +114,8 @@ pub const LOG_BYTES_SNAPSHOT: u64 = 64 << 20;
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of entries that a member keeps in memory for others that fell behind, so that they need no snapshot.
 pub const LOG_BYTES_FOR_PEERS: usize = 16 << 20;
+/// Bytes of a snapshot that one member sends to another within a second: a part of the network, and less than a disk writes.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;
 /// One chunk of a snapshot file.
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// Jobs of one page of the copy-on-write job table.

@@ -30,7 +30,7 @@ pub enum Bug {
     NoDirectorySync,
     /// A received snapshot counts before it is on disk.
     ReceivedNotSynced,
-    /// The question of a linearizable read is the same in each life of a member.
+    /// The question of a linearizable read is the same in each round.
     ReadIdReused,
     /// A read is answered without asking anybody.
     ReadUnconfirmed,

@@ -249,6 +249,16 @@ impl<S: LogStore> Core<S> {
         Some(NodeId(self.raw.raft.leader_id)).filter(|leader| leader.0 != 0)
     }
 
+    /// The other voter with most of the log, of those that this leader heard of lately.
+    pub fn best_successor(&self) -> Option<NodeId> {
+        let raft = &self.raw.raft;
+        let voters = raft.prs().conf().voters().ids();
+        let others = voters.iter().filter(|id| *id != raft.id);
+        let known =
+            others.filter_map(|id| Some((raft.prs().get(id).filter(|progress| progress.recent_active)?.matched, id)));
+        known.max().map(|(_, id)| NodeId(id))
+    }
+
     pub fn term(&self) -> Term {
         Term(self.raw.raft.term)
     }

@@ -50,6 +50,11 @@ impl Address {
         }
     }
 
+    /// The same host, another port.
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
+    }
+
     /// The host, an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
         &self.host

@@ -253,6 +253,7 @@ impl<T> Replica<T> {
                     self.core.step(Event::Persisted(number), &mut next);
                     if restores {
                         self.core.step(Event::Applied(self.applied.index), &mut next);
+                        self.answer_reads(turn);
                     }
                 }
                 Action::Apply(entries) => {
@@ -298,6 +299,11 @@ impl<T> Replica<T> {
 
     pub fn role(&self) -> Role {
         self.core.role()
+    }
+
+    /// The term that this member leads in, if it does.
+    pub fn leads_in(&self) -> Option<Term> {
+        (self.role() == Role::Leader).then(|| self.term())
     }
 
     /// Who leads, as far as this member knows: itself, a peer, or nobody.

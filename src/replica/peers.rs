@@ -111,6 +111,14 @@ impl<T> Replica<T> {
         self.event(Event::Transfer(peer), turn)
     }
 
+    /// Lets the voter lead that has most of the log and was heard of lately.
+    pub fn hand_over(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        match self.core.best_successor() {
+            Some(peer) => self.transfer(peer, turn),
+            None => Ok(()),
+        }
+    }
+
     fn event(&mut self, event: Event, turn: &mut Turn<T>) -> Result<()> {
         self.check_alive()?;
         let mut actions = Vec::new();

@@ -64,7 +64,7 @@ pub(super) struct Reads<T> {
     waited: u32,
     rounds: BTreeMap<u64, Round<T>>,
     /// Confirmed, but not applied so far.
-    confirmed: Vec<(LogIndex, Vec<Asker<T>>)>,
+    confirmed: Vec<(LogIndex, Round<T>)>,
     /// Signs of life that were sent to the leader.
     beats: BTreeMap<u64, (T, u32)>,
 }
@@ -77,8 +77,8 @@ impl<T> Reads<T> {
     }
 
     fn context(&self, node: NodeId, number: u64) -> Vec<u8> {
-        let life = if has(Bug::ReadIdReused) { 0 } else { self.life };
-        [node.0, life, number].iter().flat_map(|part| part.to_le_bytes()).collect()
+        let number = if has(Bug::ReadIdReused) { 0 } else { number };
+        [node.0, self.life, number].iter().flat_map(|part| part.to_le_bytes()).collect()
     }
 
     /// Confirms what a planted bug confirms by itself, and gives the others.
@@ -88,14 +88,14 @@ impl<T> Reads<T> {
             Asker::Beat(_) => has(Bug::BeatUnconfirmed),
         };
         let (now, askers): (Vec<_>, _) = askers.into_iter().partition(unconfirmed);
-        self.confirmed.push((applied, now));
+        self.confirmed.push((applied, Round { askers: now, ticks: 0 }));
         askers
     }
 
     /// Everybody who waits.
     pub fn abandon(&mut self, error: &Error, turn: &mut Turn<T>) {
         let rounds = std::mem::take(&mut self.rounds).into_values().flat_map(|round| round.askers);
-        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, askers)| askers);
+        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, round)| round.askers);
         let askers: Vec<_> = std::mem::take(&mut self.gathered).into_iter().chain(rounds).chain(confirmed).collect();
         give_up(askers, error, turn);
         let beats = std::mem::take(&mut self.beats).into_values();
@@ -185,8 +185,9 @@ impl<T> Replica<T> {
         if context != self.reads.context(self.identity.node, number) {
             return;
         }
+        let number = if has(Bug::ReadIdReused) { self.reads.last } else { number };
         if let Some(round) = self.reads.rounds.remove(&number) {
-            self.reads.confirmed.push((index, round.askers));
+            self.reads.confirmed.push((index, round));
             self.answer_reads(turn);
         }
     }
@@ -196,7 +197,7 @@ impl<T> Replica<T> {
     pub(super) fn answer_reads(&mut self, turn: &mut Turn<T>) {
         let (applied, leads) = (self.applied.index, self.role() == Role::Leader);
         let confirmed: Vec<_> = self.reads.confirmed.extract_if(.., |(index, _)| *index <= applied).collect();
-        for asker in confirmed.into_iter().flat_map(|(_, askers)| askers) {
+        for asker in confirmed.into_iter().flat_map(|(_, round)| round.askers) {
             match asker {
                 Asker::Read(ticket) => turn.answers.push((ticket, Ok(Vec::new()))),
                 Asker::Beat(beat) if leads => turn.beats.push(beat),
@@ -218,6 +219,11 @@ impl<T> Replica<T> {
         }
         let lost: Vec<_> = self.reads.rounds.extract_if(.., |_, round| late(round.ticks)).collect();
         lost.into_iter().for_each(|(_, round)| give_up(round.askers, &why, turn));
+        self.reads.confirmed.iter_mut().for_each(|(_, round)| round.ticks += 1);
+        let lost: Vec<_> = self.reads.confirmed.extract_if(.., |(_, round)| late(round.ticks)).collect();
+        let behind =
+            Error::TimedOut(format!("this node is behind: it has applied the log up to {}", self.applied.index));
+        lost.into_iter().for_each(|(_, round)| give_up(round.askers, &behind, turn));
         self.reads.beats.values_mut().for_each(|(_, ticks)| *ticks += 1);
         let lost = self.reads.beats.extract_if(.., |_, (_, ticks)| late(*ticks));
         turn.answers.extend(lost.map(|(_, (ticket, _))| (ticket, Err(why.clone()))));

@@ -34,7 +34,7 @@ use bytes::Bytes;
 
 use super::suspicion::LogEnd;
 use crate::base::{Error, LogIndex, NodeId, Result, SessionId, Term};
-use crate::consensus::{Message, Placed};
+use crate::consensus::{Message, MessageType, Placed};
 
 const RAFT: u8 = 1;
 /// Bytes of a note before what it says.
@@ -78,6 +78,17 @@ impl Letter {
         match self {
             Letter::Raft(message) => NodeId(message.from),
             Letter::Note { from, .. } => *from,
+        }
+    }
+
+    /// Index and term of the snapshot that this letter announces: its bytes must be there before.
+    pub fn announced(&self) -> Option<(u64, u64)> {
+        match self {
+            Letter::Raft(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
+                let meta = message.get_snapshot().get_metadata();
+                Some((meta.index, meta.term))
+            }
+            _ => None,
         }
     }
 

@@ -6,6 +6,7 @@ mod architecture;
 mod archive;
 mod attach;
 mod client;
+mod cluster;
 mod consensus;
 mod crash;
 mod disk_faults;
