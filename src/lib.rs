@@ -4,11 +4,10 @@
 //! py            the Python module: bytes in, bytes out (feature `python`)
 //! client        one process's connection: session, sequence, take-over, prefetch
 //! attach        other processes on this machine, over a Unix socket
-//! net           connections between processes: Unix socket, TCP, TLS
 //! node          threads, inbox, real clock
 //! replica       one node without threads, driven by turns
 //! wal  snapshot
-//! disk  machine  consensus  archive
+//! disk  machine  net  consensus  archive
 //! base          ids, time, errors, codec, limits
 //! ```
 

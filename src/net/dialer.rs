@@ -7,6 +7,7 @@
 //! * A peer that vanished without a word is noticed: the system ends a connection on which nothing is confirmed.
 //! * A refused certificate is no passing fault: the next try waits longer, and the log says it once a minute.
 
+use super::outgoing::EndOnDrop;
 use super::packet::Frame;
 use super::security::dial;
 use super::seldom::Seldom;
@@ -29,6 +30,9 @@ pub enum Change {
     Down(Error),
 }
 
+/// Whether the answer to a first frame is a welcome.
+pub type Welcome = dyn Fn(&Frame) -> Result<()> + Send + Sync;
+
 /// Whom to connect to, and what to say. The functions run on the dialer's thread, one at a time; `changed(Up)` comes before
 /// the first frame is received.
 pub struct DialerConfig {
@@ -38,8 +42,7 @@ pub struct DialerConfig {
     pub security: Security,
     /// The first frame of a connection.
     pub hello: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
-    /// Whether the answer to it is a welcome.
-    pub welcome: Box<dyn Fn(&Frame) -> Result<()> + Send + Sync>,
+    pub welcome: Box<Welcome>,
     pub changed: Box<dyn Fn(Change) + Send + Sync>,
     pub received: Box<dyn Fn(Frame) + Send + Sync>,
     /// From the start of a try to the welcome.
@@ -209,7 +212,7 @@ impl Shared {
         stream.set_deadline(None)?;
         let stream = Arc::new(stream);
         let outgoing = Outgoing::start(stream.clone(), config.waiting_bytes_max)?;
-        let link = Link { stream, frames, outgoing: outgoing.clone() };
+        let link = Link { stream, frames, outgoing: EndOnDrop(outgoing.clone()) };
         self.keep(|state| state.outgoing = Some(outgoing))?;
         log::info!("{}: connected to {address}", config.name);
         Ok(link)
@@ -221,7 +224,8 @@ impl Shared {
         loop {
             match next(&mut link.frames, &link.stream) {
                 Ok(Some(frame)) => (self.config.received)(frame),
-                Ok(None) => return Error::Closed,
+                // Where both halves see a failure, the sending one may take the system's word for it.
+                Ok(None) => return link.outgoing.0.failure().unwrap_or(Error::Closed),
                 Err(error) => return error,
             }
         }
@@ -242,13 +246,7 @@ impl Shared {
 struct Link {
     stream: Arc<Stream>,
     frames: Frames,
-    outgoing: Arc<Outgoing>,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.outgoing.end();
-    }
+    outgoing: EndOnDrop,
 }
 
 fn next(frames: &mut Frames, mut stream: &Stream) -> Result<Option<Frame>> {

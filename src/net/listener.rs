@@ -7,6 +7,7 @@
 //!   that had its chance makes room. So a flood takes no more than these places, and a later honest one gets one soon.
 //! * Memory is taken for what has arrived, and of a stranger nothing longer than the first frame is read.
 
+use super::outgoing::EndOnDrop;
 use super::packet::Frame;
 use super::seldom::Seldom;
 use super::socket::Socket;
@@ -279,9 +280,8 @@ impl Place {
         let (shared, name) = (&self.shared, self.shared.config.name);
         match self.greet(&socket, peer) {
             Ok(accepted) => {
-                let outgoing = accepted.outgoing.clone();
+                let _ending = EndOnDrop(accepted.outgoing.clone());
                 (shared.serve)(accepted);
-                outgoing.end();
             }
             Err(_) if shared.closing.load(Ordering::Acquire) => {}
             Err(error) => {

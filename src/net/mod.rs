@@ -7,7 +7,8 @@
 //! outgoing   sending without being blocked by a slow reader
 //! address    host:port
 //! security   plain or TLS, and where plain is allowed
-//! tls        certificates from files, looked at again when they change; handshakes
+//! tls        handshakes; certificates that are read again when their files change
+//! credentials what is in these files
 //! certified  whom a certificate names: cluster and role
 //! judge      which certificates are let in
 //! listener   accepts connections, within budgets
@@ -17,6 +18,7 @@
 
 pub mod address;
 pub mod certified;
+mod credentials;
 pub mod dialer;
 mod judge;
 pub mod listener;

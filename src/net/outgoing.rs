@@ -3,6 +3,7 @@
 //! What does not fit into the socket waits in a bounded queue for a thread of its own. So a peer that does not read
 //! never blocks whoever answers it; when the queue is full the connection ends (`send`) or the frame is dropped (`offer`).
 
+use super::packet::failed;
 use super::Stream;
 use crate::base::{Error, Result};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -30,6 +31,8 @@ struct State {
     /// The writer has taken something out and not written it yet.
     writing: bool,
     ended: bool,
+    /// Why it ended, if that was found out here.
+    failure: Option<Error>,
 }
 
 impl Outgoing {
@@ -49,7 +52,8 @@ impl Outgoing {
     pub fn send(&self, frame: Vec<u8>) {
         let mut state = self.state.lock();
         if !self.fits(&state, &frame) {
-            return self.end_locked(&mut state);
+            let why = format!("the other side reads too slowly: {} bytes wait for it", state.bytes);
+            return self.end_locked(&mut state, Some(Error::Overloaded(why)));
         }
         self.send_locked(&mut state, frame);
     }
@@ -73,13 +77,16 @@ impl Outgoing {
             return;
         }
         // Under the lock: ciphertext must leave in the order in which it was made.
-        let Ok(mut bytes) = self.stream.seal(frame) else { return self.end_locked(state) };
+        let mut bytes = match self.stream.seal(frame) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.end_locked(state, Some(failed("write to", error))),
+        };
         if state.waiting.is_empty() && !state.writing {
             match self.stream.send_sealed(&bytes) {
                 Ok(sent) if sent == bytes.len() => return,
                 Ok(sent) => drop(bytes.drain(..sent)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => return self.end_locked(state),
+                Err(error) => return self.end_locked(state, Some(failed("write to", error.into()))),
             }
         }
         state.bytes += bytes.len();
@@ -89,11 +96,17 @@ impl Outgoing {
 
     /// Ends the connection in both directions.
     pub fn end(&self) {
-        self.end_locked(&mut self.state.lock());
+        self.end_locked(&mut self.state.lock(), None);
     }
 
-    fn end_locked(&self, state: &mut State) {
+    /// Why the connection ended, if sending was what failed.
+    pub fn failure(&self) -> Option<Error> {
+        self.state.lock().failure.clone()
+    }
+
+    fn end_locked(&self, state: &mut State, failure: Option<Error>) {
         if !std::mem::replace(&mut state.ended, true) {
+            state.failure = failure;
             if state.waiting.is_empty() && !state.writing {
                 // A peer that cannot take these few bytes does without them.
                 let _ = self.stream.send_sealed(&self.stream.seal_end());
@@ -118,9 +131,18 @@ impl Outgoing {
             state.writing = true;
             let written = MutexGuard::unlocked(&mut state, || self.stream.write_sealed(&bytes));
             state.writing = false;
-            if written.is_err() {
-                self.end_locked(&mut state);
+            if let Err(error) = written {
+                self.end_locked(&mut state, Some(failed("write to", error)));
             }
         }
+    }
+}
+
+/// Ends the connection when it is dropped, also by a panic: the writer's thread would wait for ever.
+pub(super) struct EndOnDrop(pub Arc<Outgoing>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }

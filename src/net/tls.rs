@@ -4,34 +4,26 @@
 //! * New files are used from the next connection on. Files that cannot be used change nothing: the old ones stay in force,
 //!   and it is said once for each change of the files.
 //! * A session is never resumed, so every connection has its certificates checked.
-//! * The private key is for its owner's eyes only, or it is not used.
 
 use super::certified::Certified;
+use super::credentials::{Credentials, Files, Stamp};
 use super::judge::{explain, Judge, Trust};
 use super::security::Admit;
 use super::socket::Socket;
 use super::Stream;
 use crate::base::{Error, Millis, Result};
 use parking_lot::Mutex;
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, Resumption};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
-};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use std::fmt;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-
-/// A moment when every certificate has expired, in seconds: the year 10000 and later cannot be written into one.
-const END_OF_TIME: u64 = 253_402_300_800;
 
 /// SHA-256 over a certificate: names an authority before its certificate is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,20 +46,15 @@ impl fmt::Debug for Fingerprint {
 pub struct Tls(Source);
 
 enum Source {
-    Files {
-        files: Files,
-        state: Mutex<State>,
-    },
+    Files(Box<Watched>),
     /// Has none itself, and trusts the authority with this fingerprint.
     Joining(Fingerprint),
 }
 
-/// Where the certificates are.
-#[derive(Clone)]
-struct Files {
-    authority: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
+/// Files, and what is in force of them.
+struct Watched {
+    files: Files,
+    state: Mutex<State>,
 }
 
 struct State {
@@ -76,18 +63,6 @@ struct State {
     stamps: [Stamp; 3],
     /// Why the files of these stamps are not used.
     trouble: Option<Error>,
-}
-
-/// What changes when a file does: device, number, size, change and modification time. Nothing if there is no file.
-type Stamp = Option<[i64; 7]>;
-
-/// What was read from the files.
-struct Credentials {
-    own: Certified,
-    expires_at: Millis,
-    authorities: Arc<RootCertStore>,
-    /// With the authorities' own certificates behind, for those who know only a fingerprint.
-    key: Arc<CertifiedKey>,
 }
 
 /// The one set of algorithms.
@@ -105,8 +80,8 @@ impl Tls {
     ) -> Result<Arc<Self>> {
         let files = Files { authority: authority.into(), certificate: certificate.into(), key: key.into() };
         let stamps = files.stamps();
-        let state = State { current: Arc::new(files.load()?), stamps, trouble: None };
-        Ok(Arc::new(Self(Source::Files { files, state: Mutex::new(state) })))
+        let state = Mutex::new(State { current: Arc::new(files.load()?), stamps, trouble: None });
+        Ok(Arc::new(Self(Source::Files(Box::new(Watched { files, state })))))
     }
 
     /// For one that has no certificate yet and knows of the cluster only its authority's fingerprint. Can connect, not accept.
@@ -126,48 +101,26 @@ impl Tls {
 
     /// Why the files that are there now are not used.
     pub fn trouble(&self) -> Option<Error> {
-        self.credentials();
+        let Source::Files(watched) = &self.0 else { return None };
+        watched.look();
+        watched.state.lock().trouble.clone()
+    }
+
+    fn credentials(&self) -> Option<Arc<Credentials>> {
         match &self.0 {
-            Source::Files { state, .. } => state.lock().trouble.clone(),
+            Source::Files(watched) => Some(watched.look()),
             Source::Joining(_) => None,
         }
     }
 
-    /// What is in force, after a look at the files.
-    fn credentials(&self) -> Option<Arc<Credentials>> {
-        let Source::Files { files, state } = &self.0 else { return None };
-        let mut state = state.lock();
-        let stamps = files.stamps();
-        if stamps != state.stamps {
-            state.trouble = match files.load() {
-                Ok(loaded) if loaded.own.cluster != state.current.own.cluster => Some(Error::Foreign(format!(
-                    "{} is now a certificate of cluster {}; this process works with cluster {}",
-                    files.certificate.display(),
-                    loaded.own.cluster,
-                    state.current.own.cluster
-                ))),
-                Ok(loaded) => {
-                    log::info!("the certificate {} was read again", files.certificate.display());
-                    state.current = Arc::new(loaded);
-                    None
-                }
-                Err(error) => Some(error),
-            };
-            if let Some(error) = &state.trouble {
-                log::error!("the changed certificate files are not used, the old ones stay in force: {error}");
-            }
-            state.stamps = stamps;
-        }
-        Some(state.current.clone())
-    }
-
     /// The handshake of the side that connected.
     pub(super) fn connect(&self, socket: Arc<Socket>) -> Result<(Stream, Certified)> {
-        let credentials = self.credentials();
-        let trust = match (&self.0, &credentials) {
-            (Source::Joining(fingerprint), _) => Trust::Fingerprint(*fingerprint),
-            (_, Some(own)) => Trust::Authorities(own.authorities.clone(), own.own.cluster),
-            (_, None) => unreachable!("files have credentials"),
+        let (trust, own) = match &self.0 {
+            Source::Joining(fingerprint) => (Trust::Fingerprint(*fingerprint), None),
+            Source::Files(watched) => {
+                let own = watched.look();
+                (Trust::Authorities(own.authorities.clone(), own.own.cluster), Some(own))
+            }
         };
         let judge = Judge::of_nodes(trust);
         let config = ClientConfig::builder_with_provider(provider().clone())
@@ -175,7 +128,7 @@ impl Tls {
             .map_err(|error| explain(&error))?
             .dangerous()
             .with_custom_certificate_verifier(judge.clone());
-        let mut config = match credentials {
+        let mut config = match own {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone()))),
             None => config.with_no_client_auth(),
         };
@@ -211,6 +164,36 @@ impl Tls {
     }
 }
 
+impl Watched {
+    /// What is in force, after a look at the files.
+    fn look(&self) -> Arc<Credentials> {
+        let (mut state, files) = (self.state.lock(), &self.files);
+        let stamps = files.stamps();
+        if stamps == state.stamps {
+            return state.current.clone();
+        }
+        let known = state.current.own.cluster;
+        state.stamps = stamps;
+        state.trouble = match files.load() {
+            Ok(loaded) if loaded.own.cluster == known => {
+                log::info!("the certificate {} was read again", files.certificate.display());
+                state.current = Arc::new(loaded);
+                None
+            }
+            Ok(loaded) => Some(Error::Foreign(format!(
+                "{} is now a certificate of cluster {}; this process works with cluster {known}",
+                files.certificate.display(),
+                loaded.own.cluster,
+            ))),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = &state.trouble {
+            log::error!("the changed certificate files are not used, the old ones stay in force: {error}");
+        }
+        state.current.clone()
+    }
+}
+
 /// Runs the handshake on this thread, until the socket's deadline.
 fn handshake(socket: Arc<Socket>, mut connection: Connection, judge: &Judge) -> Result<Stream> {
     while connection.is_handshaking() || connection.wants_write() {
@@ -229,96 +212,4 @@ fn handshake(socket: Arc<Socket>, mut connection: Connection, judge: &Judge) -> 
         }
     }
     Ok(Stream::tls(socket, connection))
-}
-
-impl Files {
-    fn stamps(&self) -> [Stamp; 3] {
-        [&self.authority, &self.certificate, &self.key].map(|path| {
-            let found = std::fs::metadata(path).ok()?;
-            Some([
-                found.dev() as i64,
-                found.ino() as i64,
-                found.size() as i64,
-                found.mtime(),
-                found.mtime_nsec(),
-                found.ctime(),
-                found.ctime_nsec(),
-            ])
-        })
-    }
-
-    fn load(&self) -> Result<Credentials> {
-        check_mode(&self.key)?;
-        let authorities_der = certificates(&self.authority)?;
-        let mut chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
-            .map_err(|error| broken(&self.key, format!("holds no private key as PEM: {error}")))?;
-        let mut authorities = RootCertStore::empty();
-        for authority in &authorities_der {
-            authorities.add(authority.clone()).map_err(|error| broken(&self.authority, error))?;
-        }
-        let own = Certified::of(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
-        let expires_at = self.check_chain(&chain, &authorities)?;
-        chain.extend(authorities_der.into_iter().filter(|authority| !chain.contains(authority)).collect::<Vec<_>>());
-        let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| {
-            broken(&self.key, format!("is not the key of the certificate {}: {error}", self.certificate.display()))
-        })?;
-        Ok(Credentials { own, expires_at, authorities: Arc::new(authorities), key: Arc::new(key) })
-    }
-
-    /// Whether others of the cluster would accept the own certificate. Returns when it expires. One that has expired is not
-    /// refused here: jobs of this machine go on without the others, who say what is wrong.
-    fn check_chain(&self, chain: &[CertificateDer<'static>], authorities: &RootCertStore) -> Result<Millis> {
-        let parsed = ParsedCertificate::try_from(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
-        let algorithms = provider().signature_verification_algorithms.all;
-        let at = |time| verify_server_cert_signed_by_trust_anchor(&parsed, authorities, &chain[1..], time, algorithms);
-        // The library tells the end of a certificate's life to whoever asks after it.
-        let end = match at(UnixTime::since_unix_epoch(Duration::from_secs(END_OF_TIME))) {
-            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => not_after,
-            other => return Err(broken(&self.certificate, format!("has no end that can be read: {other:?}"))),
-        };
-        let now = UnixTime::now();
-        if end < now {
-            log::error!("the certificate {} has expired; issue a new one", self.certificate.display());
-        }
-        match at(end.min(now)) {
-            // Only a client's: it is good for connecting, and listening with it is refused by those who connect.
-            Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. })) => {
-                Ok(Millis(end.as_secs().saturating_mul(1000)))
-            }
-            Err(error) => Err(broken(
-                &self.certificate,
-                format!("is not accepted by the authority in {}: {error}", self.authority.display()),
-            )),
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Error::disk("read", path.display(), &error))
-}
-
-/// The certificates in a file. At least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(broken(path, "holds no certificate as PEM")),
-        Err(error) => Err(broken(path, format!("holds no certificate as PEM: {error}"))),
-    }
-}
-
-fn check_mode(key: &Path) -> Result<()> {
-    let found = std::fs::metadata(key).map_err(|error| Error::disk("read", key.display(), &error))?;
-    match found.mode() & 0o077 {
-        0 => Ok(()),
-        _ => Err(broken(
-            key,
-            format!("can be used by others (mode {:04o}); run `chmod 600 {}`", found.mode() & 0o7777, key.display()),
-        )),
-    }
-}
-
-fn broken(path: &Path, why: impl fmt::Display) -> Error {
-    Error::Invalid(format!("{} {why}", path.display()))
 }

@@ -17,6 +17,7 @@ mod fuzz_machine;
 mod golden;
 mod members;
 mod net_packet;
+mod net_tcp;
 mod node;
 mod properties;
 mod replica;
