@@ -16,8 +16,9 @@ use std::sync::{Arc, Weak};
 
 /// Watches, and waits, of one process.
 const REGISTERED_MAX: usize = limits::INBOX_REQUESTS_MAX;
-/// Operations that only the node itself may write: expire, tick, evict.
-const OWN_OPERATIONS: [u64; 3] = [3, 13, 14];
+/// Operations that only the node itself may write: expire, tick, evict, and what is about the cluster: members, digests,
+/// feature level.
+const OWN_OPERATIONS: [u64; 7] = [3, 13, 14, 16, 17, 18, 19];
 
 /// One attached process.
 pub struct Peer {

@@ -124,6 +124,13 @@ pub const PAGE_JOBS: usize = 256;
 pub const SESSION_TTL_MS: u64 = 15_000;
 /// Longest time to live that a session may ask for.
 pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
+/// Members of a cluster, voters and learners. More than seven voters make every write slower; this bounds lists.
+pub const MEMBERS_MAX: usize = 64;
+/// Bytes of an address: the longest name of a host (253), a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 259;
+/// Entries between two marks that members compare. Often enough that a difference shows within a second under load, and so
+/// seldom that making a mark costs nothing; the runs of the simulator are short.
+pub const DIGEST_ENTRIES: u64 = if cfg!(feature = "sim") { 64 } else { 1_024 };
 /// Largest frame between two processes: one command or one answer and its header.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 

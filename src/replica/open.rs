@@ -197,9 +197,9 @@ pub fn write_state(
         index: at.index,
         term: at.term,
         voters: voters.iter().map(|voter| voter.0).collect(),
-        learners: Vec::new(),
         now: machine.clock(),
         state_version: STATE_VERSION,
+        ..SnapshotMeta::default()
     })?;
     machine.capture().write(&mut |section, chunk| writer.chunk(section, chunk))?;
     writer.finish().map(|_| ())
