@@ -8,7 +8,7 @@ use super::message::{self, Greeting};
 use super::place::{Address, Other};
 use super::wire::{self, Kind};
 use crate::base::{limits, Error, JobId, Result, SessionId};
-use crate::net::{Frames, Outgoing, Stream};
+use crate::net::{self, Frames, Outgoing, Security, Stream};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// A living owner answers the first words at once: they do not wait for its disk.
 const GREETING_WAIT: Duration = Duration::from_secs(2);
+/// The same over the network: name, connection, handshake and greeting.
+const FAR_GREETING_WAIT: Duration = Duration::from_secs(5);
 
 /// Numbers of questions and watches are not used again, also not at the next owner.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -30,6 +32,7 @@ pub enum Question {
     Health(Done<Vec<u8>>),
     Wait(JobId, Done<()>),
     Heartbeat(SessionId, Done<()>),
+    Fresh(Done<()>),
 }
 
 impl Question {
@@ -40,6 +43,7 @@ impl Question {
             Question::Health(_) => wire::encode(Kind::Health, id, &[]),
             Question::Wait(job, _) => wire::encode(Kind::Wait, id, &job.0),
             Question::Heartbeat(session, _) => wire::encode(Kind::Heartbeat, id, &session.0.to_le_bytes()),
+            Question::Fresh(_) => wire::encode(Kind::Fresh, id, &[]),
         }
     }
 
@@ -59,7 +63,7 @@ impl Question {
     pub fn answer(self, answer: Result<Vec<u8>>) {
         match self {
             Question::Submit(_, done) | Question::View(_, done) | Question::Health(done) => done(answer),
-            Question::Wait(_, done) | Question::Heartbeat(_, done) => done(answer.map(drop)),
+            Question::Wait(_, done) | Question::Heartbeat(_, done) | Question::Fresh(done) => done(answer.map(drop)),
         }
     }
 }
@@ -86,9 +90,26 @@ impl Remote {
         let failed = |error: std::io::Error| Error::disk("connect to", address.path.display(), &error);
         let stream = UnixStream::connect(&address.path).map_err(failed)?;
         let other = Other::of(&stream)?;
-        let stream = Arc::new(Stream::unix(stream));
-        let mut frames = Frames::new();
+        let stream = Stream::unix(stream);
         stream.set_deadline(Some(Instant::now() + GREETING_WAIT))?;
+        Self::over(stream, other, own, ended)
+    }
+
+    /// As `connect`, to a node over the network.
+    pub fn connect_far(
+        address: &net::Address,
+        security: &Security,
+        own: Greeting,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<Self>> {
+        let (stream, _) = net::connect(address, security, Instant::now() + FAR_GREETING_WAIT)?;
+        Self::over(stream, Other::far(), own, ended)
+    }
+
+    /// The greeting on a stream that has a deadline, and what follows it.
+    fn over(stream: Stream, other: Other, own: Greeting, ended: impl FnOnce() + Send + 'static) -> Result<Arc<Self>> {
+        let stream = Arc::new(stream);
+        let mut frames = Frames::new();
         let owner = greet(&stream, &other, &mut frames, own)?;
         stream.set_deadline(None)?;
         let outgoing = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX)?;

@@ -37,6 +37,8 @@ pub enum Kind {
     Health = 10,
     /// Takes `Arm` back. No answer.
     Disarm = 11,
+    /// Answer: `Reply` without bytes, once the state at hand has everything that was answered anywhere before.
+    Fresh = 12,
     /// Answer to anything: status 0 and bytes, or an error.
     Reply = 64,
     /// The connection is open: magic, cluster, group, process of the owner.
@@ -51,7 +53,7 @@ impl Kind {
     /// What this frame says. An unknown kind ends the connection, like everything else that cannot be read.
     pub fn of(frame: &Frame) -> Result<Kind> {
         use Kind::*;
-        let owner = [Hello, Submit, View, Wait, ForgetWait, Watch, Unwatch, Arm, Heartbeat, Health, Disarm];
+        let owner = [Hello, Submit, View, Wait, ForgetWait, Watch, Unwatch, Arm, Heartbeat, Health, Disarm, Fresh];
         let attached = [Reply, Welcome, Refused, Event];
         let known = owner.into_iter().chain(attached).find(|kind| *kind as u8 == frame.kind);
         known.ok_or_else(|| Error::Invalid(format!("a frame of kind {}", frame.kind)))

@@ -34,7 +34,7 @@ impl Link {
             }
             Owner::Sought(_) => {
                 drop(state);
-                question.answer(Err(Error::Overloaded("too many requests wait for the next owner".into())));
+                question.answer(Err(Error::Overloaded("too many requests wait for the next node".into())));
                 None
             }
             owner => {
@@ -94,6 +94,7 @@ impl Link {
             Question::Health(done) => done(Ok(node.health())),
             Question::Wait(job, done) => drop(self.wait_at(node, job, done)),
             Question::Heartbeat(session, done) => node.heartbeat(session, done),
+            Question::Fresh(done) => node.fresh(done),
         }
     }
 
@@ -267,7 +268,7 @@ impl Backend for Link {
                 self.ask_owner(&Owner::Other(remote), Question::Heartbeat(session, done));
             }
             // A sign of life is of no use later.
-            _ => done(Err(Error::NotCommitted("the owner of the directory is being sought".into()))),
+            _ => done(Err(Error::NotCommitted("a node is being sought".into()))),
         }
     }
 
@@ -291,6 +292,10 @@ impl Backend for Link {
         if let Owner::Us(node, _) = self.owner() {
             node.lapse(session);
         }
+    }
+
+    fn fresh(&self, done: Done<()>) {
+        self.ask(Question::Fresh(done));
     }
 
     fn is_local(&self) -> bool {

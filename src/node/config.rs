@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, ClusterId, Error, GroupId, Result};
 use crate::disk::{Disk, RealDisk};
-use crate::net::{Address, Security};
+use crate::net::{Address, Admit, ListenerConfig, Security};
 
 /// How a node is one of several.
 #[derive(Clone)]
@@ -43,6 +43,11 @@ impl ClusterConfig {
             Some(address) => Ok(address.clone()),
             None => next_port(&self.listen),
         }
+    }
+
+    /// How to listen for clients.
+    pub fn clients_listener(&self) -> Result<ListenerConfig> {
+        Ok(ListenerConfig::new("the clients' port", self.clients()?, self.security.clone(), Admit::ALL))
     }
 
     /// Where other members reach this node.

@@ -110,6 +110,7 @@ struct Shared {
     /// The failure was a panic.
     panicked: AtomicBool,
     when_failed: Mutex<Option<Tell>>,
+    when_cut_off: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     /// Given free last, after every file is closed: also when a thread that hangs in the disk is the last to let go.
     lock: Mutex<Option<Lock>>,
 }
@@ -188,6 +189,23 @@ impl Node {
         }
         let now = self.shared.config.clock.monotonic();
         done(self.shared.check_running().and_then(|()| self.shared.sessions.lock().heartbeat(session, now)));
+    }
+
+    /// Where the leader serves clients, if another node leads and that is known.
+    pub fn leader_address(&self) -> Option<String> {
+        let leader = (*self.shared.leader.lock())?;
+        if leader == self.shared.identity.node {
+            return None;
+        }
+        let machine = self.shared.machine.read();
+        let mut members = machine.members();
+        let address = members.find(|member| member.node == leader)?.client.to_string();
+        Some(address).filter(|address| !address.is_empty())
+    }
+
+    /// Calls `tell` each time when no leader was known for a while: this node can answer nothing then, another may.
+    pub fn when_cut_off(&self, tell: impl Fn() + Send + Sync + 'static) {
+        *self.shared.when_cut_off.lock() = Some(Arc::new(tell));
     }
 
     /// Whether this node leads the group, as of its last turn.

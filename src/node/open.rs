@@ -202,6 +202,7 @@ fn share(
         failed: Mutex::default(),
         panicked: Default::default(),
         when_failed: Mutex::default(),
+        when_cut_off: Mutex::default(),
         lock: Mutex::new(Some(lock)),
         engine: Mutex::new(Some(Engine::new(replica))),
         config,

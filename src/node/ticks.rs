@@ -15,6 +15,9 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Ticks that count after a pause of the process: fewer than make an election, as the leader's words wait to be read.
 const TICKS_MAX: u32 = 15;
 
+/// Ticks without a leader after which this node counts as cut off: longer than an election.
+const CUT_OFF_TICKS: u32 = 60;
+
 /// A request to be asked again, and who waits for it.
 type Again = (Vec<u8>, Done<Vec<u8>>);
 
@@ -57,6 +60,7 @@ impl Shared {
     /// The life of the thread that ticks.
     pub(super) fn tick_loop(self: &Arc<Self>) {
         let clock = self.config.clock.clone();
+        let mut leaderless = 0;
         let (mut ticked, mut at) = (clock.monotonic(), Instant::now() + TICK);
         while self.ticks.wait(at) {
             let passed = clock.monotonic().since(ticked).0 / TICK.as_millis() as u64;
@@ -64,6 +68,11 @@ impl Shared {
             at = Instant::now() + TICK;
             if passed > 0 {
                 self.inbox.tick(passed.min(TICKS_MAX.into()) as u32, TICKS_MAX);
+            }
+            leaderless = if self.leader.lock().is_some() { 0 } else { leaderless + 1 };
+            let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);
+            if let Some(tell) = cut_off {
+                tell();
             }
             let dropped = self.post.as_ref().map(|post| post.take_dropped()).unwrap_or_default();
             dropped.into_iter().for_each(|member| self.inbox.chore(Chore::Unreachable(member)));

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const WAIT: Duration = Duration::from_secs(20);
 
 fn greeting() -> Greeting {
-    Greeting { pid: 7, cluster: Some(ClusterId([1; 16])), group: GroupId(0) }
+    Greeting { pid: 7, cluster: Some(ClusterId([1; 16])), group: GroupId(0), leader: None }
 }
 
 struct Owner {
@@ -298,7 +298,7 @@ fn a_bad_peer_is_cut_off_and_harms_nobody() {
         encode(Kind::Hello, 0, &stranger.encode()).unwrap(),
         encode(Kind::Hello, 0, &Greeting { group: GroupId(1), ..greeting() }.encode()).unwrap(),
         with(encode(Kind::Welcome, 0, &[]).unwrap()),
-        with(packet::encode(12, 0, &[]).unwrap()),
+        with(packet::encode(60, 0, &[]).unwrap()),
         with(encode(Kind::Heartbeat, 0, b"short").unwrap()),
         with(encode(Kind::Wait, 0, b"short").unwrap()),
         with(encode(Kind::Arm, 0, &[0x92, 0xdd, 0xff, 0xff, 0xff, 0xff]).unwrap()),
@@ -315,7 +315,7 @@ fn a_process_that_knows_one_cluster_refuses_another_and_names_both() {
     let with = |cluster, group| Greeting { cluster, group: GroupId(group), ..greeting() };
     let connect = |own| Remote::connect(owner.dir.path(), own, || ());
     for stranger in [with(Some(ClusterId([2; 16])), 0), with(Some(ClusterId([1; 16])), 5)] {
-        let Err(Error::Foreign(why)) = connect(stranger) else { panic!("{stranger:?} was let in") };
+        let Err(Error::Foreign(why)) = connect(stranger.clone()) else { panic!("{stranger:?} was let in") };
         let known = format!("cluster {}, group {}", stranger.cluster.unwrap(), stranger.group);
         assert!(why.contains(&known) && why.contains(&format!("cluster {}, group 0", ClusterId([1; 16]))), "{why}");
         assert!(why.contains("was replaced while the process ran"), "{why}");
