@@ -208,7 +208,12 @@ impl Shared {
         let (stream, _) = config.security.begin(socket, deadline)?;
         stream.write_first((config.hello)())?;
         let mut frames = Frames::new();
-        (config.welcome)(&next(&mut frames, &stream)?.ok_or(Error::Closed)?)?;
+        let welcome = next(&mut frames, &stream)?.ok_or_else(|| Error::Disk {
+            operation: "connect to",
+            path: address.to_string(),
+            message: "the other side ended the connection before it let this one in; its log says why".into(),
+        })?;
+        (config.welcome)(&welcome)?;
         stream.set_deadline(None)?;
         let stream = Arc::new(stream);
         let outgoing = Outgoing::start(stream.clone(), config.waiting_bytes_max)?;
@@ -272,9 +277,8 @@ impl Pause {
     fn next(&mut self, certificate: bool) -> Duration {
         let span = if certificate { limits::CERTIFICATE_PAUSE_MS } else { self.0 };
         self.0 = (self.0 * 2).min(limits::RECONNECT_MS_MAX);
-        let mut random = [0; 8];
         // Without random bytes it is the shortest pause.
-        let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK);
-        Duration::from_millis(span / 2 + u64::from_le_bytes(random) % (span / 2 + 1))
+        let random = super::random().map_or(0, u64::from_le_bytes);
+        Duration::from_millis(span / 2 + random % (span / 2 + 1))
     }
 }

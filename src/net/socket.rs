@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 use rustix::net::{send, sockopt, SendFlags};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -111,6 +111,14 @@ impl Write for &Socket {
         match &self.kind {
             Kind::Unix(socket) => (&*socket).write(bytes),
             Kind::Tcp(socket) => (&*socket).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> std::io::Result<usize> {
+        self.begin()?;
+        match &self.kind {
+            Kind::Unix(socket) => (&*socket).write_vectored(pieces),
+            Kind::Tcp(socket) => (&*socket).write_vectored(pieces),
         }
     }
 

@@ -18,6 +18,7 @@ mod golden;
 mod members;
 mod net_packet;
 mod net_tcp;
+mod net_tls;
 mod node;
 mod properties;
 mod replica;

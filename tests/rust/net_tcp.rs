@@ -63,7 +63,14 @@ pub fn dial(address: Address, security: Security, adjust: impl FnOnce(&mut Diale
 
 impl Told {
     pub fn up(&self) {
-        while self.changes.recv_timeout(WAIT).unwrap() != Change::Up {}
+        let mut last = None;
+        loop {
+            match self.changes.recv_timeout(WAIT) {
+                Ok(Change::Up) => return,
+                Ok(Change::Down(error)) => last = Some(error),
+                Err(_) => panic!("it did not come up: {last:?}"),
+            }
+        }
     }
 
     /// Why there is no connection.
