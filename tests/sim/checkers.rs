@@ -9,7 +9,7 @@ use raftwork::machine::Machine;
 use crate::wire::{self, Command, End};
 
 /// The whole state is compared at every entry whose index is a multiple of this, where a turn ends at it.
-const DIGEST_EVERY: u64 = 8;
+const DIGEST_EVERY: u64 = 64;
 
 /// What clients were told, kept outside of the cluster.
 #[derive(Debug, Default)]

@@ -49,6 +49,7 @@ pub struct Cluster {
     pub ledger: Ledger,
     pub history: History,
     pub steps: u64,
+    pub applied: u64,
     pub snapshot_bytes: u64,
     pub snapshots_installed: u64,
     pub faults: Vec<String>,
@@ -75,6 +76,7 @@ impl Cluster {
             ledger: Ledger::default(),
             history: History::default(),
             steps: 0,
+            applied: 0,
             snapshot_bytes,
             snapshots_installed: 0,
             faults: Vec::new(),
@@ -223,6 +225,7 @@ impl Cluster {
         if let Some(open) = &turn.sessions {
             self.nodes[node].sync_sessions(open, now);
         }
+        self.applied += turn.applied as u64;
         if turn.applied > 0 || turn.restored {
             self.nodes[node].next_due = turn.next_due;
             self.nodes[node].ticking = false;
@@ -272,7 +275,7 @@ impl Cluster {
         }
         let (position, machine) = (replica.position(), replica.machine().read());
         self.history.applied(position.index, position.term, &machine, it.id);
-        if self.steps % 512 == 0 {
+        if self.steps % 4_096 == 0 {
             machine.audit().unwrap_or_else(|error| panic!("J12: node {node}: {error}"));
         }
     }

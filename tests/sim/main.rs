@@ -1,6 +1,6 @@
 //! The deterministic simulator: whole clusters with clients and workers in one thread, from one seed.
 //!
-//! `cargo test --features sim --test sim` runs `RAFTWORK_SIM_SEEDS` seeds (default 300). A failure prints its seed;
+//! `cargo test --features sim --test sim` runs `RAFTWORK_SIM_SEEDS` seeds on all cores. A failure prints its seed;
 //! `RAFTWORK_SIM_SEED=n` runs that one again, in the same way, event by event; `RAFTWORK_SIM_TRACE=1` shows the faults.
 
 extern crate _core as raftwork;
@@ -9,6 +9,7 @@ mod checkers;
 mod clients;
 mod cluster;
 mod faults;
+mod fleet;
 mod network;
 mod node;
 mod random;
@@ -17,11 +18,12 @@ mod transfers;
 #[allow(dead_code, reason = "the scripts of the state machine use more of it")]
 mod wire;
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
-
 use cluster::{Cluster, Event};
-use raftwork::base::planted::{self, Bug};
+use raftwork::base::planted::Bug;
 use random::Random;
+
+/// How many seeds run unless somebody says otherwise.
+const SEEDS: u64 = 2_000;
 
 /// Microseconds since the simulation began.
 pub type Micros = u64;
@@ -34,12 +36,29 @@ const REST: Micros = 120 * SECOND;
 /// What one run did, to see that it did something.
 #[derive(Debug, Default)]
 struct Outcome {
-    steps: u64,
+    /// Events: what was taken from the queue, each tick, turn, arrival, request, fault.
+    events: u64,
+    /// Entries that a node applied, and calls of the fake disks. Not counted as events.
+    applied: u64,
+    disk_calls: u64,
     answers: u64,
     acknowledged: usize,
     terms: usize,
     snapshots_installed: u64,
     faults: usize,
+}
+
+impl Outcome {
+    fn add(&mut self, other: &Outcome) {
+        self.events += other.events;
+        self.applied += other.applied;
+        self.disk_calls += other.disk_calls;
+        self.answers += other.answers;
+        self.acknowledged += other.acknowledged;
+        self.terms += other.terms;
+        self.snapshots_installed += other.snapshots_installed;
+        self.faults += other.faults;
+    }
 }
 
 fn run(seed: u64) -> Outcome {
@@ -64,7 +83,9 @@ fn run(seed: u64) -> Outcome {
         assert!(machine.applied().0 >= cluster.ledger.answered_index, "D1: an answered entry is missing");
     }
     Outcome {
-        steps: cluster.steps,
+        events: cluster.steps,
+        applied: cluster.applied,
+        disk_calls: cluster.nodes.iter().map(|node| node.disk.calls()).sum(),
         answers: cluster.ledger.answers,
         acknowledged: cluster.ledger.acknowledged(),
         terms: cluster.history.terms_led(),
@@ -103,21 +124,10 @@ fn nothing_that_was_promised_breaks() {
         println!("seed {seed}: {:?}", run(seed));
         return;
     }
-    let seeds = number("RAFTWORK_SIM_SEEDS").unwrap_or(300);
-    let mut total = Outcome::default();
-    for seed in 0..seeds {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
-            eprintln!("seed {seed} failed; run it again with RAFTWORK_SIM_SEED={seed}");
-            std::panic::resume_unwind(panic)
-        });
-        total.steps += outcome.steps;
-        total.answers += outcome.answers;
-        total.acknowledged += outcome.acknowledged;
-        total.terms += outcome.terms;
-        total.snapshots_installed += outcome.snapshots_installed;
-        total.faults += outcome.faults;
-    }
-    println!("{seeds} seeds: {total:?}");
+    let seeds = number("RAFTWORK_SIM_SEEDS").unwrap_or(SEEDS);
+    let began = std::time::Instant::now();
+    let total = fleet::seeds(seeds);
+    println!("{seeds} seeds in {} s: {total:?}", began.elapsed().as_secs());
     assert!(total.snapshots_installed > 0 && total.terms as u64 > seeds, "the simulation lost its teeth: {total:?}");
 }
 
@@ -125,26 +135,7 @@ fn nothing_that_was_promised_breaks() {
 #[test]
 fn planted_bugs_are_found() {
     let seeds = number("RAFTWORK_SIM_PLANTED_SEEDS").unwrap_or(600);
-    let quiet = std::thread::current().id();
-    let loud = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if std::thread::current().id() != quiet {
-            loud(panic);
-        }
-    }));
-    let mut missed = Vec::new();
-    for bug in Bug::ALL {
-        planted::plant(Some(bug));
-        match (0..seeds).find_map(|seed| catch_unwind(|| run(seed)).err().map(|panic| (seed, panic))) {
-            None => missed.push(bug),
-            Some((seed, panic)) => {
-                let said = panic.downcast_ref::<String>().map_or("no words", String::as_str);
-                println!("{bug:?}: seed {seed}: {}", said.lines().next().unwrap_or_default());
-            }
-        }
-    }
-    planted::plant(None);
-    let _ = std::panic::take_hook();
+    let missed = fleet::missed(&Bug::ALL, seeds);
     assert!(missed.is_empty(), "not found within {seeds} seeds: {missed:?}");
 }
 
