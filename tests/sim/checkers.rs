@@ -6,6 +6,7 @@ use raftwork::base::codec::Reader;
 use raftwork::base::{JobId, LogIndex, NodeId, Term};
 use raftwork::machine::Machine;
 
+use crate::record::Record;
 use crate::wire::{self, Command, End};
 
 /// The whole state is compared at every entry whose index is a multiple of this, where a turn ends at it.
@@ -23,6 +24,7 @@ pub struct Ledger {
     /// Job and token of runs whose end was accepted.
     ended: BTreeSet<(JobId, u64)>,
     pub answers: u64,
+    pub record: Record,
 }
 
 impl Ledger {

@@ -10,17 +10,27 @@ mod clients;
 mod cluster;
 mod faults;
 mod fleet;
+mod history;
+mod json;
+mod linear;
+mod model;
 mod network;
 mod node;
+mod properties;
 mod random;
+mod record;
+mod replay;
 mod transfers;
+mod verdicts;
 #[path = "../rust/wire.rs"]
 #[allow(dead_code, reason = "the scripts of the state machine use more of it")]
 mod wire;
 
 use cluster::{Cluster, Event};
 use raftwork::base::planted::Bug;
+use raftwork::machine::Machine;
 use random::Random;
+use record::Fate;
 
 /// How many seeds run unless somebody says otherwise.
 const SEEDS: u64 = 2_000;
@@ -75,16 +85,10 @@ fn run(seed: u64) -> Outcome {
         let next = cluster.now + SECOND / 4;
         cluster.run_until(next);
     }
-    for node in &cluster.nodes {
-        let replica = node.replica.as_ref().expect("all are up");
-        let machine = replica.machine().read();
-        machine.audit().unwrap_or_else(|error| panic!("J12: {error}"));
-        cluster.ledger.check(&machine);
-        assert!(machine.applied().0 >= cluster.ledger.answered_index, "D1: an answered entry is missing");
-    }
+    check_rest(&mut cluster);
     Outcome {
         events: cluster.steps,
-        applied: cluster.applied,
+        applied: cluster.log.applied,
         disk_calls: cluster.nodes.iter().map(|node| node.disk.calls()).sum(),
         answers: cluster.ledger.answers,
         acknowledged: cluster.ledger.acknowledged(),
@@ -92,6 +96,29 @@ fn run(seed: u64) -> Outcome {
         snapshots_installed: cluster.snapshots_installed,
         faults: cluster.faults.len(),
     }
+}
+
+/// What must be true when all nodes are up, have the same log, and no work is left.
+fn check_rest(cluster: &mut Cluster) {
+    for client in &mut cluster.clients {
+        if let Some(asked) = client.asked.take() {
+            cluster.ledger.record.learns(client.number, &asked, &Fate::Unknown);
+        }
+    }
+    let machines: Vec<_> =
+        cluster.nodes.iter().map(|node| node.replica.as_ref().expect("all are up").machine().read()).collect();
+    for (node, machine) in machines.iter().enumerate() {
+        machine.audit().unwrap_or_else(|error| panic!("J12: {error}"));
+        cluster.ledger.check(machine);
+        assert!(machine.applied().0 >= cluster.ledger.answered_index, "D1: an answered entry is missing");
+        cluster.ledger.record.reads_all(node, machine);
+    }
+    let machines: Vec<&Machine> = machines.iter().map(|machine| &**machine).collect();
+    cluster.log.check(&cluster.ledger.record, &machines);
+    if let Some(path) = std::env::var_os("RAFTWORK_SIM_HISTORY") {
+        std::fs::write(path, history::print(&cluster.ledger.record.operations)).expect("the history can be written");
+    }
+    linear::check(&cluster.ledger.record.operations).unwrap_or_else(|why| panic!("the history has no order: {why}"));
 }
 
 fn state(cluster: &Cluster) -> String {

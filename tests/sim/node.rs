@@ -65,6 +65,8 @@ pub struct Node {
     /// A `Tick` was proposed and not answered yet.
     pub ticking: bool,
     pub led: bool,
+    /// The first entry of the log that it has not shown yet.
+    pub heard: u64,
 }
 
 impl Node {
@@ -88,6 +90,7 @@ impl Node {
             next_due: None,
             ticking: false,
             led: false,
+            heard: 1,
         }
     }
 
@@ -119,7 +122,7 @@ impl Node {
         self.life += 1;
         self.replica = Some(replica);
         (self.paused, self.busy_until, self.turn_planned) = (false, now, false);
-        (self.ticking, self.led) = (false, false);
+        (self.ticking, self.led, self.heard) = (false, false, 1);
         self.sync_sessions(&open, now);
         Ok(())
     }
