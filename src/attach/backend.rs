@@ -92,7 +92,7 @@ impl Backend for Node {
     }
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {
-        done(Node::heartbeat(self, session));
+        Node::heartbeat(self, session, done);
     }
 
     fn hold(&self, session: SessionId) {

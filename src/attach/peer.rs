@@ -4,21 +4,21 @@
 
 use super::backend::{Backend, WaitId, WatchEvent, WatchId, Watcher};
 use super::message::{self, Greeting};
-use super::outgoing::Outgoing;
 use super::place::Other;
-use super::wire::{self, Frame, Frames, Kind};
+use super::wire::{self, Kind};
 use crate::base::codec::Reader;
 use crate::base::{limits, Error, Result, SessionId};
+use crate::net::{Frame, Frames, Outgoing, Stream};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Watches, and waits, of one process.
 const REGISTERED_MAX: usize = limits::INBOX_REQUESTS_MAX;
-/// Operations that only the node itself may write: expire, tick, evict.
-const OWN_OPERATIONS: [u64; 3] = [3, 13, 14];
+/// Operations that only the node itself may write: expire, tick, evict, and what is about the cluster: members, digests,
+/// feature level.
+const OWN_OPERATIONS: [u64; 7] = [3, 13, 14, 16, 17, 18, 19];
 
 /// One attached process.
 pub struct Peer {
@@ -39,8 +39,8 @@ struct State {
 }
 
 impl Peer {
-    pub fn new(backend: Arc<dyn Backend>, stream: Arc<UnixStream>, closing: Arc<AtomicBool>) -> Result<Arc<Self>> {
-        let outgoing = Outgoing::start(stream)?;
+    pub fn new(backend: Arc<dyn Backend>, stream: Arc<Stream>, closing: Arc<AtomicBool>) -> Result<Arc<Self>> {
+        let outgoing = Outgoing::start(stream, limits::WAITING_BYTES_MAX)?;
         Ok(Arc::new(Self { backend, outgoing, closing, requests: AtomicUsize::new(0), state: Mutex::default() }))
     }
 
@@ -50,7 +50,7 @@ impl Peer {
     }
 
     /// The life of the connection.
-    pub fn serve(self: &Arc<Self>, stream: &UnixStream, own: Greeting) {
+    pub fn serve(self: &Arc<Self>, stream: &Stream, own: Greeting) {
         if let Err(error) = self.read(stream, own) {
             log::warn!("an attached process was cut off: {error}");
         }
@@ -58,7 +58,7 @@ impl Peer {
         self.clean_up();
     }
 
-    fn read(self: &Arc<Self>, mut stream: &UnixStream, own: Greeting) -> Result<()> {
+    fn read(self: &Arc<Self>, mut stream: &Stream, own: Greeting) -> Result<()> {
         let other = match Other::of(stream) {
             Ok(other) => other,
             Err(error) => return self.refuse(error),
@@ -89,8 +89,9 @@ impl Peer {
     }
 
     fn handle(self: &Arc<Self>, frame: Frame) -> Result<()> {
+        let kind = Kind::of(&frame)?;
         let (id, payload) = (frame.id, frame.payload);
-        match frame.kind {
+        match kind {
             Kind::Submit => self.submit(id, payload),
             Kind::View => self.reply(id, self.backend.view(&payload)),
             Kind::Health => self.reply(id, self.backend.health()),
@@ -239,7 +240,7 @@ impl Watcher for Sink {
 }
 
 fn hello(frame: &Frame) -> Result<Greeting> {
-    match frame.kind {
+    match Kind::of(frame)? {
         Kind::Hello => Greeting::decode(&frame.payload),
         kind => Err(Error::Invalid(format!("{kind:?} before any greeting"))),
     }

@@ -4,9 +4,8 @@ use crate::base::{Error, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{pidfd_open, PidfdFlags};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,7 +43,7 @@ pub struct Other {
 
 impl Other {
     /// Refuses a process of another user, root excepted.
-    pub fn of(stream: &UnixStream) -> Result<Self> {
+    pub fn of(stream: impl AsFd) -> Result<Self> {
         let credentials = rustix::net::sockopt::socket_peercred(stream)
             .map_err(|error| Error::disk("ask for the owner of", "the socket", &error.into()))?;
         let own = rustix::process::geteuid();
@@ -60,10 +59,10 @@ impl Other {
     }
 
     /// Waits until there is something to read. False: the process has ended and left nothing, or the time is over.
-    pub fn wait_readable(&self, stream: &UnixStream, timeout: Option<Duration>) -> Result<bool> {
+    pub fn wait_readable(&self, stream: impl AsFd, timeout: Option<Duration>) -> Result<bool> {
         let timeout =
             timeout.map(|span| Timespec { tv_sec: span.as_secs() as i64, tv_nsec: span.subsec_nanos().into() });
-        let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&stream, PollFlags::IN)];
         fds.extend(self.life.as_ref().map(|life| PollFd::new(life, PollFlags::IN)));
         loop {
             match poll(&mut fds, timeout.as_ref()) {

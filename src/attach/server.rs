@@ -6,6 +6,7 @@ use super::peer::Peer;
 use super::place::Address;
 use super::wire::{self, Kind};
 use crate::base::{limits, Error, Result};
+use crate::net::Stream;
 use parking_lot::Mutex;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
 use std::collections::BTreeMap;
@@ -128,7 +129,7 @@ impl Shared {
             peers.last += 1;
             peers.last
         };
-        let stream = Arc::new(stream);
+        let stream = Arc::new(Stream::unix(stream));
         let Ok(peer) = Peer::new(self.backend.clone(), stream.clone(), self.closing.clone()) else { return };
         self.peers.lock().open.insert(number, peer.clone());
         let shared = self.clone();

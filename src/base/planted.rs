@@ -30,10 +30,20 @@ pub enum Bug {
     NoDirectorySync,
     /// A received snapshot counts before it is on disk.
     ReceivedNotSynced,
+    /// The question of a linearizable read is the same in each round.
+    ReadIdReused,
+    /// A read is answered without asking anybody.
+    ReadUnconfirmed,
+    /// A sign of life counts although nobody confirmed that this member still leads.
+    BeatUnconfirmed,
+    /// An answer to a forwarded request is matched by its index alone.
+    PlacedWithoutTerm,
+    /// A new leader counts on from what it heard before.
+    TtlNotRestarted,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 17] = [
         Bug::AnswerBeforeSync,
         Bug::SendBeforePersist,
         Bug::ForgetVote,
@@ -46,6 +56,11 @@ impl Bug {
         Bug::LeasesStay,
         Bug::NoDirectorySync,
         Bug::ReceivedNotSynced,
+        Bug::ReadIdReused,
+        Bug::ReadUnconfirmed,
+        Bug::BeatUnconfirmed,
+        Bug::PlacedWithoutTerm,
+        Bug::TtlNotRestarted,
     ];
 }
 

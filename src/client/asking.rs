@@ -93,7 +93,7 @@ impl Link {
             }
             Question::Health(done) => done(Ok(node.health())),
             Question::Wait(job, done) => drop(self.wait_at(node, job, done)),
-            Question::Heartbeat(session, done) => done(node.heartbeat(session)),
+            Question::Heartbeat(session, done) => node.heartbeat(session, done),
         }
     }
 
@@ -262,7 +262,7 @@ impl Backend for Link {
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {
         match self.owner() {
-            Owner::Us(node, _) => done(node.heartbeat(session)),
+            Owner::Us(node, _) => node.heartbeat(session, done),
             Owner::Other(remote) => {
                 self.ask_owner(&Owner::Other(remote), Question::Heartbeat(session, done));
             }
@@ -294,7 +294,7 @@ impl Backend for Link {
     }
 
     fn is_local(&self) -> bool {
-        self.owns()
+        self.owns() && self.is_alone()
     }
 
     fn epoch(&self) -> u64 {

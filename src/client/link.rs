@@ -133,6 +133,11 @@ impl Link {
         self.owns.load(Ordering::Acquire)
     }
 
+    /// Whether the state of the directory is the whole group's.
+    pub fn is_alone(&self) -> bool {
+        self.config.cluster.is_none()
+    }
+
     /// Gives the directory free, or lets go of its owner. Whoever waits is told.
     pub fn close(&self) -> Result<()> {
         let mut state = self.state.lock();

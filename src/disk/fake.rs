@@ -177,7 +177,7 @@ impl FakeDisk {
         let state = &mut *state;
         state.random ^= seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         for change in std::mem::take(&mut state.pending) {
-            if next(&mut state.random) % 2 == 0 {
+            if next(&mut state.random).is_multiple_of(2) {
                 state.durable.apply(&change);
             }
         }

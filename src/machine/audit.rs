@@ -16,6 +16,8 @@ impl Machine {
         same("finished jobs", self.finished == fresh.finished)?;
         same("pauses", self.pauses == fresh.pauses)?;
         same("bytes", self.bytes == fresh.bytes)?;
+        same("the members", self.members == fresh.members && self.level == fresh.level)?;
+        same("the digests", self.digests == fresh.digests)?;
         same("unique keys", self.unique.live().eq(fresh.unique.live()))?;
         same("unique windows", self.unique.ends_len() == fresh.unique.ends_len())?;
         for (kept, made) in self.queues.iter().zip(fresh.queues.iter()) {

@@ -7,12 +7,14 @@
 
 use std::collections::BTreeSet;
 
+use super::cluster::Member;
 use super::decode::{bytes, list, name, names, number, reason, Place, Result};
 use super::job::Ending;
+use super::levels::LEVEL;
 use super::specs::Spec;
 use super::stored::{self, Archived};
 use crate::base::codec::Reader;
-use crate::base::{limits, Error, JobId, LeaseToken, Millis, SessionId};
+use crate::base::{limits, Error, JobId, LeaseToken, LogIndex, Millis, NodeId, SessionId};
 
 /// A command and what makes it exactly-once.
 #[derive(Debug)]
@@ -41,6 +43,10 @@ pub enum Command<'a> {
     Tick { items_max: usize },
     Evict { ordinal: u64 },
     Restore(Vec<Archived>),
+    PutMember(Member),
+    DropMember(NodeId),
+    Digest { index: LogIndex, digest: u64 },
+    SetLevel(u64),
 }
 
 #[derive(Debug)]
@@ -140,6 +146,10 @@ fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
         13 => (2, "Tick"),
         14 => (2, "Evict"),
         15 => (2, "Restore"),
+        16 => (5, "PutMember"),
+        17 => (2, "DropMember"),
+        18 => (3, "Digest"),
+        19 => (2, "SetLevel"),
         _ => return Err(Error::Foreign(format!("operation {op} is not known to this version of raftwork"))),
     };
     if length != items {
@@ -164,8 +174,25 @@ fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
         12 => Command::ResumeQueue(name_at(reader, "queue")?),
         13 => Command::Tick { items_max: number(reader, u64::MAX).at("items_max")? as usize },
         14 => Command::Evict { ordinal: reader.u64().at("ordinal")? },
-        _ => Command::Restore(list(reader, "records", limits::BATCH_JOBS_MAX, |reader| stored::decode(reader.bin()?))?),
+        15 => {
+            Command::Restore(list(reader, "records", limits::BATCH_JOBS_MAX, |reader| stored::decode(reader.bin()?))?)
+        }
+        16 => Command::PutMember(Member::decode(reader)?),
+        17 => Command::DropMember(NodeId(reader.u64().at("node")?)),
+        18 => Command::Digest { index: LogIndex(reader.u64().at("index")?), digest: reader.u64().at("digest")? },
+        _ => Command::SetLevel(level(reader)?),
     })
+}
+
+/// A level that this version does not know is like an operation that it does not know: what it allows is not known here.
+fn level(reader: &mut Reader<'_>) -> Result<u64> {
+    match reader.u64().at("level")? {
+        0 => Err(Error::Invalid("level: 0, the first is 1".into())),
+        level if level > LEVEL => {
+            Err(Error::Foreign(format!("feature level {level} is not known to this version of raftwork, only {LEVEL}")))
+        }
+        level => Ok(level),
+    }
 }
 
 fn name_at<'a>(reader: &mut Reader<'a>, place: &str) -> Result<&'a str> {

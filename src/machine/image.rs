@@ -9,6 +9,10 @@
 //! | 5 sessions  | `[id, ttl, kind, host, pid, labels, opened, acked, [[sequence, reply]], [[queue, credit]]]` |
 //! | 6 windows   | `[unique key, job, until]`                                                                |
 //! | 7 jobs      | `[slot, spec, JOB]` by slot; JOB as in `stored`                                           |
+//! | 8 cluster   | one: `[feature level, [[node, name, raft address, client address]]]`, members by node     |
+//! | 9 digests   | one: `[block, from, chain, told, [[index, mark]]]`, see `digests`                         |
+//!
+//! Version 1 has no sections 8 and 9: its feature level is 1, no member is listed, and no mark was made.
 //!
 //! A record is its length (u32, little-endian) and a MessagePack value. A section is a stream of records, cut into
 //! chunks anywhere. Only primary records are written: every index follows from them, see `load`.
@@ -16,6 +20,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::cluster::Member;
+use super::digests::Digests;
+use super::levels::Level;
 use super::queues::Pause;
 use super::specs::Spec;
 use super::stored::encode_job;
@@ -27,7 +34,7 @@ use crate::base::codec::Writer;
 use crate::base::{limits, LogIndex, Millis, Result};
 
 /// Version of the state that an image holds; a machine reads its own and all earlier ones.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 pub(super) mod section {
     pub const HEAD: u8 = 1;
@@ -37,6 +44,8 @@ pub(super) mod section {
     pub const SESSIONS: u8 = 5;
     pub const WINDOWS: u8 = 6;
     pub const JOBS: u8 = 7;
+    pub const CLUSTER: u8 = 8;
+    pub const DIGESTS: u8 = 9;
 }
 
 /// The state at one index, taken in about a millisecond for a million jobs: pages and sessions are shared until the
@@ -52,6 +61,9 @@ pub struct Image {
     sessions: Vec<Arc<Session>>,
     windows: Vec<Arc<BTreeMap<Arc<str>, Window>>>,
     pages: Vec<(usize, Arc<Page>)>,
+    level: Level,
+    members: Vec<Member>,
+    digests: Digests,
 }
 
 impl Machine {
@@ -71,6 +83,9 @@ impl Machine {
             sessions: self.sessions.values().cloned().collect(),
             windows: self.unique.windows().to_vec(),
             pages: self.table.pages().map(|(number, page)| (number, page.clone())).collect(),
+            level: self.level,
+            members: self.members.values().cloned().collect(),
+            digests: self.digests.clone(),
         }
     }
 
@@ -127,7 +142,16 @@ impl Image {
                 stream.record(record.as_bytes())?;
             }
         }
-        stream.end()
+        stream.end()?;
+        self.write_cluster(sink)?;
+        write_all(section::DIGESTS, sink, [&self.digests], |digests, writer| digests.encode(writer))
+    }
+
+    fn write_cluster(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        write_all(section::CLUSTER, sink, [self], |image, writer| {
+            writer.array(2).u64(image.level.0).array(image.members.len());
+            image.members.iter().for_each(|member| member.encode(writer));
+        })
     }
 
     fn write_tables(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
@@ -158,14 +182,15 @@ impl Image {
         })
     }
 
-    /// Hash of everything in the image; pages that did not change since the last time are not hashed again.
+    /// Hash of the whole state; pages that did not change since the last time are not hashed again.
     pub fn digest(&self) -> u64 {
         let mut hash = Hash::default();
-        let hashed = self.write_tables(&mut |section, bytes| {
+        let mut absorb = |section: u8, bytes: &[u8]| {
             hash.number(section.into());
             hash.bytes(bytes);
             Ok(())
-        });
+        };
+        let hashed = self.write_tables(&mut absorb).and_then(|()| self.write_cluster(&mut absorb));
         debug_assert_eq!(hashed, Ok(()), "hashing cannot fail");
         for (number, page) in &self.pages {
             hash.number(*number as u64);

@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use super::cluster::Member;
 use super::decode::{list, number, Place};
+use super::digests::Digests;
 use super::image::{section, STATE_VERSION};
 use super::job::State;
+use super::levels::{Level, LEVEL};
 use super::queues::Pause;
 use super::sessions::Replies;
 use super::specs::Spec;
@@ -32,6 +35,9 @@ pub struct Loader {
     /// How many records of the sections from queues to jobs the head announced, once it came; and how many came.
     announced: Option<[u64; 6]>,
     read: [u64; 6],
+    /// Version of the image, and how many records of the two sections came that have one each since version 2.
+    version: u64,
+    single: [u64; 2],
 }
 
 fn corrupt(message: impl Into<String>) -> Error {
@@ -96,6 +102,8 @@ impl Loader {
             section::SESSIONS => self.session(reader)?,
             section::WINDOWS => self.window(reader)?,
             section::JOBS => self.job(reader)?,
+            section::CLUSTER => self.cluster(reader)?,
+            section::DIGESTS => self.digests(reader)?,
             other => return Err(Error::Invalid(format!("section {other} is not known"))),
         }
         reader.end()
@@ -103,8 +111,9 @@ impl Loader {
 
     fn head(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         reader.array_of(9, "the head")?;
-        let version = reader.u64()?;
-        if version != u64::from(STATE_VERSION) {
+        self.version = reader.u64()?;
+        if !(1..=u64::from(STATE_VERSION)).contains(&self.version) {
+            let version = self.version;
             return Err(Error::Foreign(format!("state of version {version}; this version reads {STATE_VERSION}")));
         }
         let machine = &mut self.machine;
@@ -246,13 +255,43 @@ impl Loader {
         Ok(())
     }
 
+    fn cluster(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        self.single[0] += 1;
+        reader.array_of(2, "the cluster")?;
+        let level = reader.u64()?;
+        if !(1..=LEVEL).contains(&level) {
+            return Err(Error::Foreign(format!("a state of feature level {level}; this version knows {LEVEL}")));
+        }
+        self.machine.level = Level(level);
+        for member in list(reader, "members", limits::MEMBERS_MAX, |reader| {
+            reader.array_of(4, "a member")?;
+            Member::decode(reader)
+        })? {
+            if let Some(other) = self.machine.members.insert(member.node, member) {
+                return Err(Error::Invalid(format!("member {} twice", other.node)));
+            }
+        }
+        Ok(())
+    }
+
+    fn digests(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        self.single[1] += 1;
+        self.machine.digests = Digests::decode(reader, self.machine.applied.0)?;
+        Ok(())
+    }
+
     /// The machine, if everything that was announced has come.
-    pub fn finish(self) -> Result<Machine> {
+    pub fn finish(mut self) -> Result<Machine> {
         if !self.carry.is_empty() {
             return Err(corrupt("it ends inside a record"));
         }
         if self.announced != Some(self.read) {
             return Err(corrupt(format!("records {:?}, announced {:?}", self.read, self.announced)));
+        }
+        match (self.version, self.single) {
+            (1, [0, 0]) => self.machine.digests = Digests::unknown(),
+            (2.., [1, 1]) => {}
+            (version, found) => return Err(corrupt(format!("version {version} with {found:?} of the last sections"))),
         }
         let queues = self.machine.queues.iter().map(|queue| &queue.tally);
         let functions = self.machine.functions.iter().map(|function| &function.tally);
@@ -272,6 +311,7 @@ impl Machine {
         self.applied = self.applied.max(index);
         self.token = self.token.max(given_max);
         self.ordinal = self.ordinal.max(ordinal);
+        self.digests = Digests::unknown();
         if self.table.len() == 0 {
             self.evicted = self.ordinal;
         }

@@ -6,6 +6,7 @@
 //! table     where jobs lie; index: by id                  queues    lines of ready jobs, pauses
 //! moves     the only place where jobs come, change, go    tally     figures that follow from the moves
 //! enqueue claims finish admin sessions unique upkeep      the verbs
+//! cluster   where members are, the feature level: levels   digests  whether all members have the same state
 //! stored    a job as bytes; record: as others see it       image     the whole state as bytes; load: and back
 //! view      questions that change nothing; filter, search: which jobs a person means
 //! ```
@@ -22,14 +23,17 @@ mod admin;
 mod audit;
 mod blob;
 mod claims;
+mod cluster;
 mod command;
 mod decode;
+mod digests;
 mod enqueue;
 pub mod filter;
 mod finish;
 mod image;
 mod index;
 pub mod job;
+mod levels;
 mod load;
 mod moves;
 pub mod outcome;
@@ -49,8 +53,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::planted::{has, Bug};
-use crate::base::{Error, JobId, LeaseToken, LogIndex, Millis, Result, SessionId};
+use crate::base::{Error, JobId, LeaseToken, LogIndex, Millis, NodeId, Result, SessionId};
 use command::{Command, Request};
+use digests::Digests;
+use levels::Level;
 use outcome::{Outcome, Refusal};
 use queues::{Functions, Queues};
 use sessions::Before;
@@ -60,9 +66,12 @@ use tally::Tally;
 use unique::Unique;
 
 pub use blob::Blob;
+pub use cluster::Member;
 pub use command::check;
+pub use digests::Differs;
 pub use image::{Image, STATE_VERSION};
 pub use job::Job;
+pub use levels::LEVEL;
 pub use load::Loader;
 pub use sessions::Session;
 pub use view::{Answer, Later};
@@ -85,6 +94,9 @@ pub struct Machine {
     sessions: BTreeMap<SessionId, Arc<Session>>,
     unique: Unique,
     tally: Tally,
+    members: BTreeMap<NodeId, Member>,
+    level: Level,
+    digests: Digests,
 
     due: BTreeMap<(Millis, u64), Slot>,
     deadlines: BTreeMap<(Millis, JobId), Slot>,
@@ -112,6 +124,8 @@ pub struct Effects {
     pub lost: Vec<(SessionId, JobId, LeaseToken)>,
     /// Sessions that ended.
     pub closed: Vec<SessionId>,
+    /// This state is not that of the leader which wrote its mark into the log.
+    pub differs: Option<Differs>,
 }
 
 impl Machine {
@@ -128,7 +142,7 @@ impl Machine {
             Err(Error::Foreign(unknown)) => return Err(Error::Foreign(unknown)),
             other => other,
         };
-        self.applied = index;
+        let before = std::mem::replace(&mut self.applied, index);
         self.clock = self.clock.max(now);
         if has(Bug::OwnClock) {
             // As good as a clock: no two machines live at the same address.
@@ -143,6 +157,7 @@ impl Machine {
         let ready = fresh.into_iter().map(|(queue, jobs)| (Box::from(&*self.queues.get(queue).name), jobs));
         self.effects.ready.extend(ready);
         std::mem::swap(&mut self.effects, effects);
+        self.note(before, now, request, &reply);
         Ok(reply)
     }
 
@@ -159,6 +174,7 @@ impl Machine {
     }
 
     fn verb(&mut self, index: LogIndex, command: Command<'_>) -> Outcome {
+        self.level.admit(&command)?;
         match command {
             Command::OpenSession(opening) => self.open_session(index, &opening),
             Command::CloseSession(session) => self.end_session(session, true),
@@ -175,6 +191,13 @@ impl Machine {
             Command::Tick { items_max } => self.tick(items_max),
             Command::Evict { ordinal } => self.evict(ordinal),
             Command::Restore(records) => self.restore(records),
+            Command::PutMember(member) => self.put_member(member),
+            Command::DropMember(node) => self.drop_member(node),
+            Command::Digest { index, digest } => {
+                self.effects.differs = self.digests.hear(index, digest);
+                outcome::nil()
+            }
+            Command::SetLevel(level) => self.set_level(level),
         }
     }
 

@@ -54,6 +54,16 @@ impl Refusal {
         Self::plain("invalid", what.into())
     }
 
+    pub fn feature_level(needed: u64, level: u64) -> Self {
+        Self::plain(
+            "feature_level",
+            format!(
+                "this needs feature level {needed}, the cluster is at {level}; when every member runs the new version, \
+                 `raftwork cluster finalize` raises it"
+            ),
+        )
+    }
+
     /// A job of a batch whose unique key is held by another job.
     pub fn conflict(position: usize, holder: crate::base::JobId) -> Self {
         let mut details = Writer::new();

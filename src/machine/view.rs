@@ -10,6 +10,8 @@
 //! | `[6]` functions                            | `[[name, enqueued, processing, succeeded, failed, scheduled, retrying, cancelled, crashes, retries]]`, sorted by name; succeeded, failed, cancelled count every time it happened |
 //! | `[7]` totals                               | map: jobs, specs, sessions, applied, now_ms, bytes, digest         |
 //! | `[8, queues, functions]` due               | number of jobs that a claim could give now                        |
+//! | `[9]` members                              | `[[node, name, raft_address, client_address]]`, sorted by node    |
+//! | `[10]` feature level                       | `[level, highest_known]`                                          |
 //!
 //! A machine that serves writes must not be held for long: [`Machine::ask`] answers at once what costs little, and for
 //! the rest takes a capture; [`Later::answer`] then works without the machine.
@@ -88,6 +90,8 @@ impl Machine {
             6 => self.function_rows(),
             7 => return self.later(Costly::Totals(self.totals()), &reader),
             8 => self.due_count(&mut reader)?,
+            9 => self.member_rows(),
+            10 => self.levels(),
             other => return Err(Error::Invalid(format!("question {other} is unknown"))),
         };
         reader.end()?;

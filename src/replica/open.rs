@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::forward::Forwards;
 use super::log_store::{LogCache, Position};
 use super::persist::restored;
+use super::reads::Reads;
 use super::suspicion::Suspicion;
 use super::tickets::Tickets;
 use super::upkeep::metadata;
@@ -104,6 +106,9 @@ impl<T> Replica<T> {
             applied: Position { index: newest, term: Term(meta.term) },
             hard_state: None,
             tickets: Tickets::default(),
+            forwards: Forwards::new(config.disk.random() >> 16),
+            reads: Reads::new(config.disk.random()),
+            leaderless: 0,
             actions: VecDeque::new(),
             upkeep: Upkeep::new(config, newest),
             outbox,
@@ -192,9 +197,9 @@ pub fn write_state(
         index: at.index,
         term: at.term,
         voters: voters.iter().map(|voter| voter.0).collect(),
-        learners: Vec::new(),
         now: machine.clock(),
         state_version: STATE_VERSION,
+        ..SnapshotMeta::default()
     })?;
     machine.capture().write(&mut |section, chunk| writer.chunk(section, chunk))?;
     writer.finish().map(|_| ())

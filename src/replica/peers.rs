@@ -1,9 +1,10 @@
 //! What comes from other members: messages, ticks of the election clock, and a state to begin anew from.
 
+use super::forward::PATIENCE_TICKS;
 use super::open::load;
 use super::suspicion::LogEnd;
 use super::upkeep::metadata;
-use super::wire::Letter;
+use super::wire::{Letter, Note};
 use super::{Position, Replica, Turn};
 use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::consensus::{Action, Event, Message, MessageType, SnapshotMetadata, Write};
@@ -16,27 +17,55 @@ impl<T> Replica<T> {
         for letter in letters {
             match letter {
                 Letter::Raft(message) => admitted.extend(self.admit(message)?),
-                Letter::AskLog { from, end, .. } => {
-                    self.core.forget_progress(from, end.1);
-                    let (me, term, mine) = (self.identity.node, self.term(), self.log_end());
-                    (self.outbox)(Letter::Log { to: from, from: me, term, end: mine });
+                Letter::Note { from, note, .. } => {
+                    // What a peer says after its messages must be heard after them.
+                    self.event(Event::Messages(std::mem::take(&mut admitted)), turn)?;
+                    self.take_note(from, note, turn);
                 }
-                Letter::Log { from, term, end, .. } => self.hear_of_log(from, term, end),
             }
         }
         self.event(Event::Messages(admitted), turn)?;
         self.spoil_votes(turn)
     }
 
+    fn take_note(&mut self, from: NodeId, note: Note, turn: &mut Turn<T>) {
+        match note {
+            Note::AskLog(end) => {
+                self.core.forget_progress(from, end.1);
+                let (term, mine) = (self.term(), self.log_end());
+                self.tell(from, Note::Log { term, end: mine });
+            }
+            Note::Log { term, end } => self.hear_of_log(from, term, end),
+            Note::Forward { number, entries } => self.take_forward(from, number, entries),
+            Note::Placed { number, placed } => self.placed(number, placed, turn),
+            Note::Refused { number, why } => self.refused(number, &why, turn),
+            Note::Beat { number, sessions } => self.take_beat(from, number, sessions),
+            Note::Beaten { number, expired } => self.hear_of_beat(number, &expired, turn),
+        }
+    }
+
     /// One tick of the election clock passed.
     pub fn tick(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        self.leaderless = if self.leader().is_some() { 0 } else { self.leaderless + 1 };
+        if self.leaderless == PATIENCE_TICKS {
+            self.abandon("no leader is known for a while", turn);
+        }
+        self.mind_forwards(true, turn);
+        self.mind_reads(turn);
         let end = self.log_end();
         self.suspicion = self.suspicion.take().filter(|suspicion| !suspicion.is_over(end));
         let Some(suspicion) = &mut self.suspicion else { return self.event(Event::Tick, turn) };
         // It must not lead, so its election clock stands.
         if suspicion.asks() {
-            let from = self.identity.node;
-            self.others().into_iter().for_each(|to| (self.outbox)(Letter::AskLog { to, from, end }));
+            self.others().into_iter().for_each(|to| self.tell(to, Note::AskLog(end)));
+        }
+        self.event(Event::Messages(Vec::new()), turn)
+    }
+
+    /// The process of this peer is known to be gone. If it led, another is elected soon.
+    pub fn gone(&mut self, peer: NodeId, turn: &mut Turn<T>) -> Result<()> {
+        if self.leader() == Some(peer) && self.suspicion.is_none() {
+            return self.event(Event::LeaderGone, turn);
         }
         Ok(())
     }
@@ -80,6 +109,14 @@ impl<T> Replica<T> {
     /// Lets this peer lead, if it has the whole log. Nothing is proposed meanwhile.
     pub fn transfer(&mut self, peer: NodeId, turn: &mut Turn<T>) -> Result<()> {
         self.event(Event::Transfer(peer), turn)
+    }
+
+    /// Lets the voter lead that has most of the log and was heard of lately.
+    pub fn hand_over(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        match self.core.best_successor() {
+            Some(peer) => self.transfer(peer, turn),
+            None => Ok(()),
+        }
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn<T>) -> Result<()> {
@@ -140,6 +177,7 @@ impl<T> Replica<T> {
         self.stamped = self.stamped.max(restored.clock());
         self.applied = Position { index: LogIndex(mark.index), term: Term(mark.term) };
         self.upkeep.newest = LogIndex(mark.index);
+        self.tickets.passed_over(self.applied.index, &mut turn.answers);
         turn.next_due = restored.next_due();
         turn.sessions = Some(restored.sessions().collect());
         turn.restored = true;

@@ -104,10 +104,9 @@ impl<T> Replica<T> {
         let meta = SnapshotMeta {
             index: self.applied.index.0,
             term: self.applied.term.0,
-            voters: self.members.voters.clone(),
-            learners: self.members.learners.clone(),
             now: machine.clock(),
             state_version: STATE_VERSION,
+            ..named(&self.members)
         };
         Some(Capture { meta, image: machine.capture(), store: self.snapshots.clone() })
     }
@@ -134,11 +133,30 @@ impl<T> Replica<T> {
     }
 }
 
+/// The members as a snapshot names them. Sorted, as raft-rs gives them in the order of a hash.
+fn named(members: &ConfState) -> SnapshotMeta {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    SnapshotMeta {
+        voters: sorted(&members.voters),
+        learners: sorted(&members.learners),
+        voters_outgoing: sorted(&members.voters_outgoing),
+        learners_next: sorted(&members.learners_next),
+        auto_leave: members.auto_leave,
+        ..SnapshotMeta::default()
+    }
+}
+
 /// What raft-rs must know about a snapshot: the members are those at its index, not the present ones.
 pub(super) fn metadata(meta: &SnapshotMeta) -> SnapshotMetadata {
-    let mut members = ConfState::default();
+    let mut members = ConfState { auto_leave: meta.auto_leave, ..ConfState::default() };
     members.set_voters(meta.voters.clone());
     members.set_learners(meta.learners.clone());
+    members.set_voters_outgoing(meta.voters_outgoing.clone());
+    members.set_learners_next(meta.learners_next.clone());
     let mut metadata = SnapshotMetadata::default();
     metadata.set_conf_state(members);
     metadata.index = meta.index;

@@ -5,7 +5,7 @@
 //! | offset | bytes | field                                                        |
 //! |--------|-------|--------------------------------------------------------------|
 //! | 0      | 8     | magic `RWSNAP1\0`                                            |
-//! | 8      | 4     | format version, 1                                            |
+//! | 8      | 4     | format version, 2                                            |
 //! | 12     | 4     | flags, 0                                                     |
 //! | 16     | 16    | cluster id                                                   |
 //! | 32     | 8     | group id                                                     |
@@ -18,6 +18,14 @@
 //! | 78     | 2     | number of learners                                           |
 //! | 80     | 8 n   | node ids: voters, then learners                              |
 //! | ..     | 4     | crc32c over the header before                                |
+//! | ..     | 2     | number of outgoing voters, if the configuration is joint     |
+//! | ..     | 2     | number of voters that become learners when it ends           |
+//! | ..     | 4     | flags: 1 it ends by itself                                   |
+//! | ..     | 8 n   | node ids: outgoing voters, then next learners                |
+//! | ..     | 4     | crc32c over the second part, continuing the one before       |
+//!
+//! Version 1 has no second part. Up to the first checksum every version is alike, so that an older program can tell a
+//! newer file from a damaged one.
 //!
 //! Chunk: u32 bytes of the payload (never 0), u32 crc32c over salt, length, section, codec and payload, u8 section, u8
 //! codec (0 as it is, 1 LZ4 block behind a u32 of its unpacked length), payload. Unpacked it has at most 256 KiB.
@@ -42,10 +50,19 @@ use crate::disk::File;
 
 const MAGIC: &[u8; 8] = b"RWSNAP1\0";
 const END_MAGIC: &[u8; 8] = b"RWSNEND\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest version that is still read.
+const VERSION_MIN: u32 = 1;
 const FIXED_BYTES: usize = 80;
-/// Voters and learners together.
+/// Where the lengths of the first two lists stand.
+const LENGTHS_AT: usize = 76;
+/// The second part without its ids and its checksum.
+const SECOND_BYTES: usize = 8;
+/// Ids in all lists together.
 const MEMBERS_MAX: usize = 1024;
+const HEADER_BYTES_MAX: usize = FIXED_BYTES + SECOND_BYTES + 8 * MEMBERS_MAX + 2 * 4;
+/// Flag of the second part.
+const AUTO_LEAVE: u32 = 1;
 const CHUNK_HEADER_BYTES: usize = 10;
 const FOOTER_BYTES: usize = 48;
 /// A packed chunk with its own unpacked length; LZ4 that does not shrink is not kept.
@@ -69,10 +86,12 @@ pub struct Header {
 impl Header {
     pub fn encode(&self) -> Result<Vec<u8>> {
         let meta = &self.meta;
-        if meta.voters.len() + meta.learners.len() > MEMBERS_MAX {
+        let lists = [&meta.voters, &meta.learners, &meta.voters_outgoing, &meta.learners_next];
+        let [voters, learners, outgoing, next] = lists.map(Vec::len);
+        if voters + learners + outgoing + next > MEMBERS_MAX {
             return Err(Error::Invalid(format!("a snapshot has at most {MEMBERS_MAX} members")));
         }
-        let mut out = Vec::with_capacity(FIXED_BYTES + 8 * (meta.voters.len() + meta.learners.len()) + 4);
+        let mut out = Vec::with_capacity(HEADER_BYTES_MAX);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&0u32.to_le_bytes());
@@ -81,12 +100,15 @@ impl Header {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&meta.state_version.to_le_bytes());
-        out.extend_from_slice(&(meta.voters.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(meta.learners.len() as u16).to_le_bytes());
-        for member in meta.voters.iter().chain(&meta.learners) {
-            out.extend_from_slice(&member.to_le_bytes());
-        }
-        let checksum = crc32c(&out);
+        put_lengths(&mut out, [voters, learners]);
+        put_ids(&mut out, [&meta.voters, &meta.learners]);
+        let first = crc32c(&out);
+        out.extend_from_slice(&first.to_le_bytes());
+        let second = out.len();
+        put_lengths(&mut out, [outgoing, next]);
+        out.extend_from_slice(&(u32::from(meta.auto_leave) * AUTO_LEAVE).to_le_bytes());
+        put_ids(&mut out, [&meta.voters_outgoing, &meta.learners_next]);
+        let checksum = crc32c_append(first, &out[second..]);
         out.extend_from_slice(&checksum.to_le_bytes());
         Ok(out)
     }
@@ -95,36 +117,75 @@ impl Header {
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<(Header, usize)> {
         let corrupt = || damaged(path, 0, "the header does not match its checksum");
         let fixed = bytes.get(..FIXED_BYTES).ok_or_else(corrupt)?;
-        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let pair = |at: usize| usize::from(u16::from_le_bytes([fixed[at], fixed[at + 1]]));
-        let (voters, learners) = (pair(76), pair(78));
-        let end = FIXED_BYTES + 8 * (voters + learners);
-        if voters + learners > MEMBERS_MAX || bytes.len() < end + 4 {
+        let (voters, learners, end) = ids(bytes, LENGTHS_AT, FIXED_BYTES, 0).ok_or_else(corrupt)?;
+        let checksum = half(bytes, end).ok_or_else(corrupt)?;
+        if crc32c(&bytes[..end]) != checksum || &bytes[..8] != MAGIC {
             return Err(corrupt());
         }
-        if crc32c(&bytes[..end]) != half(end) || &bytes[..8] != MAGIC {
-            return Err(corrupt());
-        }
-        if half(8) != VERSION || half(12) != 0 {
+        let word = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
+        let (version, flags) = (half(fixed, 8).unwrap_or_default(), half(fixed, 12));
+        if !(VERSION_MIN..=VERSION).contains(&version) || flags != Some(0) {
             return Err(Error::Foreign(format!(
-                "{} has format version {}, this program knows {VERSION}; use a newer raftwork",
-                path.display(),
-                half(8)
+                "{} has format version {version}, this program knows {VERSION}; use a newer raftwork",
+                path.display()
             )));
         }
-        let members: Vec<u64> = (0..voters + learners).map(|position| word(FIXED_BYTES + 8 * position)).collect();
         let meta = SnapshotMeta {
             index: word(40),
             term: word(48),
             now: Millis(word(56)),
-            state_version: half(72),
-            voters: members[..voters].to_vec(),
-            learners: members[voters..].to_vec(),
+            state_version: half(fixed, 72).unwrap_or_default(),
+            voters,
+            learners,
+            ..SnapshotMeta::default()
         };
-        let cluster = ClusterId::from_slice(&bytes[16..32]).expect("sixteen bytes");
-        Ok((Header { cluster, group: GroupId(word(32)), salt: word(64), meta }, end + 4))
+        let cluster = ClusterId::from_slice(&fixed[16..32]).expect("sixteen bytes");
+        let mut header = Header { cluster, group: GroupId(word(32)), salt: word(64), meta };
+        if version == 1 {
+            return Ok((header, end + 4));
+        }
+        let end = header.decode_second(bytes, end + 4, checksum).ok_or_else(corrupt)?;
+        Ok((header, end))
     }
+
+    /// Reads the part behind the first checksum and tells where it ends.
+    fn decode_second(&mut self, bytes: &[u8], start: usize, first: u32) -> Option<usize> {
+        let meta = &mut self.meta;
+        let flags = half(bytes, start + 4)?;
+        let before = meta.voters.len() + meta.learners.len();
+        let (outgoing, next, end) = ids(bytes, start, start + SECOND_BYTES, before)?;
+        if crc32c_append(first, &bytes[start..end]) != half(bytes, end)? || flags & !AUTO_LEAVE != 0 {
+            return None;
+        }
+        (meta.voters_outgoing, meta.learners_next, meta.auto_leave) = (outgoing, next, flags == AUTO_LEAVE);
+        Some(end + 4)
+    }
+}
+
+fn put_lengths(out: &mut Vec<u8>, lengths: [usize; 2]) {
+    lengths.iter().for_each(|length| out.extend_from_slice(&(*length as u16).to_le_bytes()));
+}
+
+fn put_ids(out: &mut Vec<u8>, lists: [&Vec<u64>; 2]) {
+    lists.into_iter().flatten().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+}
+
+/// Reads two lists that begin at `start`, with their lengths at `lengths_at`, and tells where they end. Other lists have
+/// `before` ids already.
+fn ids(bytes: &[u8], lengths_at: usize, start: usize, before: usize) -> Option<(Vec<u64>, Vec<u64>, usize)> {
+    let lengths = half(bytes, lengths_at)?;
+    let (first, second) = ((lengths & 0xffff) as usize, (lengths >> 16) as usize);
+    if before + first + second > MEMBERS_MAX {
+        return None;
+    }
+    let end = start + 8 * (first + second);
+    let read = |part: &[u8]| part.chunks(8).map(|id| u64::from_le_bytes(id.try_into().expect("eight bytes"))).collect();
+    let (left, right) = bytes.get(start..end)?.split_at(8 * first);
+    Some((read(left), read(right), end))
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// Hash over the checksums of all chunks: FNV-1a with 128 bits.
@@ -243,7 +304,7 @@ impl<'a> FileReader<'a> {
 
     pub fn header(&mut self) -> Result<Header> {
         let path = self.path;
-        let (header, used) = Header::decode(path, self.peek(FIXED_BYTES + 8 * MEMBERS_MAX + 4)?)?;
+        let (header, used) = Header::decode(path, self.peek(HEADER_BYTES_MAX)?)?;
         self.skip(used);
         Ok(header)
     }

@@ -38,8 +38,13 @@ pub struct SnapshotMeta {
     pub index: u64,
     /// Term of the entry at `index`.
     pub term: u64,
+    /// The members at `index`. The last three tell of a joint configuration that was not left yet.
     pub voters: Vec<u64>,
     pub learners: Vec<u64>,
+    pub voters_outgoing: Vec<u64>,
+    /// Outgoing voters that stay as learners.
+    pub learners_next: Vec<u64>,
+    pub auto_leave: bool,
     /// Cluster time as of `index`.
     pub now: Millis,
     /// Version of the records inside; the state machine decides what it can read.

@@ -221,7 +221,16 @@ fn snapshots() -> (BTreeMap<PathBuf, Vec<u8>>, SnapshotMeta, SnapshotMeta) {
     let store = SnapshotStore::open(Arc::new(source.clone()), &dir(), &identity()).expect("it opens");
     let mut metas = Vec::new();
     for index in [5u64, 9] {
-        let meta = SnapshotMeta { index, term: 2, voters: vec![3], learners: vec![4], ..SnapshotMeta::default() };
+        let meta = SnapshotMeta {
+            index,
+            term: 2,
+            voters: vec![3],
+            learners: vec![4],
+            voters_outgoing: vec![3, 5],
+            learners_next: vec![5],
+            auto_leave: index == 9,
+            ..SnapshotMeta::default()
+        };
         let mut writer = store.begin(meta.clone()).expect("room");
         writer.chunk(1, &[index as u8; 300]).expect("room");
         writer.chunk(2, &(0..120u8).map(|number| number.wrapping_mul(7)).collect::<Vec<u8>>()).expect("room");
@@ -259,6 +268,20 @@ fn d4_every_bit_and_every_truncation_of_a_snapshot_is_detected() {
     }
     bytes.push(0);
     falls_back(&files, &older, &bytes, "a byte more");
+}
+
+#[test]
+fn a_snapshot_of_a_newer_version_is_refused_and_not_taken_for_damage() {
+    let (mut files, ..) = snapshots();
+    let newest = files.keys().next_back().expect("there are two").clone();
+    let bytes = files.get_mut(&newest).expect("it is there");
+    bytes[8] = 3;
+    let first = 80 + 2 * 8; // One voter and one learner.
+    let checksum = raftwork::base::checksum::crc32c(&bytes[..first]);
+    bytes[first..first + 4].copy_from_slice(&checksum.to_le_bytes());
+    let newer = disk_with(&files, &newest, &files[&newest]);
+    let opened = SnapshotStore::open(Arc::new(newer), &dir(), &identity());
+    assert!(matches!(&opened, Err(Error::Foreign(text)) if text.contains("version 3")), "{opened:?}");
 }
 
 #[test]

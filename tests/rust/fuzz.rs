@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftwork::attach::message;
-use raftwork::attach::wire::Frames;
 use raftwork::base::checksum::{crc32c, crc32c_append};
 use raftwork::disk::{FakeDisk, Identity};
 use raftwork::machine;
+use raftwork::net::Frames;
 use raftwork::snapshot::SnapshotStore;
 use raftwork::wal::frame::{self, GroupHeader};
 use raftwork::wal::{segment, Group, Wal, WalConfig};

@@ -4,7 +4,7 @@
 //! nothing but the index; an image that loads gives a machine whose parts agree and that goes on working.
 //! `RAFTWORK_FUZZ_ROUNDS` runs longer.
 
-use crate::wire::{self, Command, End, Job, Note, Spec};
+use crate::wire::{self, Command, End, Job, Note, Own, Spec};
 use raftwork::base::{LogIndex, Millis};
 use raftwork::machine::{self, Effects, Loader, Machine};
 
@@ -99,6 +99,11 @@ fn corpus() -> Vec<Vec<u8>> {
         Command::Resume("mail".into()),
         Command::Delete(vec![wire::id("c")]),
         Command::Pause { queue: "mail".into(), until: Some(9_000), reason: "deploy".into() },
+        Command::Own(Own::PutMember { node: 1 << 63, name: "a".into(), raft: "a:1".into(), client: "a:2".into() }),
+        Command::Own(Own::PutMember { node: 7, name: "b".into(), raft: "b:1".into(), client: String::new() }),
+        Command::Own(Own::DropMember(7)),
+        Command::Own(Own::Digest { index: 1, digest: 2 }),
+        Command::Own(Own::SetLevel(1)),
     ];
     let sequenced = |(position, command)| wire::request(u64::from(position > 0), position as u64, 0, command);
     commands.iter().enumerate().map(sequenced).collect()

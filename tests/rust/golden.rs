@@ -1,19 +1,35 @@
-//! U4: files written by each released version open for ever. `golden/v1` was written by the first one and is never written
-//! again: a change that needs new golden files needs a new directory beside the old.
+//! U4: files written by each version open for ever. `golden/v1` and `golden/v2` (a log and a snapshot file) and
+//! `golden/node-v1` (a whole data directory with a state of version 1) are never written again: a change that needs new
+//! golden files needs a new directory beside the old. `RAFTWORK_GOLDEN=directory` writes one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raftwork::base::{ClusterId, GroupId, Millis, NodeId};
+use raftwork::base::{ClusterId, GroupId, LogIndex, Millis, NodeId};
 use raftwork::disk::{Identity, RealDisk};
+use raftwork::machine::{Effects, Machine};
+use raftwork::replica::{entry as framed, Proposal, Replica, ReplicaConfig, SnapshotWritten, Turn};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
 use raftwork::wal::{inspect_on, Group, HardState, Mark, Wal, WalConfig, WalEntry};
 
 use crate::storage::entry;
+use crate::wire::{self, id, Command, End, Job, Spec};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust/golden/v1")
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust/golden").join(name)
+}
+
+/// Opening a directory writes into it, so a copy is opened.
+fn copy(name: &str, to: &Path) {
+    for part in ["wal", "snap"] {
+        fs::create_dir(to.join(part)).expect("a directory");
+        for file in fs::read_dir(golden(name).join(part)).expect("it is committed") {
+            let file = file.expect("it is committed");
+            fs::copy(file.path(), to.join(part).join(file.file_name())).expect("room");
+        }
+    }
+    fs::copy(golden(name).join("IDENTITY"), to.join("IDENTITY")).expect("room");
 }
 
 fn identity() -> Identity {
@@ -29,14 +45,20 @@ fn entries() -> Vec<WalEntry> {
     (1..=30).map(|index| entry(index, 1 + index / 10, 150 + 13 * (index as usize % 7))).collect()
 }
 
-fn meta() -> SnapshotMeta {
-    SnapshotMeta {
+/// What the snapshot of this version says: version 2 names every member of a joint configuration.
+fn meta(version: u32) -> SnapshotMeta {
+    let plain = SnapshotMeta {
         index: 20,
         term: 3,
         voters: vec![42, 43],
         learners: vec![44],
         now: Millis(1_700_000_000_123),
         state_version: 1,
+        ..SnapshotMeta::default()
+    };
+    match version {
+        1 => plain,
+        _ => SnapshotMeta { voters_outgoing: vec![42, 45], learners_next: vec![45], auto_leave: true, ..plain },
     }
 }
 
@@ -58,14 +80,14 @@ fn write(dir: &Path) {
         wal.append_group(&group).expect("room");
     }
     let store = SnapshotStore::open(Arc::new(RealDisk), dir, &identity()).expect("no snapshots");
-    let mut writer = store.begin(meta()).expect("room");
+    let mut writer = store.begin(meta(2)).expect("room");
     for (section, bytes) in chunks() {
         writer.chunk(section, &bytes).expect("room");
     }
     writer.finish().expect("room");
 }
 
-fn check(dir: &Path) {
+fn check(dir: &Path, version: u32) {
     assert!(inspect_on(&raftwork::disk::RealDisk, dir).expect("it can be read").is_healthy());
     assert_eq!(Identity::load(&RealDisk, dir), Ok(Some(identity())));
     let (wal, recovered) =
@@ -77,9 +99,9 @@ fn check(dir: &Path) {
     assert_eq!((recovered.cut_bytes, recovered.suspect_upto, recovered.previous_index), (0, None, 0));
     drop(wal);
     let store = SnapshotStore::open(Arc::new(RealDisk), dir, &identity()).expect("an old snapshot is whole");
-    assert_eq!(store.latest(), Some(meta()));
+    assert_eq!(store.latest(), Some(meta(version)));
     let mut found = Vec::new();
-    let read = store.read(&meta(), &mut |section, bytes| {
+    let read = store.read(&meta(version), &mut |section, bytes| {
         found.push((section, bytes.to_vec()));
         Ok(())
     });
@@ -87,26 +109,119 @@ fn check(dir: &Path) {
 }
 
 #[test]
-fn u4_the_log_and_the_snapshot_of_version_1_open() {
-    let dir = tempfile::tempdir().expect("a directory");
-    for name in ["wal", "snap"] {
-        fs::create_dir(dir.path().join(name)).expect("a directory");
-        for file in fs::read_dir(golden().join(name)).expect("it is committed") {
-            let file = file.expect("it is committed");
-            fs::copy(file.path(), dir.path().join(name).join(file.file_name())).expect("room");
-        }
+fn u4_the_log_and_the_snapshot_of_every_version_open() {
+    for (version, name) in [(1, "v1"), (2, "v2")] {
+        let dir = tempfile::tempdir().expect("a directory");
+        copy(name, dir.path());
+        check(dir.path(), version);
     }
-    fs::copy(golden().join("IDENTITY"), dir.path().join("IDENTITY")).expect("room");
-    check(dir.path());
 }
 
 #[test]
 fn u4_this_version_writes_what_the_golden_files_hold() {
     let dir = tempfile::tempdir().expect("a directory");
     write(dir.path());
+    if let Some(kept) = std::env::var_os("RAFTWORK_GOLDEN") {
+        write(Path::new(&kept)); // A new directory, to be committed once.
+    }
     assert!(
         fs::read(dir.path().join("IDENTITY")).expect("it was stored")
-            == fs::read(golden().join("IDENTITY")).expect("it is committed")
+            == fs::read(golden("v2").join("IDENTITY")).expect("it is committed")
     );
-    check(dir.path());
+    check(dir.path(), 2);
+}
+
+/// What the node of `golden/node-v1` was asked: something in every table of the state.
+fn commands() -> Vec<(u64, u64, Command)> {
+    let named = |names: &[&str], delay, unique: Option<&str>| {
+        let unique = unique.map(str::to_owned);
+        names
+            .iter()
+            .map(|name| Job { id: id(name), args: vec![7; 40], delay, unique: unique.clone(), ..Job::default() })
+            .collect()
+    };
+    let windowed = Spec { unique_window: Some(3_600_000), queue: "mail".into(), ..Spec::default() };
+    let claim = |session| Command::Claim {
+        session,
+        queues: vec![("default".into(), 1)],
+        strict: false,
+        functions: vec!["f".into()],
+        max: 2,
+    };
+    vec![
+        (0, 0, Command::Open { ttl: 60_000, kind: "worker".into(), host: "box".into() }),
+        (0, 0, Command::Enqueue { specs: vec![Spec::default()], jobs: named(&["a", "b", "c"], 0, None) }),
+        (0, 0, Command::Enqueue { specs: vec![windowed], jobs: named(&["once"], 0, Some("key")) }),
+        (0, 0, Command::Enqueue { specs: vec![Spec::default()], jobs: named(&["later"], 9_000_000, None) }),
+        (3, 1, claim(3)),
+        (3, 2, Command::Finish(vec![(id("a"), 7, End::Succeeded(Some(vec![1])))])),
+        (0, 0, Command::Pause { queue: "mail".into(), until: None, reason: "golden".into() }),
+        (0, 0, Command::Cancel { ids: vec![id("c")], reason: "golden".into() }),
+        (0, 0, Command::Evict(1)),
+    ]
+}
+
+fn node_config(dir: &Path) -> ReplicaConfig {
+    ReplicaConfig {
+        disk: Arc::new(RealDisk),
+        dir: dir.to_owned(),
+        segment_bytes: 8 << 10,
+        snapshot_bytes: 1 << 30,
+        log_bytes_max: 2 << 30,
+        log_bytes_for_peers: 0,
+        now: Millis(1_700_000_000_000),
+        newcomer: None,
+    }
+}
+
+/// A data directory with half of the commands in a snapshot and the rest in the log.
+fn write_node(dir: &Path) {
+    let (mut replica, _) = Replica::<u64>::open(&node_config(dir), Box::new(|_| {})).expect("a new directory");
+    for (number, (session, sequence, command)) in (0..).zip(commands()) {
+        let entry = framed::frame(&wire::request(session, sequence, 0, &command));
+        let mut turn = Turn::default();
+        let proposals = vec![Proposal { entry, ticket: number }];
+        replica.turn(Millis(1_700_000_000_000 + number), proposals, &mut turn).expect("room");
+        assert!(turn.answers.iter().all(|(_, answer)| answer.is_ok()), "{:?}", turn.answers);
+        if number == 5 {
+            let capture = replica.capture_due(true).expect("one is wanted");
+            let state_bytes = capture.write(&mut || Ok(()));
+            replica.captured(SnapshotWritten { meta: capture.meta.clone(), state_bytes }).expect("room");
+        }
+    }
+    replica.flush().expect("room");
+}
+
+/// The same commands in memory, with the state that follows from them.
+fn expected() -> Machine {
+    let mut machine = Machine::new();
+    for (number, (session, sequence, command)) in (0..).zip(commands()) {
+        let (index, now) = (LogIndex(3 + number), Millis(1_700_000_000_000 + number));
+        let request = wire::request(session, sequence, 0, &command);
+        machine.apply(index, now, &request, &mut Effects::default()).expect("a known operation");
+    }
+    machine
+}
+
+fn check_node(dir: &Path) {
+    let (replica, opened) = Replica::<u64>::open(&node_config(dir), Box::new(|_| {})).expect("an old directory opens");
+    assert_eq!((opened.cut_bytes, opened.replayed), (0, 4), "three commands and the first entry of the new term");
+    let (machine, expected) = (replica.machine().read(), expected());
+    machine.audit().expect("everything follows from the records");
+    assert_eq!(machine.digest(), expected.digest());
+    assert_eq!(machine.view(&[0x91, 1]), expected.view(&[0x91, 1]));
+}
+
+#[test]
+fn u4_a_data_directory_of_version_1_opens_with_the_same_state() {
+    let dir = tempfile::tempdir().expect("a directory");
+    copy("node-v1", dir.path());
+    check_node(dir.path());
+}
+
+#[test]
+fn u4_a_data_directory_of_this_version_opens_with_the_same_state() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write_node(dir.path());
+    check_node(dir.path());
 }

@@ -89,6 +89,16 @@ pub enum Command {
     Tick(u64),
     Evict(u64),
     Restore(Vec<Vec<u8>>),
+    Own(Own),
+}
+
+/// What only nodes write, about the cluster itself.
+#[derive(Clone, Debug)]
+pub enum Own {
+    PutMember { node: u64, name: String, raft: String, client: String },
+    DropMember(u64),
+    Digest { index: u64, digest: u64 },
+    SetLevel(u64),
 }
 
 /// The bytes of an error: `[type, message, traceback]`.
@@ -205,8 +215,28 @@ impl Command {
                     w.bin(record);
                 }
             }
+            Command::Own(own) => own.encode(&mut w),
         }
         w.into_bytes()
+    }
+}
+
+impl Own {
+    fn encode(&self, w: &mut Writer) {
+        match self {
+            Own::PutMember { node, name, raft, client } => {
+                w.array(5).u64(16).u64(*node).str(name).str(raft).str(client);
+            }
+            Own::DropMember(node) => {
+                w.array(2).u64(17).u64(*node);
+            }
+            Own::Digest { index, digest } => {
+                w.array(3).u64(18).u64(*index).u64(*digest);
+            }
+            Own::SetLevel(level) => {
+                w.array(2).u64(19).u64(*level);
+            }
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Client {
     pub node: usize,
     pub quiet: bool,
     pub asleep_until: Micros,
+    /// When the newest sign of life was sent that the leader took in.
+    pub heard_at: Micros,
 }
 
 impl Client {
@@ -67,6 +69,7 @@ impl Client {
             node: 0,
             quiet: false,
             asleep_until: 0,
+            heard_at: 0,
         }
     }
 
@@ -165,13 +168,20 @@ impl Client {
     }
 
     /// Takes an answer. True: the client may go on.
-    pub fn hear(&mut self, number: u64, answer: &Result<Vec<u8>>, nodes: usize, ledger: &mut Ledger) -> bool {
+    pub fn hear(
+        &mut self,
+        number: u64,
+        answer: &Result<Vec<u8>>,
+        nodes: usize,
+        now: Micros,
+        ledger: &mut Ledger,
+    ) -> bool {
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.number == number) else { return false };
         match answer {
             Ok(reply) => {
                 let asked = self.asked.take().expect("checked above");
                 self.acked = if asked.request.is_some() { self.sequence } else { self.acked };
-                self.take_reply(&asked, reply, ledger);
+                self.take_reply(&asked, reply, now, ledger);
             }
             Err(error) => {
                 asked.unknown |= !error.is_definite();
@@ -193,7 +203,7 @@ impl Client {
         true
     }
 
-    fn take_reply(&mut self, asked: &Asked, reply: &[u8], ledger: &mut Ledger) {
+    fn take_reply(&mut self, asked: &Asked, reply: &[u8], now: Micros, ledger: &mut Ledger) {
         let (index, outcome) = wire::reply(reply);
         match outcome {
             Ok(payload) => {
@@ -202,6 +212,7 @@ impl Client {
                 match &asked.command {
                     Command::Open { .. } => {
                         (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
+                        self.heard_at = asked.sent_at;
                     }
                     Command::Claim { .. } => {
                         self.held.extend(wire::claimed(&payload).into_iter().map(|job| (job.id, job.token)));
@@ -212,11 +223,28 @@ impl Client {
             Err((code, message, _)) if code == "session_expired" => {
                 log(&message);
                 ledger.record.learns(self.number, asked, &Fate::SessionExpired(index));
+                let silence = now - self.heard_at;
+                assert!(silence >= TTL_MS * 1_000, "K3: client {}: expired after {silence} us", self.number);
                 self.session = None;
                 self.held.clear();
             }
             Err((code, message, _)) => panic!("client {}: {code}: {message}", self.number),
         }
+    }
+
+    /// The leader took in a sign of life, or knows of no such session.
+    pub fn heard(&mut self, sent: Micros, lives: bool) {
+        if lives {
+            self.heard_at = self.heard_at.max(sent);
+        }
+    }
+
+    /// Where signs of life go: somewhere else when they did not arrive for a while.
+    pub fn node_for_beats(&mut self, now: Micros, nodes: usize) -> usize {
+        if now.saturating_sub(self.heard_at) > TTL_MS * 1_000 / 2 {
+            self.node = (self.node + 1) % nodes;
+        }
+        self.node % nodes
     }
 
     /// Sends the same again somewhere else.

@@ -52,6 +52,7 @@ struct Outcome {
     applied: u64,
     disk_calls: u64,
     answers: u64,
+    reads: u64,
     acknowledged: usize,
     terms: usize,
     snapshots_installed: u64,
@@ -64,6 +65,7 @@ impl Outcome {
         self.applied += other.applied;
         self.disk_calls += other.disk_calls;
         self.answers += other.answers;
+        self.reads += other.reads;
         self.acknowledged += other.acknowledged;
         self.terms += other.terms;
         self.snapshots_installed += other.snapshots_installed;
@@ -91,6 +93,7 @@ fn run(seed: u64) -> Outcome {
         applied: cluster.log.applied,
         disk_calls: cluster.nodes.iter().map(|node| node.disk.calls()).sum(),
         answers: cluster.ledger.answers,
+        reads: cluster.ledger.reads,
         acknowledged: cluster.ledger.acknowledged(),
         terms: cluster.history.terms_led(),
         snapshots_installed: cluster.snapshots_installed,
@@ -155,7 +158,10 @@ fn nothing_that_was_promised_breaks() {
     let began = std::time::Instant::now();
     let total = fleet::seeds(seeds);
     println!("{seeds} seeds in {} s: {total:?}", began.elapsed().as_secs());
-    assert!(total.snapshots_installed > 0 && total.terms as u64 > seeds, "the simulation lost its teeth: {total:?}");
+    assert!(
+        total.reads > seeds && total.snapshots_installed > 0 && total.terms as u64 > seeds,
+        "the simulation lost its teeth: {total:?}"
+    );
 }
 
 /// Every bug that can be switched on is found by one of the first seeds.

@@ -163,6 +163,7 @@ impl Model {
             }
             Command::Tick(items) => self.tick(*items),
             Command::Evict(ordinal) => self.evict(*ordinal),
+            Command::Own(own) => panic!("{own:?} is about the cluster, the model about jobs"),
             Command::Restore(records) => codes(&records.iter().map(|record| self.restore(record)).collect::<Vec<_>>()),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! at 1500                                  cluster time of what follows, in milliseconds
+//! index 63                                 the index of the last entry: what follows gets the next
 //! open worker w1 [ttl=15000]               sessions have names; `close`, `expire`
 //! enqueue a b [function=f] [queue=default] [priority=0] [attempts=3] [crashes=3] [delay=0] [run_at=9] [unique=key]
 //!         [mode=skip|replace|raise] [window=9] [expires=9] [crash_delay=0] [keep=9] [tags=x,y] [args=text]
@@ -12,6 +13,8 @@
 //! cancel a [reason=x]   requeue a   delete a   pause mail [until=9] [reason=x]   resume mail
 //! tick [max=1000]   evict 3   restore a     (a record that `finished` showed)
 //! as c1 seq=1 [acked=0] <any command>       under a session and sequence
+//! member 7 name=a raft=a:1 client=a:2   forget 7   level 1   digest 64 [mark=9]   (or the mark made there)
+//! members   levels   marks                  what is known of the cluster
 //! job a   counts [mail]   queues   finished [after=0]   due   ready [queues=..] [functions=..]   lease w1
 //! check <hexadecimal bytes>   apply <hexadecimal bytes>
 //! ```
@@ -20,7 +23,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::{self, claimed, Command, End, Job, Note, Spec};
+use crate::wire::{self, claimed, Command, End, Job, Note, Own, Spec};
 use raftwork::base::codec::Reader;
 use raftwork::base::{JobId, LogIndex, Millis};
 use raftwork::machine::{self, Effects, Loader, Machine};
@@ -89,6 +92,10 @@ impl Player {
                 self.now = rest.parse().expect("a time");
                 Vec::new()
             }
+            "index" => {
+                self.index = rest.parse().expect("an index");
+                Vec::new()
+            }
             "as" => self.under_session(rest),
             "check" => match machine::check(&hex(rest)) {
                 Ok(()) => vec!["passes".into()],
@@ -155,6 +162,7 @@ impl Player {
         lines.extend(cancels.map(|(session, id, _)| format!("  tell {}: stop {}", of(session.0), name(*id))));
         lines.extend(effects.lost.iter().map(|(session, id, _)| format!("  lost: {} by {}", name(*id), of(session.0))));
         lines.extend(effects.closed.iter().map(|session| format!("  closed: {}", of(session.0))));
+        lines.extend(effects.differs.map(|differs| format!("  another mark was made here at {}", differs.index)));
         lines
     }
 
@@ -186,6 +194,8 @@ impl Player {
             }
             Command::Delete(_) => self.codes(line, r, &["deleted", "?", "unknown", "?", "runs"]),
             Command::Restore(_) => self.codes(line, r, &["restored", "present"]),
+            Command::Own(Own::DropMember(_) | Own::SetLevel(_)) => vec![format!("{}", r.u64().expect("a number"))],
+            Command::Own(_) => vec!["done".into()],
         }
         .into_iter()
         .map(|text| if index < self.index { format!("{text} (as before)") } else { text })
@@ -260,11 +270,13 @@ impl Player {
             "tick" => Command::Tick(line.number("max", 1_000)),
             "evict" => Command::Evict(line.words[1].parse().expect("an ordinal")),
             "restore" => Command::Restore(line.ids().iter().map(|id| self.records[id].clone()).collect()),
+            "member" | "forget" | "level" | "digest" => Command::Own(self.build_own(line)),
             other => panic!("no such command: {other}"),
         }
     }
 }
 
+mod own;
 mod questions;
 
 const ENDS: [&str; 7] = ["ok", "retry", "fail", "snooze", "release", "cancelled", "crash"];

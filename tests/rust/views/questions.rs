@@ -188,7 +188,7 @@ fn question_that_nobody_knows_is_refused() {
         write(&mut w);
         assert!(matches!(machine.view(w.as_bytes()), Err(Error::Invalid(_))), "{:02x?}", w.as_bytes());
     };
-    refused(|w| _ = w.array(1).u64(9));
+    refused(|w| _ = w.array(1).u64(11));
     refused(|w| _ = w.array(2).u64(1).u64(1));
     refused(|w| _ = w.array(1).u64(1).nil());
     refused(|w| _ = w.array(2).u64(3).str("id"));

@@ -27,6 +27,9 @@ impl Player {
                 lines
             }
             "sessions" => self.machine.sessions().map(|(_, ttl)| format!("a session with ttl={}", ttl.0)).collect(),
+            "members" => self.members(),
+            "levels" => self.levels(),
+            "marks" => self.marks(),
             _ => return None,
         })
     }
