@@ -20,7 +20,6 @@ use std::time::Instant;
 
 use super::inbox::{Batch, Chore, Slot, Ticket};
 use super::metrics::FAILED;
-use super::stamp::Stamp;
 use super::{Done, Shared};
 use crate::base::{Error, Result, SessionId};
 use crate::replica::{Replica, Turn, Whom};
@@ -173,7 +172,7 @@ impl Shared {
         }
         if leads.is_some() {
             let (wall, monotonic) = (self.config.clock.wall(), self.config.clock.monotonic());
-            *self.stamp.lock() = Stamp::new(wall, monotonic, engine.replica.stamped());
+            self.stamp.lock().lead(wall, monotonic, engine.replica.stamped());
             self.sessions.lock().restart(monotonic);
         }
         self.timer.leads(leads.is_some());

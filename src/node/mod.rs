@@ -26,7 +26,7 @@ mod metrics;
 mod open;
 mod post;
 
-mod stamp;
+pub mod stamp;
 mod ticks;
 mod timer;
 mod transfers;

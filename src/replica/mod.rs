@@ -293,6 +293,11 @@ impl<T> Replica<T> {
         &self.wal
     }
 
+    /// What is in memory of the log.
+    pub fn log(&self) -> &LogCache {
+        self.core.log()
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.identity
     }

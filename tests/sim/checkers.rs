@@ -6,10 +6,11 @@ use raftwork::base::codec::Reader;
 use raftwork::base::{JobId, LogIndex, NodeId, Term};
 use raftwork::machine::Machine;
 
+use crate::record::Record;
 use crate::wire::{self, Command, End};
 
 /// The whole state is compared at every entry whose index is a multiple of this, where a turn ends at it.
-const DIGEST_EVERY: u64 = 8;
+const DIGEST_EVERY: u64 = 64;
 
 /// What clients were told, kept outside of the cluster.
 #[derive(Debug, Default)]
@@ -23,6 +24,7 @@ pub struct Ledger {
     /// Job and token of runs whose end was accepted.
     ended: BTreeSet<(JobId, u64)>,
     pub answers: u64,
+    pub record: Record,
     pub reads: u64,
 }
 

@@ -5,6 +5,7 @@ use raftwork::base::{Error, JobId, Result};
 
 use crate::checkers::Ledger;
 use crate::random::Random;
+use crate::record::Fate;
 use crate::wire::{self, Command, End, Job, Spec};
 use crate::Micros;
 
@@ -18,8 +19,11 @@ pub struct Asked {
     pub number: u64,
     pub bytes: Vec<u8>,
     pub command: Command,
-    pub in_session: bool,
+    /// Session and sequence.
+    pub request: Option<(u64, u64)>,
+    pub began: Micros,
     pub sent_at: Micros,
+    pub attempts: u32,
     /// Whether any attempt may have had an effect.
     pub unknown: bool,
 }
@@ -91,8 +95,10 @@ impl Client {
             number: self.requests,
             bytes,
             command,
-            in_session: session > 0,
+            request: (session > 0).then_some((session, sequence)),
+            began: now,
             sent_at: now,
+            attempts: 0,
             unknown: false,
         });
         true
@@ -174,7 +180,7 @@ impl Client {
         match answer {
             Ok(reply) => {
                 let asked = self.asked.take().expect("checked above");
-                self.acked = if asked.in_session { self.sequence } else { self.acked };
+                self.acked = if asked.request.is_some() { self.sequence } else { self.acked };
                 self.take_reply(&asked, reply, now, ledger);
             }
             Err(error) => {
@@ -185,8 +191,9 @@ impl Client {
                 // Now and then it gives up after a refusal that it may trust: then the request must never take effect.
                 if error.is_definite() && !asked.unknown && asked.number % 4 == 0 {
                     let asked = self.asked.take().expect("checked above");
-                    self.sequence -= u64::from(asked.in_session); // Never used.
+                    self.sequence -= u64::from(asked.request.is_some()); // Never used.
                     ledger.refused(&asked.command);
+                    ledger.record.learns(self.number, &asked, &Fate::NotCommitted);
                     if let Command::Finish(results) = asked.command {
                         self.held.extend(results.into_iter().map(|(id, token, _)| (id, token)));
                     }
@@ -201,6 +208,7 @@ impl Client {
         match outcome {
             Ok(payload) => {
                 ledger.answered(index, &asked.command, &payload);
+                ledger.record.learns(self.number, asked, &Fate::Done(index, &payload));
                 match &asked.command {
                     Command::Open { .. } => {
                         (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
@@ -214,6 +222,7 @@ impl Client {
             }
             Err((code, message, _)) if code == "session_expired" => {
                 log(&message);
+                ledger.record.learns(self.number, asked, &Fate::SessionExpired(index));
                 let silence = now - self.heard_at;
                 assert!(silence >= TTL_MS * 1_000, "K3: client {}: expired after {silence} us", self.number);
                 self.session = None;

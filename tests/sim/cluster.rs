@@ -15,10 +15,15 @@ use crate::clients::{Client, PATIENCE, TTL_MS};
 use crate::network::{letter, Network, Packet, Place};
 use crate::node::{Node, Ticket};
 use crate::random::Random;
+use crate::replay::Log;
 use crate::Micros;
 
 /// One tick of the election clock.
 const TICK: Micros = 50_000;
+
+/// Steps between two looks at a job, and between two recounts of everything.
+const GLIMPSE_EVERY: u64 = 64;
+const AUDIT_EVERY: u64 = 4_096;
 
 #[derive(Debug)]
 pub enum Event {
@@ -49,6 +54,7 @@ pub struct Cluster {
     pub ledger: Ledger,
     pub history: History,
     pub steps: u64,
+    pub log: Log,
     pub snapshot_bytes: u64,
     pub snapshots_installed: u64,
     pub faults: Vec<String>,
@@ -75,6 +81,7 @@ impl Cluster {
             ledger: Ledger::default(),
             history: History::default(),
             steps: 0,
+            log: Log::default(),
             snapshot_bytes,
             snapshots_installed: 0,
             faults: Vec::new(),
@@ -102,6 +109,7 @@ impl Cluster {
         let Reverse((time, order)) = self.queue.pop().expect("ticks never end");
         let event = self.events.remove(&order).expect("each event is queued once");
         self.now = self.now.max(time);
+        self.ledger.record.now = self.now;
         self.steps += 1;
         match event {
             Event::Tick { node, life } => self.tick(node, life),
@@ -294,10 +302,16 @@ impl Cluster {
             self.history.leads(replica.term(), it.id);
         }
         let (position, machine) = (replica.position(), replica.machine().read());
+        let heard = self.log.hear(node, replica.log(), it.heard, position.index);
+        if self.steps.is_multiple_of(GLIMPSE_EVERY) {
+            self.ledger.record.glimpses(node, self.steps / GLIMPSE_EVERY, &machine);
+        }
         self.history.applied(position.index, position.term, &machine, it.id);
-        if self.steps.is_multiple_of(512) {
+        if self.steps.is_multiple_of(AUDIT_EVERY) {
             machine.audit().unwrap_or_else(|error| panic!("J12: node {node}: {error}"));
         }
+        drop(machine);
+        self.nodes[node].heard = heard;
     }
 
     fn write_capture(&mut self, node: usize, life: u64) {
@@ -400,6 +414,10 @@ impl Cluster {
             return self.after(200_000, Event::Client(client));
         }
         let asked = it.asked.as_mut().expect("asked just now");
+        if asked.attempts == 0 {
+            self.ledger.record.asks(&asked.bytes, &asked.command);
+        }
+        asked.attempts += 1;
         asked.sent_at = now;
         let packet = Packet::Request { client, number: asked.number, bytes: asked.bytes.clone() };
         let to = Place::Node(it.node % nodes);

@@ -75,6 +75,8 @@ pub struct Node {
     pub ticking: bool,
     /// The term that it leads in, as it knew after its last turn.
     pub led: Option<Term>,
+    /// The first entry of the log that it has not shown yet.
+    pub heard: u64,
 }
 
 impl Node {
@@ -100,6 +102,7 @@ impl Node {
             next_due: None,
             ticking: false,
             led: None,
+            heard: 1,
         }
     }
 
@@ -131,7 +134,7 @@ impl Node {
         self.life += 1;
         self.replica = Some(replica);
         (self.paused, self.busy_until, self.turn_planned) = (false, now, false);
-        (self.ticking, self.led) = (false, None);
+        (self.ticking, self.led, self.heard) = (false, None, 1);
         self.sessions.sync(&open, millis(now));
         Ok(())
     }
