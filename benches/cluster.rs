@@ -63,7 +63,8 @@ fn read_options() -> Options {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().expect("this option has a value");
-        let list = |text: String| text.split(',').map(|item| item.parse::<usize>().expect("a number")).collect::<Vec<_>>();
+        let list =
+            |text: String| text.split(',').map(|item| item.parse::<usize>().expect("a number")).collect::<Vec<_>>();
         match word.as_str() {
             "--place" => options.place = PathBuf::from(value()),
             "--seconds" => options.seconds = value().parse().expect("--seconds is a number"),

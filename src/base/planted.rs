@@ -34,8 +34,6 @@ pub enum Bug {
     ReadIdReused,
     /// A read is answered without asking anybody.
     ReadUnconfirmed,
-    /// A sign of life counts although nobody confirmed that this member still leads.
-    BeatUnconfirmed,
     /// An answer to a forwarded request is matched by its index alone.
     PlacedWithoutTerm,
     /// A new leader counts on from what it heard before.
@@ -43,7 +41,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 16] = [
         Bug::AnswerBeforeSync,
         Bug::SendBeforePersist,
         Bug::ForgetVote,
@@ -58,7 +56,6 @@ impl Bug {
         Bug::ReceivedNotSynced,
         Bug::ReadIdReused,
         Bug::ReadUnconfirmed,
-        Bug::BeatUnconfirmed,
         Bug::PlacedWithoutTerm,
         Bug::TtlNotRestarted,
     ];
