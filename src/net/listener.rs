@@ -7,6 +7,7 @@
 //!   that had its chance makes room. So a flood takes no more than these places, and a later honest one gets one soon.
 //! * Memory is taken for what has arrived, and of a stranger nothing longer than the first frame is read.
 
+use super::inherited::Noted;
 use super::outgoing::EndOnDrop;
 use super::packet::Frame;
 use super::seldom::Seldom;
@@ -149,9 +150,13 @@ impl Listener {
             complaints: Seldom::new(10, Duration::from_secs(60)),
         });
         let accepting = shared.clone();
+        let noted = Noted::of(&listener);
         let thread = std::thread::Builder::new()
             .name("raftwork-accept".into())
-            .spawn(move || accepting.accept(&listener))
+            .spawn(move || {
+                accepting.accept(&listener);
+                drop(noted);
+            })
             .map_err(|error| Error::disk("start a thread", "raftwork-accept", &error))?;
         Ok(Self { shared, address, accepting: Mutex::new(Some(thread)) })
     }

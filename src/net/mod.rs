@@ -3,6 +3,7 @@
 //! ```text
 //! packet     one frame
 //! socket     a Unix or TCP socket whose calls end at a deadline
+//! inherited  sockets that a forked child lets go of
 //! stream     a connected stream: Unix, TCP, or TLS on TCP
 //! outgoing   sending without being blocked by a slow reader
 //! address    host:port
@@ -23,6 +24,7 @@ pub mod address;
 pub mod certified;
 mod credentials;
 pub mod dialer;
+mod inherited;
 pub mod invitation;
 mod judge;
 pub mod listener;
@@ -39,6 +41,7 @@ pub mod tls;
 pub use address::Address;
 pub use certified::{Certified, Role};
 pub use dialer::{Change, Dialer, DialerConfig};
+pub use inherited::open_sockets;
 pub use invitation::Invitation;
 pub use listener::{Accepted, Listener, ListenerConfig};
 pub use outgoing::Outgoing;

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::inherited::Noted;
 use super::packet::failed;
 use crate::base::Result;
 
@@ -16,6 +17,8 @@ use crate::base::Result;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub struct Socket {
+    /// Dropped first.
+    _noted: Noted,
     kind: Kind,
     deadline: Mutex<Option<Instant>>,
 }
@@ -27,7 +30,7 @@ enum Kind {
 
 impl Socket {
     pub fn unix(socket: UnixStream) -> Self {
-        Self { kind: Kind::Unix(socket), deadline: Mutex::new(None) }
+        Self { _noted: Noted::of(&socket), kind: Kind::Unix(socket), deadline: Mutex::new(None) }
     }
 
     /// Small frames leave at once, and a peer whose machine confirms nothing for `silence` counts as gone, whether bytes are
@@ -40,7 +43,7 @@ impl Socket {
         sockopt::set_tcp_keepidle(&socket, (silence / 2).max(second))?;
         sockopt::set_tcp_keepintvl(&socket, second)?;
         sockopt::set_tcp_user_timeout(&socket, silence.as_millis().try_into().unwrap_or(u32::MAX))?;
-        Ok(Self { kind: Kind::Tcp(socket), deadline: Mutex::new(None) })
+        Ok(Self { _noted: Noted::of(&socket), kind: Kind::Tcp(socket), deadline: Mutex::new(None) })
     }
 
     /// Every later call ends until then; without a deadline, a single one may last `span`, or for ever.

@@ -3,10 +3,13 @@
 use raftwork::base::{limits, Error, Result};
 use raftwork::net::packet::{encode, Frame, HEADER_BYTES};
 use raftwork::net::{
-    connect, Accepted, Address, Admit, Change, Dialer, DialerConfig, Frames, Listener, ListenerConfig, Security,
+    connect, open_sockets, Accepted, Address, Admit, Change, Dialer, DialerConfig, Frames, Listener, ListenerConfig,
+    Security,
 };
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
@@ -384,6 +387,39 @@ fn tries_do_not_run_hot() {
     }
     assert!(begun.elapsed() >= Duration::from_millis(1100), "{:?}", begun.elapsed());
     assert!(tries.load(Ordering::Relaxed) <= 9);
+}
+
+#[test]
+fn a_panic_in_a_dialers_function_ends_it_and_is_told() {
+    let listener = Listener::start(plain(), echo).unwrap();
+    let told = dial(listener.address().into(), Security::Plain, |config| {
+        config.received = Box::new(|_| panic!("planted"));
+    });
+    told.up();
+    assert!(told.dialer.send(encode(9, 0, &[]).unwrap()));
+    assert!(matches!(told.down(), Error::Poisoned(_)));
+    assert!(!told.dialer.is_up());
+    until(|| listener.tally().served == 0);
+}
+
+/// What a forked child must let go of.
+#[test]
+fn open_sockets_are_known_as_long_as_they_are_open() {
+    let inode = |number: i32| std::fs::read_link(format!("/proc/self/fd/{number}")).ok();
+    let known = || -> BTreeSet<_> { open_sockets().into_iter().filter_map(inode).collect() };
+    // By what is behind the numbers: other tests open and close sockets meanwhile.
+    let listener = Listener::start(plain(), echo).unwrap();
+    let told = dial(listener.address().into(), Security::Plain, |_| ());
+    told.up();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unknown = inode(socket.as_raw_fd()).unwrap();
+    until(|| listener.tally().served == 1);
+    let (stream, _) = connect(&listener.address().into(), &Security::Plain, Instant::now() + WAIT).unwrap();
+    let mine = inode(stream.as_fd().as_raw_fd()).unwrap();
+    until(|| known().contains(&mine));
+    assert!(!known().contains(&unknown));
+    drop(stream);
+    until(|| !known().contains(&mine));
 }
 
 #[test]
