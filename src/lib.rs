@@ -7,7 +7,7 @@
 //! node          threads, inbox, real clock
 //! replica       one node without threads, driven by turns
 //! wal  snapshot
-//! disk  machine  consensus  archive
+//! disk  machine  net  consensus  archive
 //! base          ids, time, errors, codec, limits
 //! ```
 
@@ -20,6 +20,7 @@ pub mod client;
 pub mod consensus;
 pub mod disk;
 pub mod machine;
+pub mod net;
 pub mod node;
 #[cfg(feature = "python")]
 mod py;

@@ -48,6 +48,14 @@ pub trait Backend: Send + Sync {
     fn epoch(&self) -> u64;
     /// The state of the node for people: a MessagePack map.
     fn health(&self) -> Result<Vec<u8>>;
+    /// Calls `done` as soon as the state at hand has everything that was answered anywhere before the call.
+    fn fresh(&self, done: Done<()>) {
+        done(Ok(()));
+    }
+    /// Where the leader serves clients, if another node leads.
+    fn leader_address(&self) -> Option<String> {
+        None
+    }
     /// Whether its disk failed: an error is then no answer, as the next owner gives the first one.
     fn lets_repeat(&self) -> bool {
         false
@@ -92,7 +100,7 @@ impl Backend for Node {
     }
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {
-        done(Node::heartbeat(self, session));
+        Node::heartbeat(self, session, done);
     }
 
     fn hold(&self, session: SessionId) {
@@ -117,6 +125,14 @@ impl Backend for Node {
 
     fn health(&self) -> Result<Vec<u8>> {
         Ok(Node::health(self))
+    }
+
+    fn fresh(&self, done: Done<()>) {
+        Node::fresh(self, done);
+    }
+
+    fn leader_address(&self) -> Option<String> {
+        Node::leader_address(self)
     }
 
     fn lets_repeat(&self) -> bool {

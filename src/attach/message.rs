@@ -6,7 +6,7 @@ use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, JobId, LeaseToken, Result, SessionId};
 
 /// The first words of both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
     /// The process that speaks.
     pub pid: u64,
@@ -14,16 +14,21 @@ pub struct Greeting {
     pub cluster: Option<ClusterId>,
     /// 0 while the cluster is not known.
     pub group: GroupId,
+    /// Where the leader serves clients, if it is another node than the one that speaks.
+    pub leader: Option<String>,
 }
 
 impl Greeting {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.raw(MAGIC).array(4).u64(VERSION.into()).u64(self.pid);
+        out.raw(MAGIC).array(5).u64(VERSION.into()).u64(self.pid);
         out.option(self.cluster, |out, cluster| {
             out.bin(&cluster.0);
         });
         out.u64(self.group.0);
+        out.option(self.leader.as_deref(), |out, leader| {
+            out.str(leader);
+        });
         out.into_bytes()
     }
 
@@ -32,7 +37,7 @@ impl Greeting {
             return Err(Error::Invalid("the peer does not speak raftwork".into()));
         };
         let mut reader = Reader::new(rest);
-        reader.array_of(4, "a greeting")?;
+        reader.array_of(5, "a greeting")?;
         let version = reader.u64()?;
         if version != u64::from(VERSION) {
             return Err(Error::Foreign(format!(
@@ -44,8 +49,9 @@ impl Greeting {
             ClusterId::from_slice(reader.bin()?).ok_or_else(|| Error::Invalid("a cluster id has 16 bytes".into()))
         })?;
         let group = GroupId(reader.u64()?);
+        let leader = reader.option(|reader| reader.str().map(str::to_owned))?;
         reader.end()?;
-        Ok(Greeting { pid, cluster, group })
+        Ok(Greeting { pid, cluster, group, leader })
     }
 
     /// Refuses an owner of another cluster or group than the one that this process knows. Both sides say the same words.

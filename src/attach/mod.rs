@@ -2,10 +2,9 @@
 //!
 //! ```text
 //! backend   what a client needs of whoever holds the state
-//! wire      one frame
+//! wire      what a frame is for
 //! message   what frames say
 //! place     the socket in a directory, and who is at its other end
-//! outgoing  sending without being blocked by a slow reader
 //! server    the owner's side: lets processes in
 //! peer      the owner's side of one attached process
 //! remote    the attached side
@@ -13,7 +12,6 @@
 
 pub mod backend;
 pub mod message;
-mod outgoing;
 mod peer;
 pub mod place;
 pub mod remote;

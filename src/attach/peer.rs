@@ -4,14 +4,13 @@
 
 use super::backend::{Backend, WaitId, WatchEvent, WatchId, Watcher};
 use super::message::{self, Greeting};
-use super::outgoing::Outgoing;
 use super::place::Other;
-use super::wire::{self, Frame, Frames, Kind};
+use super::wire::{self, Kind};
 use crate::base::codec::Reader;
 use crate::base::{limits, Error, Result, SessionId};
+use crate::net::{Accepted, Frame, Frames, Outgoing, Stream};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -40,9 +39,8 @@ struct State {
 }
 
 impl Peer {
-    pub fn new(backend: Arc<dyn Backend>, stream: Arc<UnixStream>, closing: Arc<AtomicBool>) -> Result<Arc<Self>> {
-        let outgoing = Outgoing::start(stream)?;
-        Ok(Arc::new(Self { backend, outgoing, closing, requests: AtomicUsize::new(0), state: Mutex::default() }))
+    pub fn new(backend: Arc<dyn Backend>, outgoing: Arc<Outgoing>, closing: Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self { backend, outgoing, closing, requests: AtomicUsize::new(0), state: Mutex::default() })
     }
 
     /// Ends the connection; the reading thread cleans up.
@@ -50,51 +48,69 @@ impl Peer {
         self.outgoing.end();
     }
 
-    /// The life of the connection.
-    pub fn serve(self: &Arc<Self>, stream: &UnixStream, own: Greeting) {
-        if let Err(error) = self.read(stream, own) {
+    /// The life of a connection over the socket of the directory.
+    pub fn serve(self: &Arc<Self>, stream: &Stream, own: &Greeting) {
+        let mut frames = Frames::new();
+        let greeted = Other::of(stream).and_then(|other| {
+            let hello = next(&mut frames, stream, &other)?.ok_or(Error::Closed)?;
+            self.welcome(&hello, own).map(|_| other)
+        });
+        self.serve_greeted(greeted, stream, frames);
+    }
+
+    /// The life of a connection over the network, whose first frame was read.
+    pub fn serve_far(self: &Arc<Self>, accepted: Accepted, own: &Greeting) {
+        let Accepted { stream, frames, hello, peer, .. } = accepted;
+        let greeted = self.welcome(&hello, own).map(|theirs| match peer.ip().to_canonical().is_loopback() {
+            true => Other::far_on_this_machine(theirs.pid),
+            false => Other::far(),
+        });
+        self.serve_greeted(greeted, &stream, frames);
+    }
+
+    fn serve_greeted(self: &Arc<Self>, greeted: Result<Other>, stream: &Stream, frames: Frames) {
+        let ended = match greeted {
+            Ok(other) => self.read(stream, frames, &other).map(|()| other.has_ended()).inspect_err(|_| {
+                self.outgoing.end();
+            }),
+            Err(error) => {
+                self.say(Kind::Refused, 0, &message::encode_error(&error));
+                Err(error)
+            }
+        };
+        self.outgoing.end();
+        self.clean_up(*ended.as_ref().unwrap_or(&false));
+        if let Err(error) = ended {
             log::warn!("an attached process was cut off: {error}");
         }
-        self.outgoing.end();
-        self.clean_up();
     }
 
-    fn read(self: &Arc<Self>, mut stream: &UnixStream, own: Greeting) -> Result<()> {
-        let other = match Other::of(stream) {
-            Ok(other) => other,
-            Err(error) => return self.refuse(error),
-        };
-        let mut frames = Frames::new();
-        let mut greeted = false;
-        loop {
-            while let Some(frame) = frames.take()? {
-                if greeted {
-                    self.handle(frame)?;
-                    continue;
-                }
-                if let Err(error) = hello(&frame).and_then(|theirs| theirs.check(&own)) {
-                    return self.refuse(error);
-                }
-                self.say(Kind::Welcome, 0, &own.encode());
-                greeted = true;
-            }
-            if !other.wait_readable(stream, None)? || !frames.fill(&mut stream)? {
-                return Ok(());
-            }
+    fn welcome(&self, hello: &Frame, own: &Greeting) -> Result<Greeting> {
+        let theirs = self::hello(hello)?;
+        theirs.check(own)?;
+        let own = Greeting { leader: self.backend.leader_address(), ..own.clone() };
+        self.say(Kind::Welcome, 0, &own.encode());
+        Ok(theirs)
+    }
+
+    fn read(self: &Arc<Self>, stream: &Stream, mut frames: Frames, other: &Other) -> Result<()> {
+        while let Some(frame) = next(&mut frames, stream, other)? {
+            self.handle(frame)?;
         }
-    }
-
-    fn refuse(&self, error: Error) -> Result<()> {
-        self.say(Kind::Refused, 0, &message::encode_error(&error));
-        Err(error)
+        Ok(())
     }
 
     fn handle(self: &Arc<Self>, frame: Frame) -> Result<()> {
+        let kind = Kind::of(&frame)?;
         let (id, payload) = (frame.id, frame.payload);
-        match frame.kind {
+        match kind {
             Kind::Submit => self.submit(id, payload),
             Kind::View => self.reply(id, self.backend.view(&payload)),
             Kind::Health => self.reply(id, self.backend.health()),
+            Kind::Fresh => {
+                let peer = self.clone();
+                self.backend.fresh(Box::new(move |done| peer.reply(id, done.map(|()| Vec::new()))));
+            }
             Kind::Wait => self.wait(id, &payload)?,
             Kind::ForgetWait => {
                 let wait = self.state.lock().waits.remove(&id).flatten();
@@ -215,11 +231,12 @@ impl Peer {
         }
     }
 
-    fn clean_up(&self) {
+    /// `ended`: so has the process, and with it its sessions.
+    fn clean_up(&self, ended: bool) {
         let State { sessions, watches, waits } = std::mem::take(&mut *self.state.lock());
         watches.into_values().for_each(|watch| self.backend.unwatch(watch));
         waits.into_values().flatten().for_each(|wait| self.backend.forget_wait(wait));
-        if !self.closing.load(Ordering::Acquire) {
+        if ended && !self.closing.load(Ordering::Acquire) {
             sessions.into_iter().for_each(|session| self.backend.lapse(session));
         }
     }
@@ -239,8 +256,20 @@ impl Watcher for Sink {
     }
 }
 
+/// The next frame; nothing at the end of the stream, or of the process at its other end.
+fn next(frames: &mut Frames, mut stream: &Stream, other: &Other) -> Result<Option<Frame>> {
+    loop {
+        if let Some(frame) = frames.take()? {
+            return Ok(Some(frame));
+        }
+        if !other.wait_readable(stream, None)? || !frames.fill(&mut stream)? {
+            return Ok(None);
+        }
+    }
+}
+
 fn hello(frame: &Frame) -> Result<Greeting> {
-    match frame.kind {
+    match Kind::of(frame)? {
         Kind::Hello => Greeting::decode(&frame.payload),
         kind => Err(Error::Invalid(format!("{kind:?} before any greeting"))),
     }

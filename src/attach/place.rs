@@ -3,10 +3,9 @@
 use crate::base::{Error, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{pidfd_open, PidfdFlags};
-use std::os::fd::{AsRawFd, OwnedFd};
+use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,16 +34,20 @@ impl Address {
     }
 }
 
-/// The process at the other end, as the kernel knows it.
+/// After the end of a connection over the network: how long its process may take to end as well.
+const LAST_BREATH: Duration = Duration::from_millis(500);
+
+/// The process at the other end, as the kernel knows it, if it is on this machine.
 pub struct Other {
-    pub pid: i32,
+    /// Over the socket of the directory, and not over the network.
+    near: bool,
     /// Becomes readable when the process ends. An inherited copy of its socket may outlive it, this does not.
     life: Option<OwnedFd>,
 }
 
 impl Other {
     /// Refuses a process of another user, root excepted.
-    pub fn of(stream: &UnixStream) -> Result<Self> {
+    pub fn of(stream: impl AsFd) -> Result<Self> {
         let credentials = rustix::net::sockopt::socket_peercred(stream)
             .map_err(|error| Error::disk("ask for the owner of", "the socket", &error.into()))?;
         let own = rustix::process::geteuid();
@@ -56,14 +59,43 @@ impl Other {
             // Without pidfds (an old kernel) the end of the stream must do.
             Err(_) => None,
         };
-        Ok(Self { pid: credentials.pid.as_raw_nonzero().get(), life })
+        Ok(Self { near: true, life })
+    }
+
+    /// A process at the other end of a network connection, on another machine.
+    pub fn far() -> Self {
+        Self { near: false, life: None }
+    }
+
+    /// A process of this machine that says that it has this number, at the other end of a network connection.
+    pub fn far_on_this_machine(pid: u64) -> Self {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Self { near: false, life: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) }
+    }
+
+    pub fn is_near(&self) -> bool {
+        self.near
+    }
+
+    /// Whether the process is known to be gone, now that its connection has ended. Over the network a living process may
+    /// have gone to another node, with its sessions.
+    pub fn has_ended(&self) -> bool {
+        let Some(life) = &self.life else { return self.near };
+        if self.near {
+            return true;
+        }
+        let timeout = Timespec { tv_sec: 0, tv_nsec: LAST_BREATH.subsec_nanos().into() };
+        poll(&mut [PollFd::new(life, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits until there is something to read. False: the process has ended and left nothing, or the time is over.
-    pub fn wait_readable(&self, stream: &UnixStream, timeout: Option<Duration>) -> Result<bool> {
+    pub fn wait_readable(&self, stream: impl AsFd, timeout: Option<Duration>) -> Result<bool> {
+        if !self.near {
+            return Ok(true); // The stream itself waits: what it holds decrypted no poll would show.
+        }
         let timeout =
             timeout.map(|span| Timespec { tv_sec: span.as_secs() as i64, tv_nsec: span.subsec_nanos().into() });
-        let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&stream, PollFlags::IN)];
         fds.extend(self.life.as_ref().map(|life| PollFd::new(life, PollFlags::IN)));
         loop {
             match poll(&mut fds, timeout.as_ref()) {

@@ -5,20 +5,22 @@
 
 use super::backend::{Done, WatchEvent, Watcher};
 use super::message::{self, Greeting};
-use super::outgoing::Outgoing;
 use super::place::{Address, Other};
-use super::wire::{self, Frames, Kind};
-use crate::base::{Error, JobId, Result, SessionId};
+use super::wire::{self, Kind};
+use crate::base::{limits, Error, JobId, Result, SessionId};
+use crate::net::{self, Frames, Outgoing, Security, Stream};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A living owner answers the first words at once: they do not wait for its disk.
 const GREETING_WAIT: Duration = Duration::from_secs(2);
+/// The same over the network: name, connection, handshake and greeting.
+const FAR_GREETING_WAIT: Duration = Duration::from_secs(5);
 
 /// Numbers of questions and watches are not used again, also not at the next owner.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -30,6 +32,7 @@ pub enum Question {
     Health(Done<Vec<u8>>),
     Wait(JobId, Done<()>),
     Heartbeat(SessionId, Done<()>),
+    Fresh(Done<()>),
 }
 
 impl Question {
@@ -40,6 +43,7 @@ impl Question {
             Question::Health(_) => wire::encode(Kind::Health, id, &[]),
             Question::Wait(job, _) => wire::encode(Kind::Wait, id, &job.0),
             Question::Heartbeat(session, _) => wire::encode(Kind::Heartbeat, id, &session.0.to_le_bytes()),
+            Question::Fresh(_) => wire::encode(Kind::Fresh, id, &[]),
         }
     }
 
@@ -59,7 +63,7 @@ impl Question {
     pub fn answer(self, answer: Result<Vec<u8>>) {
         match self {
             Question::Submit(_, done) | Question::View(_, done) | Question::Health(done) => done(answer),
-            Question::Wait(_, done) | Question::Heartbeat(_, done) => done(answer.map(drop)),
+            Question::Wait(_, done) | Question::Heartbeat(_, done) | Question::Fresh(done) => done(answer.map(drop)),
         }
     }
 }
@@ -86,12 +90,29 @@ impl Remote {
         let failed = |error: std::io::Error| Error::disk("connect to", address.path.display(), &error);
         let stream = UnixStream::connect(&address.path).map_err(failed)?;
         let other = Other::of(&stream)?;
-        stream.set_write_timeout(Some(GREETING_WAIT)).map_err(failed)?;
+        let stream = Stream::unix(stream);
+        stream.set_deadline(Some(Instant::now() + GREETING_WAIT))?;
+        Self::over(stream, other, own, ended)
+    }
+
+    /// As `connect`, to a node over the network.
+    pub fn connect_far(
+        address: &net::Address,
+        security: &Security,
+        own: Greeting,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<Self>> {
+        let (stream, _) = net::connect(address, security, Instant::now() + FAR_GREETING_WAIT)?;
+        Self::over(stream, Other::far(), own, ended)
+    }
+
+    /// The greeting on a stream that has a deadline, and what follows it.
+    fn over(stream: Stream, other: Other, own: Greeting, ended: impl FnOnce() + Send + 'static) -> Result<Arc<Self>> {
+        let stream = Arc::new(stream);
         let mut frames = Frames::new();
         let owner = greet(&stream, &other, &mut frames, own)?;
-        stream.set_write_timeout(None).map_err(failed)?;
-        let stream = Arc::new(stream);
-        let outgoing = Outgoing::start(stream.clone())?;
+        stream.set_deadline(None)?;
+        let outgoing = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX)?;
         let remote = Arc::new(Self { outgoing, owner, state: Mutex::new(State::default()) });
         let reading = remote.clone();
         std::thread::Builder::new()
@@ -180,12 +201,12 @@ impl Remote {
         }
     }
 
-    fn read(&self, stream: &UnixStream, other: &Other, mut frames: Frames) {
+    fn read(&self, stream: &Stream, other: &Other, mut frames: Frames) {
         loop {
             match frames.take() {
-                Ok(Some(frame)) => match frame.kind {
-                    Kind::Reply => self.answered(frame.id, &frame.payload),
-                    Kind::Event => self.told(frame.id, &frame.payload),
+                Ok(Some(frame)) => match Kind::of(&frame) {
+                    Ok(Kind::Reply) => self.answered(frame.id, &frame.payload),
+                    Ok(Kind::Event) => self.told(frame.id, &frame.payload),
                     _ => return,
                 },
                 Ok(None) => {
@@ -217,13 +238,11 @@ impl Remote {
     }
 }
 
-fn greet(mut stream: &UnixStream, other: &Other, frames: &mut Frames, own: Greeting) -> Result<Greeting> {
-    use std::io::Write;
-    let hello = wire::encode(Kind::Hello, 0, &own.encode())?;
-    stream.write_all(&hello).map_err(|error| Error::disk("write to", "the socket", &error))?;
+fn greet(mut stream: &Stream, other: &Other, frames: &mut Frames, own: Greeting) -> Result<Greeting> {
+    stream.write_first(wire::encode(Kind::Hello, 0, &own.encode())?)?;
     loop {
         if let Some(frame) = frames.take()? {
-            return match frame.kind {
+            return match Kind::of(&frame)? {
                 Kind::Welcome => {
                     let owner = Greeting::decode(&frame.payload)?;
                     own.check(&owner).map(|()| owner)

@@ -6,6 +6,7 @@ use super::peer::Peer;
 use super::place::Address;
 use super::wire::{self, Kind};
 use crate::base::{limits, Error, Result};
+use crate::net::{Accepted, Listener, ListenerConfig, Outgoing, Stream};
 use parking_lot::Mutex;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Server {
     /// Which file the socket is: another directory may lie there when it is removed.
     file: (u64, u64),
     accepting: Mutex<Option<JoinHandle<()>>>,
+    /// Where clients on other machines are let in.
+    far: Mutex<Option<Listener>>,
 }
 
 struct Shared {
@@ -38,7 +41,8 @@ struct Shared {
 #[derive(Default)]
 struct Peers {
     last: u64,
-    open: BTreeMap<u64, Arc<Peer>>,
+    /// Those of other machines are marked.
+    open: BTreeMap<u64, (bool, Arc<Peer>)>,
 }
 
 impl Server {
@@ -63,7 +67,24 @@ impl Server {
             .map_err(failed)?;
         let path = dir.join(super::place::FILE_NAME);
         let file = file_at(&path).map_err(failed)?;
-        Ok(Self { shared, path, file, accepting: Mutex::new(Some(thread)) })
+        Ok(Self { shared, path, file, accepting: Mutex::new(Some(thread)), far: Mutex::default() })
+    }
+
+    /// Serves clients over the network too.
+    pub fn listen(&self, config: ListenerConfig) -> Result<()> {
+        let shared = self.shared.clone();
+        *self.far.lock() = Some(Listener::start(config, move |accepted| shared.let_in_far(accepted))?);
+        Ok(())
+    }
+
+    /// What to call when the node knows no leader any more: whoever is connected over the network asks another.
+    pub fn send_away(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.peers.lock().open.values().filter(|(far, _)| *far).for_each(|(_, peer)| peer.end());
+            }
+        }
     }
 
     /// From now on nobody is let in, and errors are not sent: whoever is attached asks the next owner.
@@ -82,8 +103,11 @@ impl Server {
     /// Ends every connection.
     pub fn close(&self) {
         self.prepare_to_close_once();
-        let peers: Vec<_> = self.shared.peers.lock().open.values().cloned().collect();
+        let peers: Vec<_> = self.shared.peers.lock().open.values().map(|(_, peer)| peer.clone()).collect();
         peers.iter().for_each(|peer| peer.end());
+        if let Some(far) = self.far.lock().take() {
+            far.end();
+        }
     }
 
     fn prepare_to_close_once(&self) {
@@ -119,27 +143,39 @@ impl Shared {
     }
 
     fn let_in(self: &Arc<Self>, stream: UnixStream) {
-        let number = {
-            let mut peers = self.peers.lock();
-            if peers.open.len() >= limits::ATTACHED_PROCESSES_MAX {
-                drop(peers);
-                return refuse(&stream, &Error::Overloaded("too many processes are attached".into()));
-            }
-            peers.last += 1;
-            peers.last
-        };
-        let stream = Arc::new(stream);
-        let Ok(peer) = Peer::new(self.backend.clone(), stream.clone(), self.closing.clone()) else { return };
-        self.peers.lock().open.insert(number, peer.clone());
+        if self.peers.lock().open.len() >= limits::ATTACHED_PROCESSES_MAX {
+            return refuse(&stream, &Error::Overloaded("too many processes are attached".into()));
+        }
+        let stream = Arc::new(Stream::unix(stream));
+        let Ok(outgoing) = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX) else { return };
+        let (number, peer) = self.add(false, outgoing);
         let shared = self.clone();
         let started = std::thread::Builder::new().name("raftwork-peer".into()).spawn(move || {
-            peer.serve(&stream, shared.own);
+            peer.serve(&stream, &shared.own);
             shared.peers.lock().open.remove(&number);
         });
         if let Err(error) = started {
             log::warn!("a process could not attach: {error}");
             self.peers.lock().open.remove(&number);
         }
+    }
+}
+
+impl Shared {
+    fn add(&self, far: bool, outgoing: Arc<Outgoing>) -> (u64, Arc<Peer>) {
+        let peer = Peer::new(self.backend.clone(), outgoing, self.closing.clone());
+        let mut peers = self.peers.lock();
+        peers.last += 1;
+        let number = peers.last;
+        peers.open.insert(number, (far, peer.clone()));
+        (number, peer)
+    }
+
+    /// Serves a client of another machine on the thread of its connection.
+    fn let_in_far(&self, accepted: Accepted) {
+        let (number, peer) = self.add(true, accepted.outgoing.clone());
+        peer.serve_far(accepted, &self.own);
+        self.peers.lock().open.remove(&number);
     }
 }
 

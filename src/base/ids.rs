@@ -52,6 +52,14 @@ macro_rules! id128 {
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
+
+            /// The id that is written like this: 32 hexadecimal digits, with or without the hyphens of a UUID.
+            pub fn parse(text: &str) -> Option<Self> {
+                let digits: Vec<u8> =
+                    text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+                let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+                Self::from_slice(&bytes).filter(|_| digits.len() == 32)
+            }
         }
 
         impl fmt::Display for $name {

@@ -76,6 +76,34 @@ pub const INBOX_BYTES_MAX: usize = 64 << 20;
 pub const ATTACHED_REQUESTS_MAX: usize = 4_096;
 /// Processes attached to one node over its Unix socket.
 pub const ATTACHED_PROCESSES_MAX: usize = 1_024;
+/// Bytes that may wait for a peer that reads slowly. Its connection ends beyond.
+pub const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Connections from other machines at one port. Each takes two threads.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Of these, connections that have not shown yet who they are: a flood of them must leave room and memory to others.
+pub const STRANGERS_MAX: usize = 64;
+/// The same for one address.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 16;
+/// A stranger keeps its place at least this long, then it makes room for a newer one when there is none. An honest handshake
+/// takes a few round trips.
+pub const STRANGER_CHANCE_MS: u64 = 500;
+/// A TLS handshake, from the connection on.
+pub const HANDSHAKE_MS: u64 = 5_000;
+/// The first frame, from the handshake on.
+pub const FIRST_FRAME_MS: u64 = 5_000;
+/// Largest first frame: what is read of somebody unknown.
+pub const FIRST_FRAME_BYTES_MAX: usize = 4 << 10;
+/// One try to reach an address.
+pub const CONNECT_MS: u64 = 2_000;
+/// Pauses between tries to connect: they double from the first to the second. An election needs its links soon.
+pub const RECONNECT_MS_MIN: u64 = 20;
+pub const RECONNECT_MS_MAX: u64 = 1_000;
+/// Pause after a certificate was refused: the next try needs another one.
+pub const CERTIFICATE_PAUSE_MS: u64 = 5_000;
+/// A peer whose machine confirms nothing for this long has vanished.
+pub const SILENCE_MS: u64 = 5_000;
+/// Bytes that may wait for a member: an append of the largest size four times over. Frames beyond are dropped.
+pub const MEMBER_BYTES_MAX: usize = 32 << 20;
 /// Bytes of entries that one group commit carries, unless a single entry is larger.
 pub const GROUP_BYTES_MAX: usize = 1 << 20;
 /// One segment file of the write-ahead log.
@@ -86,6 +114,8 @@ pub const LOG_BYTES_SNAPSHOT: u64 = 64 << 20;
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of entries that a member keeps in memory for others that fell behind, so that they need no snapshot.
 pub const LOG_BYTES_FOR_PEERS: usize = 16 << 20;
+/// Bytes of a snapshot that one member sends to another within a second: a part of the network, and less than a disk writes.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;
 /// One chunk of a snapshot file.
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// Jobs of one page of the copy-on-write job table.
@@ -101,7 +131,7 @@ pub const ADDRESS_BYTES_MAX: usize = 259;
 /// Entries between two marks that members compare. Often enough that a difference shows within a second under load, and so
 /// seldom that making a mark costs nothing; the runs of the simulator are short.
 pub const DIGEST_ENTRIES: u64 = if cfg!(feature = "sim") { 64 } else { 1_024 };
-/// Largest frame between an attached process and its node: one command or one answer and its header.
+/// Largest frame between two processes: one command or one answer and its header.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
 const _: () = assert!(COMMAND_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
@@ -112,4 +142,7 @@ const _: () = assert!(CLAIM_BYTES_MAX * 2 <= REPLY_BYTES_MAX);
 const _: () = assert!(ARCHIVE_EXPIRE_RECORDS >= 2 * ARCHIVE_ROUND_JOBS && ARCHIVE_BATCH_JOBS <= ARCHIVE_ROUND_JOBS);
 const _: () = assert!(COMMAND_BYTES_MAX * 2 <= SEGMENT_BYTES);
 const _: () = assert!(LOG_BYTES_SNAPSHOT < LOG_BYTES_MAX);
+const _: () = assert!(STRANGERS_PER_ADDRESS_MAX <= STRANGERS_MAX && STRANGERS_MAX < CONNECTIONS_MAX);
+const _: () = assert!(STRANGER_CHANCE_MS < HANDSHAKE_MS && RECONNECT_MS_MIN < RECONNECT_MS_MAX);
+const _: () = assert!(FRAME_BYTES_MAX * 4 <= MEMBER_BYTES_MAX);
 const _: () = assert!(INBOX_BYTES_MAX >= COMMAND_BYTES_MAX * 4);

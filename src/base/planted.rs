@@ -42,10 +42,18 @@ pub enum Bug {
     RemovedLeaderStays,
     /// A member whose state differs from that of the others goes on.
     IgnoreDigest,
+    /// The question of a linearizable read is the same in each round.
+    ReadIdReused,
+    /// A read is answered without asking anybody.
+    ReadUnconfirmed,
+    /// An answer to a forwarded request is matched by its index alone.
+    PlacedWithoutTerm,
+    /// A new leader counts on from what it heard before.
+    TtlNotRestarted,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 16] = [
         Bug::AnswerBeforeSync,
         Bug::SendBeforePersist,
         Bug::ForgetVote,
@@ -58,6 +66,10 @@ impl Bug {
         Bug::LeasesStay,
         Bug::NoDirectorySync,
         Bug::ReceivedNotSynced,
+        Bug::ReadIdReused,
+        Bug::ReadUnconfirmed,
+        Bug::PlacedWithoutTerm,
+        Bug::TtlNotRestarted,
     ];
 }
 

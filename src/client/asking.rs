@@ -34,7 +34,7 @@ impl Link {
             }
             Owner::Sought(_) => {
                 drop(state);
-                question.answer(Err(Error::Overloaded("too many requests wait for the next owner".into())));
+                question.answer(Err(Error::Overloaded("too many requests wait for the next node".into())));
                 None
             }
             owner => {
@@ -93,7 +93,8 @@ impl Link {
             }
             Question::Health(done) => done(Ok(node.health())),
             Question::Wait(job, done) => drop(self.wait_at(node, job, done)),
-            Question::Heartbeat(session, done) => done(node.heartbeat(session)),
+            Question::Heartbeat(session, done) => node.heartbeat(session, done),
+            Question::Fresh(done) => node.fresh(done),
         }
     }
 
@@ -262,12 +263,12 @@ impl Backend for Link {
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {
         match self.owner() {
-            Owner::Us(node, _) => done(node.heartbeat(session)),
+            Owner::Us(node, _) => node.heartbeat(session, done),
             Owner::Other(remote) => {
                 self.ask_owner(&Owner::Other(remote), Question::Heartbeat(session, done));
             }
             // A sign of life is of no use later.
-            _ => done(Err(Error::NotCommitted("the owner of the directory is being sought".into()))),
+            _ => done(Err(Error::NotCommitted("a node is being sought".into()))),
         }
     }
 
@@ -293,8 +294,12 @@ impl Backend for Link {
         }
     }
 
+    fn fresh(&self, done: Done<()>) {
+        self.ask(Question::Fresh(done));
+    }
+
     fn is_local(&self) -> bool {
-        self.owns()
+        self.owns() && self.is_alone()
     }
 
     fn epoch(&self) -> u64 {

@@ -1,8 +1,10 @@
-//! The directory, whoever owns it: this process, or another one behind a socket. When the owner ends, the next is found.
+//! The node that this process asks: its own, the one of another process behind the socket of a directory, or a member of
+//! a cluster behind the network. When it ends, the next is found.
 //!
 //! ```text
-//! open      take the lock ── got it ──> own node, listen on the socket
-//!               └ somebody has it ────> attach to the socket; while the owner is starting: again
+//! directory   take the lock ── got it ──> own node, listen on the socket
+//!                 └ somebody has it ────> attach to the socket; while the owner is starting: again
+//! cluster     connect to one address after the other until a member answers that knows its leader
 //! the connection ends ──> the same again, on a thread of its own; questions wait meanwhile
 //! ```
 //!
@@ -11,9 +13,12 @@
 //!   it had applied gets its first answer (same session, same sequence).
 //! * Watches and waits survive: they are made anew, and every watcher is told to look for work.
 //! * What was once one cluster stays that one: an owner of another is refused, and so is a directory of another.
+//! * What was answered by one member of a cluster is seen at the next (L2): it answers nothing before its state has
+//!   everything that was answered anywhere.
 //! * The owner stays the owner until it is closed or fails. A failed one gives the lock back, and what its node did not
 //!   answer is asked again, as if the owner had been killed.
 
+use super::contacts::Contacts;
 use super::patience::Patience;
 use super::takeover::{end, RETRY_FIRST, RETRY_MAX};
 use crate::attach::message::Greeting;
@@ -38,9 +43,17 @@ pub fn opened_directories() -> Vec<PathBuf> {
     OPENED.try_lock().map(|opened| opened.iter().cloned().collect()).unwrap_or_default()
 }
 
-/// A directory and its present owner.
+/// Where the state is to be found.
+pub enum Whereabouts {
+    /// In a directory of this machine.
+    Directory(NodeConfig),
+    /// With the members of a cluster.
+    Cluster(Contacts),
+}
+
+/// A place and the node that answers for it at present.
 pub struct Link {
-    config: NodeConfig,
+    at: Whereabouts,
     pub state: Mutex<State>,
     /// The owner changed, or the link was closed.
     pub(super) changed: Condvar,
@@ -88,11 +101,13 @@ pub enum Wait {
 }
 
 impl Link {
-    /// Opens the directory; while its owner does not answer yet, tries again until the patience is over.
-    pub fn open(config: NodeConfig, patience: &mut Patience<'_>) -> Result<Arc<Self>> {
-        config.validate()?;
+    /// Finds a node; while none answers yet, tries again until the patience is over.
+    pub fn open(at: Whereabouts, patience: &mut Patience<'_>) -> Result<Arc<Self>> {
+        if let Whereabouts::Directory(config) = &at {
+            config.validate()?;
+        }
         let link = Arc::new_cyclic(|me| Self {
-            config,
+            at,
             state: Mutex::new(State {
                 owner: Owner::Sought(Arc::default()),
                 last: 0,
@@ -133,6 +148,11 @@ impl Link {
         self.owns.load(Ordering::Acquire)
     }
 
+    /// Whether the state of the directory is the whole group's.
+    pub fn is_alone(&self) -> bool {
+        matches!(&self.at, Whereabouts::Directory(config) if config.cluster.is_none())
+    }
+
     /// Gives the directory free, or lets go of its owner. Whoever waits is told.
     pub fn close(&self) -> Result<()> {
         let mut state = self.state.lock();
@@ -162,29 +182,45 @@ impl Link {
         closed
     }
 
-    /// One try: the lock, else the socket. `Busy`: somebody has the lock and does not answer.
+    /// One try. `Busy`: nobody answers now, somebody may soon.
     pub(super) fn find_owner(&self) -> Result<Owner> {
-        // Before any file in it is open.
-        OPENED.lock().insert(real_path(&self.config.dir));
         let expected = self.state.lock().known;
-        let busy = match Node::open(NodeConfig { expected, ..self.config.clone() }) {
+        match &self.at {
+            Whereabouts::Directory(config) => self.find_in(config, expected),
+            Whereabouts::Cluster(contacts) => contacts.find(&greeting(expected), || self.when_lost()).map(Owner::Other),
+        }
+    }
+
+    /// The lock, else the socket. `Busy`: somebody has the lock and does not answer.
+    fn find_in(&self, config: &NodeConfig, expected: Option<(ClusterId, GroupId)>) -> Result<Owner> {
+        // Before any file in it is open.
+        OPENED.lock().insert(real_path(&config.dir));
+        let busy = match Node::open(NodeConfig { expected, ..config.clone() }) {
             Ok(node) => {
-                let server = Server::start(&self.config.dir, node.clone(), greeting(Some(node.cluster())))?;
+                let server = Server::start(&config.dir, node.clone(), greeting(Some(node.cluster())))?;
+                if let Some(cluster) = &config.cluster {
+                    server.listen(cluster.clients_listener()?)?;
+                    node.when_cut_off(server.send_away());
+                }
                 return Ok(Owner::Us(node, Arc::new(server)));
             }
             Err(error @ Error::Busy { .. }) => error,
             Err(error) => return Err(error),
         };
-        let me = self.me.clone();
-        let ended = move || {
-            if let Some(link) = me.upgrade() {
-                link.lost();
-            }
-        };
-        match Remote::connect(&self.config.dir, greeting(expected), ended) {
+        match Remote::connect(&config.dir, greeting(expected), self.when_lost()) {
             Ok(remote) => Ok(Owner::Other(remote)),
             Err(error @ Error::Foreign(_)) => Err(error),
             Err(_) => Err(busy),
+        }
+    }
+
+    /// What to do when a connection ends.
+    fn when_lost(&self) -> impl FnOnce() + Send + 'static {
+        let me = self.me.clone();
+        move || {
+            if let Some(link) = me.upgrade() {
+                link.lost();
+            }
         }
     }
 
@@ -242,8 +278,12 @@ impl Link {
         });
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.config.dir
+    /// For people: where the state is.
+    pub fn place(&self) -> String {
+        match &self.at {
+            Whereabouts::Directory(config) => config.dir.display().to_string(),
+            Whereabouts::Cluster(contacts) => contacts.to_string(),
+        }
     }
 
     pub fn owner(&self) -> Owner {
@@ -291,5 +331,5 @@ fn cluster_of(owner: &Owner) -> Option<(ClusterId, GroupId)> {
 
 fn greeting(known: Option<(ClusterId, GroupId)>) -> Greeting {
     let (cluster, group) = known.unzip();
-    Greeting { pid: u64::from(std::process::id()), cluster, group: group.unwrap_or(GroupId(0)) }
+    Greeting { pid: u64::from(std::process::id()), cluster, group: group.unwrap_or(GroupId(0)), leader: None }
 }

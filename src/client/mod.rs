@@ -10,7 +10,8 @@
 //! pump       fills and empties it
 //! fetcher    jobs for a worker
 //! memory     the state machine alone
-//! link       a directory and its owner
+//! link       a directory or a cluster, and the node that answers for it
+//! contacts   the members of a cluster, as a client knows them
 //! takeover   finding the next owner
 //! asking     asks whoever owns it
 //! new_ids    ids of jobs
@@ -18,6 +19,7 @@
 
 mod asking;
 pub mod buffer;
+pub mod contacts;
 pub mod fetcher;
 pub mod heart;
 pub mod link;
@@ -39,9 +41,10 @@ use crate::node::NodeConfig;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use contacts::Contacts;
 use fetcher::{Fetcher, Wish};
 use heart::Heart;
-use link::Link;
+use link::{Link, Whereabouts};
 use memory::Memory;
 use patience::{Patience, Slot};
 use request::Failure;
@@ -100,14 +103,14 @@ pub struct Client {
 
 enum Holder {
     Memory(Arc<Memory>),
-    Directory(Arc<Link>),
+    Link(Arc<Link>),
 }
 
 impl Holder {
     fn backend(&self) -> Arc<dyn Backend> {
         match self {
             Holder::Memory(memory) => memory.clone(),
-            Holder::Directory(link) => link.clone(),
+            Holder::Link(link) => link.clone(),
         }
     }
 }
@@ -120,7 +123,12 @@ impl Client {
 
     /// A data directory: this process owns it, or attaches to the one that does. While that one is starting, waits.
     pub fn open(config: NodeConfig, options: Options, patience: &mut Patience<'_>) -> Result<Arc<Client>> {
-        Self::over(Holder::Directory(Link::open(config, patience)?), options)
+        Self::over(Holder::Link(Link::open(Whereabouts::Directory(config), patience)?), options)
+    }
+
+    /// A cluster on other machines. While none of its members answers, waits.
+    pub fn connect(contacts: Contacts, options: Options, patience: &mut Patience<'_>) -> Result<Arc<Client>> {
+        Self::over(Holder::Link(Link::open(Whereabouts::Cluster(contacts), patience)?), options)
     }
 
     fn over(holder: Holder, options: Options) -> Result<Arc<Client>> {
@@ -250,8 +258,8 @@ impl Client {
     pub fn role(&self) -> Role {
         match &self.holder {
             Holder::Memory(_) => Role::Memory,
-            Holder::Directory(link) if link.owns() => Role::Owner,
-            Holder::Directory(_) => Role::Attached,
+            Holder::Link(link) if link.owns() => Role::Owner,
+            Holder::Link(_) => Role::Attached,
         }
     }
 
@@ -266,7 +274,7 @@ impl Client {
         self.check_process()?;
         match &self.holder {
             Holder::Memory(memory) => memory.advance(span),
-            Holder::Directory(_) => Err(Error::Invalid("a stored state follows the clock of the system".into())),
+            Holder::Link(_) => Err(Error::Invalid("a stored state follows the clock of the system".into())),
         }
     }
 
@@ -288,7 +296,7 @@ impl Client {
                 memory.close();
                 Ok(())
             }
-            Holder::Directory(link) => link.close(),
+            Holder::Link(link) => link.close(),
         }
     }
 

@@ -30,8 +30,11 @@ impl Link {
     /// The connection to the owner ended: finds the next, on this thread, which has nothing else to do.
     pub(super) fn lost(&self) {
         let mut state = self.state.lock();
-        let Owner::Other(remote) = &state.owner else { return };
-        let remote = remote.clone();
+        let remote = match &state.owner {
+            Owner::Other(remote) if remote.is_ended() => remote.clone(),
+            // It was another connection: one that was tried and not chosen.
+            _ => return,
+        };
         // Later questions are parked behind these.
         state.owner = Owner::Sought(Arc::new(Mutex::new(remote.orphans())));
         drop(state);
@@ -120,7 +123,7 @@ impl Link {
     fn refuse_parked(&self, error: &Error) {
         let Owner::Sought(parked) = &self.state.lock().owner else { return };
         let questions = std::mem::take(&mut *parked.lock());
-        log::error!("no owner for {}: {error}", self.dir().display());
+        log::error!("no node answers for {}: {error}", self.place());
         let error = error.clone();
         // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
         std::thread::spawn(move || questions.into_iter().for_each(|question| question.answer(Err(error.clone()))));

@@ -14,6 +14,9 @@ use super::logging::logger;
 
 /// Ticks without a word from the leader until an election; raft-rs draws from one to two times this.
 pub const ELECTION_TICKS: usize = 20;
+/// After the leader is known to be gone, an election follows within so many ticks; drawn, so that two members seldom
+/// begin one at the same time.
+const HURRIED_TICKS: usize = 4;
 /// Ticks between heartbeats of a leader.
 const HEARTBEAT_TICKS: usize = 2;
 /// Bytes of entries in one message to a peer. raft-rs' default of 0 would send one entry a message.
@@ -53,6 +56,8 @@ pub struct Core<S: LogStore> {
     /// The write of this number installs a snapshot. Nothing more is asked for before it is done: a second snapshot must
     /// not overtake the first.
     installing: Option<u64>,
+    /// In this term the next election comes after a few ticks.
+    hurried_in: Option<u64>,
 }
 
 impl<S: LogStore> Core<S> {
@@ -76,7 +81,7 @@ impl<S: LogStore> Core<S> {
             ..Config::default()
         };
         let raw = RawNode::new(&raft_config, log, &logger()).map_err(|error| Error::Poisoned(error.to_string()))?;
-        Ok(Core { raw, seed: config.seed, held: VecDeque::new(), installing: None })
+        Ok(Core { raw, seed: config.seed, held: VecDeque::new(), installing: None, hurried_in: None })
     }
 
     /// Takes one event in and adds what follows from it, in order.
@@ -105,6 +110,8 @@ impl<S: LogStore> Core<S> {
             }
             Event::SpoilVote(term) => self.spoil_vote(term),
             Event::Transfer(peer) => self.raw.transfer_leader(peer.0),
+            Event::LeaderGone => self.hasten_election(),
+            Event::Read(context) => self.raw.read_index(context),
         }
         self.draw_election_timeout();
         self.collect(actions);
@@ -152,6 +159,16 @@ impl<S: LogStore> Core<S> {
         }
     }
 
+    /// The lease that a follower grants its leader is over at once, and its own patience nearly. The lease only keeps
+    /// returning members from disturbing a leader; no read depends on it.
+    fn hasten_election(&mut self) {
+        let raft = &mut self.raw.raft;
+        if raft.state == StateRole::Follower && raft.leader_id != 0 {
+            raft.election_elapsed = raft.election_elapsed.max(ELECTION_TICKS);
+            self.hurried_in = Some(raft.term);
+        }
+    }
+
     /// A peer's log ends here, although this leader may have heard of more: it looks for the end of that log anew.
     pub fn forget_progress(&mut self, peer: NodeId, end: LogIndex) {
         let leads = self.role() == Role::Leader;
@@ -177,6 +194,8 @@ impl<S: LogStore> Core<S> {
                 sync: ready.must_sync(),
             };
             let committed = ready.take_committed_entries();
+            let readable = ready.take_read_states();
+            actions.extend(readable.into_iter().map(|read| Action::Readable(read.request_ctx, LogIndex(read.index))));
             if let Some(snapshot) = &write.snapshot {
                 self.raw.mut_store().restore(snapshot);
                 self.installing = Some(number);
@@ -232,6 +251,21 @@ impl<S: LogStore> Core<S> {
         }
     }
 
+    /// Who leads, as far as this member knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        Some(NodeId(self.raw.raft.leader_id)).filter(|leader| leader.0 != 0)
+    }
+
+    /// The other voter with most of the log, of those that this leader heard of lately.
+    pub fn best_successor(&self) -> Option<NodeId> {
+        let raft = &self.raw.raft;
+        let voters = raft.prs().conf().voters().ids();
+        let others = voters.iter().filter(|id| *id != raft.id);
+        let known =
+            others.filter_map(|id| Some((raft.prs().get(id).filter(|progress| progress.recent_active)?.matched, id)));
+        known.max().map(|(_, id)| NodeId(id))
+    }
+
     pub fn term(&self) -> Term {
         Term(self.raw.raft.term)
     }
@@ -258,8 +292,12 @@ impl<S: LogStore> Core<S> {
             return;
         }
         let raft = &mut self.raw.raft;
+        if raft.leader_id != 0 && raft.election_elapsed < ELECTION_TICKS {
+            self.hurried_in = None; // It was heard of again.
+        }
         let draw = mix(self.seed ^ raft.id.rotate_left(32) ^ raft.term) as usize;
-        raft.set_randomized_election_timeout(ELECTION_TICKS + draw % ELECTION_TICKS);
+        let spread = if self.hurried_in == Some(raft.term) { HURRIED_TICKS } else { ELECTION_TICKS };
+        raft.set_randomized_election_timeout(ELECTION_TICKS + draw % spread);
     }
 }
 

@@ -26,6 +26,11 @@ pub enum Event {
     SpoilVote(Term),
     /// Let this peer lead.
     Transfer(NodeId),
+    /// The process of the leader is known to be gone: elect another soon, and let others be elected.
+    LeaderGone,
+    /// Ask up to which index the log must be applied so that a read of it misses nothing that was answered before now.
+    /// Comes back as `Action::Readable` with the same bytes, or never: then ask again.
+    Read(Vec<u8>),
 }
 
 /// Something to do outside.
@@ -37,6 +42,8 @@ pub enum Action {
     Persist(Write),
     /// Committed entries, in log order without gaps.
     Apply(Vec<Entry>),
+    /// The `Event::Read` with these bytes may be answered once this index is applied.
+    Readable(Vec<u8>, LogIndex),
 }
 
 /// One write: a snapshot to begin anew from, entries, then hard state, atomically.

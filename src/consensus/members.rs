@@ -94,11 +94,6 @@ impl<S: LogStore> Core<S> {
         self.raw.raft.has_pending_conf()
     }
 
-    /// Whom this member believes to lead.
-    pub fn leader(&self) -> Option<NodeId> {
-        Some(NodeId(self.raw.raft.leader_id)).filter(|leader| leader.0 > 0)
-    }
-
     /// The other members as their leader knows them, by node; nothing on a follower.
     pub fn peers(&self) -> Vec<Peer> {
         let raft = &self.raw.raft;
@@ -133,15 +128,15 @@ impl<S: LogStore> Core<S> {
 
     /// A leader that is no voter any more stops at once. What it says to its successor leaves with the next event.
     pub(super) fn leave_if_removed(&mut self, members: &ConfState) {
-        let raft = &mut self.raw.raft;
+        let raft = &self.raw.raft;
         let votes = members.voters.contains(&raft.id) || members.voters_outgoing.contains(&raft.id);
         if votes || raft.state != StateRole::Leader || has(Bug::RemovedLeaderStays) {
             return;
         }
-        let voters = members.voters.iter().filter_map(|voter| Some((*voter, raft.prs().get(*voter)?)));
-        let best = voters.max_by_key(|(voter, progress)| (progress.recent_active, progress.matched, *voter));
-        if let Some((successor, _)) = best {
-            raft.send_timeout_now(successor);
+        let successor = self.best_successor();
+        let raft = &mut self.raw.raft;
+        if let Some(successor) = successor {
+            raft.send_timeout_now(successor.0);
         }
         let term = raft.term;
         raft.become_follower(term, 0);

@@ -148,6 +148,11 @@ impl FakeDisk {
         self.state.lock().counts.get(&op).copied().unwrap_or(0)
     }
 
+    /// Calls of all kinds so far.
+    pub fn calls(&self) -> u64 {
+        self.state.lock().counts.values().sum()
+    }
+
     /// Switches the power off within the step with this number, counted from 1: it fails, and so does all that follows.
     pub fn cut_at_step(&self, step: u64) {
         self.state.lock().cut_at = Some(step);
@@ -172,7 +177,7 @@ impl FakeDisk {
         let state = &mut *state;
         state.random ^= seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         for change in std::mem::take(&mut state.pending) {
-            if next(&mut state.random) % 2 == 0 {
+            if next(&mut state.random).is_multiple_of(2) {
                 state.durable.apply(&change);
             }
         }

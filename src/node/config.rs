@@ -6,6 +6,63 @@ use std::sync::Arc;
 use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, ClusterId, Error, GroupId, Result};
 use crate::disk::{Disk, RealDisk};
+use crate::net::{Address, Admit, ListenerConfig, Security};
+
+/// How a node is one of several.
+#[derive(Clone)]
+pub struct ClusterConfig {
+    /// Where this node listens for other members. Other members reach it there, unless `advertise` says otherwise.
+    pub listen: Address,
+    /// Where this node listens for clients. Nothing: the next port.
+    pub listen_clients: Option<Address>,
+    /// Where others reach what listens at `listen`, if they see it at another address.
+    pub advertise: Option<Address>,
+    pub advertise_clients: Option<Address>,
+    /// Where the first members listen for each other, this one included; the same list for all of them.
+    pub members: Vec<Address>,
+    /// How bytes between machines are protected.
+    pub security: Security,
+}
+
+impl ClusterConfig {
+    /// A member that listens here, without protection and so only on this machine.
+    pub fn new(listen: Address, members: Vec<Address>) -> Self {
+        Self {
+            listen,
+            listen_clients: None,
+            advertise: None,
+            advertise_clients: None,
+            members,
+            security: Security::Plain,
+        }
+    }
+
+    /// Where clients of this node are listened for.
+    pub fn clients(&self) -> Result<Address> {
+        match &self.listen_clients {
+            Some(address) => Ok(address.clone()),
+            None => next_port(&self.listen),
+        }
+    }
+
+    /// How to listen for clients.
+    pub fn clients_listener(&self) -> Result<ListenerConfig> {
+        Ok(ListenerConfig::new("the clients' port", self.clients()?, self.security.clone(), Admit::ALL))
+    }
+
+    /// Where other members reach this node.
+    pub fn reached(&self) -> Address {
+        self.advertise.clone().unwrap_or_else(|| self.listen.clone())
+    }
+}
+
+/// The address beside this one, for clients, where nobody named another.
+pub fn next_port(address: &Address) -> Result<Address> {
+    match address.port().checked_add(1) {
+        Some(port) if address.port() > 0 => Ok(address.with_port(port)),
+        _ => Err(Error::Invalid(format!("{address} has no next port for clients; name one with listen_clients"))),
+    }
+}
 
 /// Settings of one node.
 #[derive(Clone)]
@@ -14,6 +71,8 @@ pub struct NodeConfig {
     pub dir: PathBuf,
     /// The cluster and the group that the directory must hold. Nothing: whatever it holds, or a new one.
     pub expected: Option<(ClusterId, GroupId)>,
+    /// How the node is one of several. Nothing: it is alone, and no other machine can reach it.
+    pub cluster: Option<ClusterConfig>,
     /// Bytes of one segment of the log, 64 KiB or more. Smaller ones are dropped sooner, and cost more files.
     pub segment_bytes: usize,
     /// Bytes of log since the last snapshot that start the next one (a larger state waits for half its size).
@@ -38,6 +97,7 @@ impl NodeConfig {
         Self {
             dir: dir.as_ref().to_path_buf(),
             expected: None,
+            cluster: None,
             segment_bytes: limits::SEGMENT_BYTES,
             snapshot_bytes: limits::LOG_BYTES_SNAPSHOT,
             log_bytes_max: limits::LOG_BYTES_MAX,

@@ -21,8 +21,8 @@ use std::time::Instant;
 use super::inbox::{Batch, Chore, Slot, Ticket};
 use super::metrics::FAILED;
 use super::{Done, Shared};
-use crate::base::{Error, Result};
-use crate::replica::{Replica, Turn};
+use crate::base::{Error, Result, SessionId};
+use crate::replica::{Replica, Turn, Whom};
 
 /// What only the driver touches.
 pub(super) struct Engine {
@@ -41,18 +41,63 @@ impl Engine {
     }
 
     fn run(&mut self, shared: &Shared, batch: Batch, turn: &mut Turn<Ticket>, told: &mut Told) -> Result<()> {
-        for chore in batch.chores {
-            match chore {
-                Chore::Capture(done) => self.wanted.push(done),
-                Chore::Retry => {}
-                Chore::Captured(written) => {
-                    let outcome = written.state_bytes.clone().map(drop);
-                    told.extend(self.writing.drain(..).map(|done| (done, outcome.clone())));
-                    self.replica.captured(written)?;
+        let Batch { proposals, chores, letters, ticks, reads, beats } = batch;
+        self.replica.receive(letters, turn)?;
+        for chore in chores {
+            self.do_chore(chore, turn, told)?;
+        }
+        for _ in 0..ticks {
+            self.replica.tick(turn)?;
+        }
+        reads.into_iter().for_each(|ticket| self.replica.read(ticket));
+        if !beats.is_empty() {
+            let sessions = beats.iter().map(|beat| beat.0).collect();
+            self.replica.beat(sessions, Ticket::beats(beats), turn);
+        }
+        self.replica.turn(shared.now(), proposals, turn)?;
+        self.take_beats(shared, turn);
+        self.look_at_snapshots(shared, told);
+        Ok(())
+    }
+
+    fn do_chore(&mut self, chore: Chore, turn: &mut Turn<Ticket>, told: &mut Told) -> Result<()> {
+        match chore {
+            Chore::Capture(done) => self.wanted.push(done),
+            Chore::Retry => {}
+            Chore::Captured(written) => {
+                let outcome = written.state_bytes.clone().map(drop);
+                told.extend(self.writing.drain(..).map(|done| (done, outcome.clone())));
+                self.replica.captured(written)?;
+            }
+            Chore::Unreachable(peer) => self.replica.unreachable(peer, turn)?,
+            Chore::Gone(peer) => self.replica.gone(peer, turn)?,
+            Chore::SnapshotSent { to, arrived } => self.replica.snapshot_sent(to, arrived, turn)?,
+            Chore::HandOver => self.replica.hand_over(turn)?,
+        }
+        Ok(())
+    }
+
+    /// Counts signs of life, as this node leads, and has their senders told.
+    fn take_beats(&mut self, shared: &Shared, turn: &mut Turn<Ticket>) {
+        if turn.beats.is_empty() {
+            return;
+        }
+        let now = shared.config.clock.monotonic();
+        let mut known = shared.sessions.lock();
+        for beat in std::mem::take(&mut turn.beats) {
+            let lost = |session: &SessionId| known.heartbeat(*session, now).is_err();
+            let expired: Vec<SessionId> = beat.sessions.into_iter().filter(lost).collect();
+            match beat.whom {
+                Whom::Here(ticket) => {
+                    let expired = expired.iter().flat_map(|session| session.0.to_le_bytes()).collect();
+                    turn.answers.push((ticket, Ok(expired)));
                 }
+                Whom::There { node, number } => self.replica.beaten(node, number, expired),
             }
         }
-        self.replica.turn(shared.now(), batch.proposals, turn)?;
+    }
+
+    fn look_at_snapshots(&mut self, shared: &Shared, told: &mut Told) {
         let (wanted, began) = (!self.wanted.is_empty(), Instant::now());
         if let Some(capture) = self.replica.capture_due(wanted) {
             shared.figures.lock().snapshot_capture_us = (began.elapsed().as_micros() as u64).max(1);
@@ -65,7 +110,6 @@ impl Engine {
         if self.replica.wal().wants_work() {
             shared.maintenance.clean();
         }
-        Ok(())
     }
 }
 
@@ -78,6 +122,12 @@ impl Shared {
                 return;
             }
         }
+    }
+
+    /// One turn on the thread that brought letters, which has others to read; what is left to do goes to the core thread.
+    pub(super) fn drive_once(&self) {
+        self.turn();
+        self.inbox.stay(false);
     }
 
     /// The life of the core thread.
@@ -113,9 +163,27 @@ impl Shared {
         }
     }
 
+    /// What a change of leader means to this node.
+    fn mind_leadership(&self, engine: &Engine) {
+        let leads = engine.replica.leads_in();
+        *self.leader.lock() = engine.replica.leader();
+        if leads == std::mem::replace(&mut *self.leads.lock(), leads) {
+            return;
+        }
+        if leads.is_some() {
+            let (wall, monotonic) = (self.config.clock.wall(), self.config.clock.monotonic());
+            self.stamp.lock().lead(wall, monotonic, engine.replica.stamped());
+            self.sessions.lock().restart(monotonic);
+        }
+        self.timer.leads(leads.is_some());
+        self.leads_changed.notify_all();
+    }
+
     fn look_after(&self, engine: &Engine, applied: usize) {
         let stalled = engine.replica.is_stalled();
-        self.inbox.hold_requests(stalled || !engine.replica.has_room());
+        self.mind_leadership(engine);
+        let nobody_leads = engine.replica.leader().is_none();
+        self.inbox.hold_requests(stalled || nobody_leads || !engine.replica.has_room());
         if stalled {
             self.maintenance.retry_later();
         }
@@ -125,7 +193,7 @@ impl Shared {
     /// Hands out what a turn gave. Sessions and the timer first, as answers may lead to questions about both; then the
     /// answers, as somebody waits for each.
     fn deliver(&self, turn: Turn<Ticket>) {
-        if turn.applied > 0 {
+        if turn.applied > 0 || turn.restored {
             if let Some(sessions) = &turn.sessions {
                 self.sessions.lock().sync(sessions, self.config.clock.monotonic());
             }
@@ -133,6 +201,10 @@ impl Shared {
         }
         for (ticket, answer) in turn.answers {
             ticket.answer(answer);
+        }
+        if turn.restored {
+            self.wakeups.restored();
+            self.archiver.finished(1);
         }
         if turn.applied == 0 {
             return;
@@ -189,6 +261,10 @@ pub(super) fn refuse(batch: Batch, why: &Error) {
             done(Err(why.clone()));
         }
     }
+    for ticket in batch.reads {
+        ticket.answer(Err(why.clone()));
+    }
+    Ticket::beats(batch.beats).answer(Err(why.clone()));
 }
 
 /// The cause without the words that every such error begins with.

@@ -1,4 +1,4 @@
-//! Requests on their way to whoever drives, and the one role of driving.
+//! Requests, letters of other members and chores on their way to whoever drives, and the one role of driving.
 //!
 //! Invariants
 //! * The role is held by one thread at most: a caller, or the core thread. Who finds it free takes it under the lock.
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Done;
-use crate::base::{limits, Error, Result};
-use crate::replica::{Proposal, SnapshotWritten};
+use crate::base::{limits, Error, NodeId, Result, SessionId};
+use crate::replica::{Letter, Proposal, SnapshotWritten};
 
 /// How often a waiting caller looks at what its own caller wants it to look at (signals).
 const CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -28,6 +28,8 @@ enum Owner {
     Parked(Arc<Slot>),
     /// A function.
     Call(Done<Vec<u8>>),
+    /// Functions that want to know whether a session lives. The answer names those that do not, 8 bytes each.
+    Beats(Vec<(SessionId, Done<()>)>),
 }
 
 impl Ticket {
@@ -39,6 +41,10 @@ impl Ticket {
         Self(Some(Owner::Call(done)))
     }
 
+    pub fn beats(beats: Vec<(SessionId, Done<()>)>) -> Self {
+        Self(Some(Owner::Beats(beats)))
+    }
+
     pub fn answer(mut self, answer: Result<Vec<u8>>) {
         self.give(answer);
     }
@@ -46,10 +52,10 @@ impl Ticket {
     fn give(&mut self, answer: Result<Vec<u8>>) {
         match self.0.take() {
             Some(Owner::Parked(slot)) => slot.fill(answer),
-            Some(Owner::Call(done)) => {
-                let outcome = catch_unwind(AssertUnwindSafe(|| done(answer)));
-                if outcome.is_err() {
-                    log::error!("a callback for an answer panicked");
+            Some(Owner::Call(done)) => guarded(|| done(answer)),
+            Some(Owner::Beats(beats)) => {
+                for (session, done) in beats {
+                    guarded(|| done(lives(session, &answer)));
                 }
             }
             None => {}
@@ -64,6 +70,20 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.give(Err(Error::Unknown("the node lost track of the request".into())));
+    }
+}
+
+fn guarded(call: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(call)).is_err() {
+        log::error!("a callback for an answer panicked");
+    }
+}
+
+fn lives(session: SessionId, answer: &Result<Vec<u8>>) -> Result<()> {
+    let expired = answer.as_ref().map_err(Error::clone)?;
+    match expired.chunks_exact(8).any(|id| id == session.0.to_le_bytes()) {
+        true => Err(Error::SessionExpired),
+        false => Ok(()),
     }
 }
 
@@ -122,6 +142,14 @@ pub(super) enum Chore {
     Capture(Done<()>),
     /// Something that stopped the driver may be over: look again.
     Retry,
+    /// The last messages to this member did not arrive.
+    Unreachable(NodeId),
+    /// The process of this member is known to be gone.
+    Gone(NodeId),
+    /// The snapshot that was announced to this member is there, or will not get there.
+    SnapshotSent { to: NodeId, arrived: bool },
+    /// Let another member lead, the one that has most of the log.
+    HandOver,
 }
 
 /// Work for one turn.
@@ -129,6 +157,25 @@ pub(super) enum Chore {
 pub(super) struct Batch {
     pub proposals: Vec<Proposal<Ticket>>,
     pub chores: Vec<Chore>,
+    /// Of other members, each one's in its order.
+    pub letters: Vec<Letter>,
+    /// Ticks of the election clock that passed.
+    pub ticks: u32,
+    /// Who wants to read what was answered anywhere before.
+    pub reads: Vec<Ticket>,
+    /// Sessions that are said to live.
+    pub beats: Vec<(SessionId, Done<()>)>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.chores.is_empty()
+            && self.letters.is_empty()
+            && self.ticks == 0
+            && self.reads.is_empty()
+            && self.beats.is_empty()
+            && self.proposals.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,9 +199,11 @@ pub(super) struct Inbox {
 struct State {
     requests: VecDeque<Proposal<Ticket>>,
     bytes: usize,
-    chores: Vec<Chore>,
+    /// Everything but requests.
+    others: Batch,
+    letter_bytes: usize,
     driver: Driver,
-    /// Requests must wait: the log is full until a snapshot is done, or the disk is. Chores still run.
+    /// Requests must wait: the log is full until a snapshot is done, or the disk is, or nobody leads. Others still run.
     held: bool,
     waiting_for_room: usize,
     /// Why nothing is accepted any more.
@@ -174,7 +223,8 @@ impl Inbox {
         let state = State {
             requests: VecDeque::new(),
             bytes: 0,
-            chores: Vec::new(),
+            others: Batch::default(),
+            letter_bytes: 0,
             driver: Driver::Nobody,
             held: false,
             waiting_for_room: 0,
@@ -241,9 +291,57 @@ impl Inbox {
     }
 
     pub fn chore(&self, chore: Chore) {
+        self.other(|others| others.chores.push(chore));
+    }
+
+    /// So many ticks of the election clock passed. After a pause of the process at most `ticks_max` count: what others sent
+    /// meanwhile is to be heard first.
+    pub fn tick(&self, ticks: u32, ticks_max: u32) {
+        self.other(|others| others.ticks = (others.ticks + ticks).min(ticks_max));
+    }
+
+    /// Somebody wants to read what was answered anywhere before now.
+    pub fn read(&self, ticket: Ticket) -> std::result::Result<(), (Ticket, Error)> {
+        if let Some(error) = self.stopped() {
+            return Err((ticket, error));
+        }
+        self.other(|others| others.reads.push(ticket));
+        Ok(())
+    }
+
+    /// This session lives.
+    pub fn beat(&self, session: SessionId, done: Done<()>) {
+        match self.stopped() {
+            Some(error) => done(Err(error)),
+            None => self.other(|others| others.beats.push((session, done))),
+        }
+    }
+
+    fn other(&self, add: impl FnOnce(&mut Batch)) {
         let mut state = self.state.lock();
-        state.chores.push(chore);
+        add(&mut state.others);
         self.call_core(&mut state);
+    }
+
+    /// Takes in letters of another member, of so many bytes, from the thread that read them; it gets the role if that is
+    /// free. Waits while too many are there already, so that a member's connection fills up and not the memory.
+    pub fn letters(&self, letters: Vec<Letter>, bytes: usize) -> Next {
+        let mut state = self.state.lock();
+        while state.letter_bytes > self.bytes_max && state.stopped.is_none() {
+            state.waiting_for_room += 1;
+            self.room.wait_for(&mut state, CHECK_EVERY);
+            state.waiting_for_room -= 1;
+        }
+        if state.stopped.is_some() {
+            return Next::Wait;
+        }
+        state.others.letters.extend(letters);
+        state.letter_bytes += bytes;
+        if state.driver != Driver::Nobody {
+            return Next::Wait;
+        }
+        state.driver = Driver::Caller;
+        Next::Drive
     }
 
     fn has_room(&self, state: &State, bytes: usize) -> Result<bool> {
@@ -265,8 +363,12 @@ impl Inbox {
     /// The next group, for the thread that holds the role: at most `GROUP_BYTES_MAX`, but one request at least.
     pub fn take(&self) -> Batch {
         let mut state = self.state.lock();
-        let mut batch = Batch { chores: std::mem::take(&mut state.chores), ..Batch::default() };
+        let mut batch = std::mem::take(&mut state.others);
+        state.letter_bytes = 0;
         if state.held {
+            if state.waiting_for_room > 0 {
+                self.room.notify_all();
+            }
             return batch;
         }
         if state.bytes <= limits::GROUP_BYTES_MAX {
@@ -298,7 +400,7 @@ impl Inbox {
     /// and work that is there goes to the core thread.
     pub fn stay(&self, wants: bool) -> bool {
         let mut state = self.state.lock();
-        let work = !state.chores.is_empty() || (!state.requests.is_empty() && !state.held);
+        let work = !state.others.is_empty() || (!state.requests.is_empty() && !state.held);
         if work && wants {
             return true;
         }
@@ -334,7 +436,9 @@ impl Inbox {
         state.stopped = Some(why);
         state.bytes = 0;
         self.room.notify_all();
-        Batch { proposals: Vec::from(std::mem::take(&mut state.requests)), chores: std::mem::take(&mut state.chores) }
+        state.letter_bytes = 0;
+        let others = std::mem::take(&mut state.others);
+        Batch { proposals: Vec::from(std::mem::take(&mut state.requests)), ..others }
     }
 
     /// Waits until nothing is left to do. False: the deadline passed.

@@ -24,9 +24,12 @@ mod maintenance;
 mod memory;
 mod metrics;
 mod open;
-mod sessions;
-mod stamp;
+mod post;
+
+pub mod stamp;
+mod ticks;
 mod timer;
+mod transfers;
 mod views;
 pub mod wakeups;
 
@@ -35,16 +38,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::archive::Archive;
 use crate::base::codec::Writer;
-use crate::base::{ClusterId, Error, GroupId, JobId, Millis, Result, SessionId};
+use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result, SessionId, Term};
 use crate::disk::{Identity, Lock};
 use crate::machine::{self, Machine};
-use crate::replica::{entry, Opened};
+use crate::net::Listener;
+use crate::replica::{entry, Opened, Sessions};
+use crate::snapshot::SnapshotStore;
 
-pub use config::NodeConfig;
+pub use config::{ClusterConfig, NodeConfig};
 pub use wakeups::{WaitId, WatchEvent, WatchId, Watcher};
 
 use driver::Engine;
@@ -57,6 +62,10 @@ pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 /// Called once when a node fails, on the thread that drives: short, and never blocking.
 type Tell = Box<dyn FnOnce() + Send>;
 
+/// Before a request that a change of leader left open is asked again.
+const REPEAT_PAUSE: Duration = Duration::from_millis(5);
+/// How long `close` waits until another member leads.
+const HANDOVER_WAIT: Duration = Duration::from_millis(500);
 /// How long `close` waits for the writes that were accepted, and for those who still read the archive.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
@@ -78,9 +87,20 @@ struct Shared {
     /// Gone when the node is closed. Who uses it holds the lock for reading meanwhile.
     archive: RwLock<Option<Archive>>,
     stamp: Mutex<stamp::Stamp>,
-    sessions: Mutex<sessions::Sessions>,
+    sessions: Mutex<Sessions>,
     wakeups: wakeups::Wakeups,
     timer: timer::Timer,
+    /// The term that this node leads in, as of its last turn.
+    leads: Mutex<Option<Term>>,
+    leads_changed: Condvar,
+    /// Who leads, as of the last turn.
+    leader: Mutex<Option<NodeId>>,
+    ticks: ticks::Ticks,
+    /// Letters to other members. Nothing: it is alone.
+    post: Option<Arc<post::Post>>,
+    /// Where other members are let in.
+    listener: Mutex<Option<Listener>>,
+    snapshots: Arc<SnapshotStore>,
     maintenance: maintenance::Maintenance,
     archiver: archiver::Archiver,
     figures: Mutex<Figures>,
@@ -90,6 +110,7 @@ struct Shared {
     /// The failure was a panic.
     panicked: AtomicBool,
     when_failed: Mutex<Option<Tell>>,
+    when_cut_off: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     /// Given free last, after every file is closed: also when a thread that hangs in the disk is the last to let go.
     lock: Mutex<Option<Lock>>,
 }
@@ -160,10 +181,52 @@ impl Node {
         self.shared.wakeups.unwatch(watch);
     }
 
-    /// The process of this session lives: its time to live starts again. `SessionExpired` if it is gone.
-    pub fn heartbeat(&self, session: SessionId) -> Result<()> {
-        self.shared.check_running()?;
-        self.shared.sessions.lock().heartbeat(session, self.shared.config.clock.monotonic())
+    /// The process of this session lives: `done` learns whether its time to live started again, or `SessionExpired`. In a
+    /// group of several a majority has confirmed it by then.
+    pub fn heartbeat(&self, session: SessionId, done: Done<()>) {
+        if !self.is_alone() {
+            return self.shared.inbox.beat(session, done);
+        }
+        let now = self.shared.config.clock.monotonic();
+        done(self.shared.check_running().and_then(|()| self.shared.sessions.lock().heartbeat(session, now)));
+    }
+
+    /// Where the leader serves clients, if another node leads and that is known.
+    pub fn leader_address(&self) -> Option<String> {
+        let leader = (*self.shared.leader.lock())?;
+        if leader == self.shared.identity.node {
+            return None;
+        }
+        let machine = self.shared.machine.read();
+        let mut members = machine.members();
+        let address = members.find(|member| member.node == leader)?.client.to_string();
+        Some(address).filter(|address| !address.is_empty())
+    }
+
+    /// Calls `tell` each time when no leader was known for a while: this node can answer nothing then, another may.
+    pub fn when_cut_off(&self, tell: impl Fn() + Send + Sync + 'static) {
+        *self.shared.when_cut_off.lock() = Some(Arc::new(tell));
+    }
+
+    /// Whether this node leads the group, as of its last turn.
+    pub fn leads(&self) -> bool {
+        self.shared.leads.lock().is_some()
+    }
+
+    /// Whether it is the whole group, so that nobody else need be asked for anything.
+    pub fn is_alone(&self) -> bool {
+        self.shared.config.cluster.is_none()
+    }
+
+    /// Calls `done` as soon as the state of this node has everything that was answered anywhere before the call.
+    pub fn fresh(&self, done: Done<()>) {
+        if self.is_alone() {
+            return done(self.shared.check_running());
+        }
+        let done = move |answer: Result<Vec<u8>>| done(answer.map(drop));
+        if let Err((ticket, error)) = self.shared.inbox.read(Ticket::call(Box::new(done))) {
+            ticket.answer(Err(error));
+        }
     }
 
     /// This session belongs to the owning process and cannot lapse while the process lives.
@@ -290,6 +353,24 @@ impl Shared {
         deadline: Option<Instant>,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<u8>> {
+        loop {
+            match self.submit_once(request, deadline, check) {
+                Err(error) if self.may_repeat(request, &error) && !is_over(deadline) => {
+                    // Whoever refused has not heard of the new leader yet.
+                    self.ticks.pause(REPEAT_PAUSE);
+                    check()?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn submit_once(
+        self: &Arc<Self>,
+        request: &[u8],
+        deadline: Option<Instant>,
+        check: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<u8>> {
         let slot = Slot::new();
         if self.inbox.submit(entry::frame(request), &slot, deadline, check)? == Next::Drive {
             self.drive(Some(&slot));
@@ -307,10 +388,20 @@ impl Shared {
         }
     }
 
-    fn start(&self, request: &[u8], done: Done<Vec<u8>>) {
+    fn start(self: &Arc<Self>, request: &[u8], done: Done<Vec<u8>>) {
+        let done = if self.post.is_some() { self.repeating(request, done) } else { done };
         if let Err((ticket, error)) = self.inbox.start(entry::frame(request), Ticket::call(done)) {
             ticket.answer(Err(error));
         }
+    }
+
+    /// Has a request that the change of a leader left open asked again.
+    fn repeating(self: &Arc<Self>, request: &[u8], done: Done<Vec<u8>>) -> Done<Vec<u8>> {
+        let (shared, request) = (Arc::downgrade(self), request.to_vec());
+        Box::new(move |answer| match (shared.upgrade(), &answer) {
+            (Some(shared), Err(error)) if shared.may_repeat(&request, error) => shared.ticks.ask_again(request, done),
+            _ => done(answer),
+        })
     }
 
     /// Writes down which sessions end with this process, for whoever finds that it died.
@@ -323,7 +414,7 @@ impl Shared {
     }
 
     /// Proposes a command of the node itself.
-    fn propose(&self, command: &Writer, done: impl FnOnce(Result<Vec<u8>>) + Send + 'static) {
+    fn propose(self: &Arc<Self>, command: &Writer, done: impl FnOnce(Result<Vec<u8>>) + Send + 'static) {
         self.start(&own_request(command), Box::new(done));
     }
 
@@ -331,7 +422,15 @@ impl Shared {
     fn close(&self, deadline: Instant) -> bool {
         self.timer.stop();
         self.archiver.stop();
+        self.hand_over(deadline);
         self.inbox.stop(Error::Closed);
+        self.ticks.stop();
+        if let Some(listener) = self.listener.lock().take() {
+            listener.end();
+        }
+        for (_, done) in self.ticks.take_again() {
+            done(Err(Error::Closed));
+        }
         let idle = self.inbox.wait_idle(deadline);
         self.wakeups.stop(&Error::Closed);
         self.maintenance.stop();
@@ -346,7 +445,22 @@ impl Shared {
                 log::warn!("the last write before closing failed: {error}");
             }
         }
+        if let Some(post) = &self.post {
+            post.end();
+        }
         true
+    }
+
+    /// Lets another member lead before this one goes, so that nobody waits for an election.
+    fn hand_over(&self, deadline: Instant) {
+        let Some(post) = &self.post else { return };
+        let until = deadline.min(Instant::now() + HANDOVER_WAIT);
+        let mut leads = self.leads.lock();
+        if leads.is_none() || post.connected() == 0 {
+            return;
+        }
+        self.inbox.chore(Chore::HandOver);
+        while leads.is_some() && !self.leads_changed.wait_until(&mut leads, until).timed_out() {}
     }
 
     /// False: somebody reads it for too long.
@@ -357,6 +471,10 @@ impl Shared {
         }
         true
     }
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 /// A request without a session: the node's own commands may be applied twice.

@@ -1,23 +1,25 @@
 //! From a directory to a running node.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::driver::Engine;
 use super::inbox::Inbox;
 use super::metrics::{Figures, MeteredDisk, Times};
-use super::sessions::Sessions;
+
+use super::post::Post;
 use super::stamp::Stamp;
 use super::wakeups::Wakeups;
-use super::{Node, NodeConfig, Shared};
+use super::{ClusterConfig, Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
-use crate::base::{limits, Error, Result};
+use crate::base::{limits, ClusterId, Error, NodeId, Result};
 use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
-use crate::replica::{Replica, ReplicaConfig};
+use crate::net::{Address, Admit, Listener, ListenerConfig};
+use crate::replica::{Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
 
 /// Name of the archive's directory inside the data directory.
 pub(super) const ARCHIVE_DIR: &str = "archive";
@@ -42,10 +44,10 @@ impl Node {
             log_bytes_max: config.log_bytes_max,
             log_bytes_for_peers: limits::LOG_BYTES_FOR_PEERS,
             now: config.clock.wall(),
-            newcomer: None,
+            newcomer: config.cluster.as_ref().map(newcomer),
         };
-        // A group of one has nobody to write to.
-        let (replica, opened) = Replica::open(&replica_config, Box::new(|_| {}))?;
+        let post: Arc<OnceLock<Arc<Post>>> = Arc::default();
+        let (replica, opened) = Replica::open(&replica_config, outbox(&post))?;
         if let Some(index) = opened.suspect_upto {
             log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
         }
@@ -53,8 +55,15 @@ impl Node {
             log::error!("a salvage of this directory gave up {loss}");
         }
         let files = replica.wal().spare();
-        let shared = Arc::new(share(config, replica, syncs, opened, lock));
+        let security = config.cluster.as_ref().map(|cluster| cluster.security.clone());
+        let own_post = security.map(|security| Post::new(replica.identity(), security));
+        if let Some(own_post) = &own_post {
+            let _ = post.set(own_post.clone());
+        }
+        let shared = Arc::new(share(config, replica, syncs, opened, lock, own_post));
         shared.timer.due(shared.machine.read().next_due(), true);
+        shared.timer.leads(shared.leads.lock().is_some());
+        shared.inbox.hold_requests(shared.leader.lock().is_none());
         shared.archiver.finished(1);
         let node = Node { shared: shared.clone(), threads: Mutex::default(), closed: Default::default() };
         let mut threads = Vec::new();
@@ -71,6 +80,17 @@ impl Node {
                     each.archive_loop(archive);
                 }
             })?);
+        }
+        if let Some(cluster) = shared.config.cluster.clone() {
+            let members = cluster.members.iter().map(|address| (node_of(&cluster, address), address.clone())).collect();
+            shared.reach(&members)?;
+            let each = shared.clone();
+            let listening = ListenerConfig::new("the members' port", cluster.listen, cluster.security, Admit::NODES);
+            *shared.listener.lock() = Some(Listener::start(listening, move |accepted| each.serve_member(accepted))?);
+            let each = shared.clone();
+            threads.push(spawn("raftwork-tick", move || each.tick_loop())?);
+            let each = shared.clone();
+            threads.push(spawn("raftwork-transfer", move || each.transfer_loop())?);
         }
         shared.maintenance.clean();
         *node.threads.lock() = threads;
@@ -101,6 +121,29 @@ impl Shared {
     }
 }
 
+/// Letters that are written before the post is there, while the directory is opened, are dropped like others on the way.
+fn outbox(post: &Arc<OnceLock<Arc<Post>>>) -> Outbox {
+    let post = post.clone();
+    Box::new(move |letter| {
+        if let Some(post) = post.get() {
+            post.send(letter);
+        }
+    })
+}
+
+fn node_of(cluster: &ClusterConfig, address: &Address) -> NodeId {
+    let text = format!("{:?}{address}", cluster.members);
+    NodeId(1 + u64::from(crate::base::checksum::crc32c(text.as_bytes())))
+}
+
+fn newcomer(cluster: &ClusterConfig) -> Newcomer {
+    Newcomer {
+        cluster: ClusterId([7; 16]),
+        node: node_of(cluster, &cluster.reached()),
+        voters: cluster.members.iter().map(|address| node_of(cluster, address)).collect(),
+    }
+}
+
 /// Refuses a directory that was replaced, before anything in it is changed or made.
 fn check_expected(config: &NodeConfig) -> Result<()> {
     let Some((cluster, group)) = config.expected else { return Ok(()) };
@@ -122,6 +165,7 @@ fn share(
     syncs: Arc<Times>,
     opened: crate::replica::Opened,
     lock: Lock,
+    post: Option<Arc<Post>>,
 ) -> Shared {
     let (wall, monotonic) = (config.clock.wall(), config.clock.monotonic());
     let mut stamp = Stamp::new(wall, monotonic, replica.stamped());
@@ -136,7 +180,6 @@ fn share(
     figures.update(&replica, 0);
     Shared {
         inbox: Inbox::new(config.inbox_requests_max, config.inbox_bytes_max),
-        engine: Mutex::new(Some(Engine::new(replica))),
         wakeups: Wakeups::new(machine.clone()),
         machine,
         identity,
@@ -144,6 +187,13 @@ fn share(
         stamp: Mutex::new(stamp),
         sessions: Mutex::new(sessions),
         timer: Default::default(),
+        leads: Mutex::new(replica.leads_in()),
+        leads_changed: Condvar::new(),
+        leader: Mutex::new(replica.leader()),
+        ticks: Default::default(),
+        post,
+        listener: Mutex::default(),
+        snapshots: replica.snapshots().clone(),
         maintenance: Default::default(),
         archiver: Default::default(),
         figures: Mutex::new(figures),
@@ -152,7 +202,9 @@ fn share(
         failed: Mutex::default(),
         panicked: Default::default(),
         when_failed: Mutex::default(),
+        when_cut_off: Mutex::default(),
         lock: Mutex::new(Some(lock)),
+        engine: Mutex::new(Some(Engine::new(replica))),
         config,
     }
 }
@@ -173,7 +225,7 @@ fn open_archive(config: &NodeConfig, replica: &Replica<super::Ticket>, now: crat
     usable.inspect_err(|error| log::error!("no archive: {error}")).ok()
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let started = Builder::new().name(name.into()).spawn(body);
     started.map_err(|error| Error::Poisoned(format!("the thread {name} could not be started: {error}")))
 }

@@ -1,5 +1,5 @@
 //! The one thread that waits for a time: when the machine has timed work it proposes a `Tick`, when a session lapsed its
-//! end. It sleeps until the earlier of the two and is woken when something earlier comes up; it never polls.
+//! end; both only while this node leads. It sleeps until the earlier of the two and is woken when something earlier comes up; it never polls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,8 @@ struct State {
     sleeping: bool,
     /// The due time that the sleeper sleeps until.
     sleeps_until: Option<Millis>,
+    /// This node leads: only a leader proposes.
+    leads: bool,
     stopped: bool,
 }
 
@@ -47,6 +49,13 @@ impl Timer {
         if sessions || (earlier && !state.ticking) {
             self.notify(&mut state);
         }
+    }
+
+    /// This node leads from now on, or no longer.
+    pub fn leads(&self, leads: bool) {
+        let mut state = self.state.lock();
+        (state.leads, state.ticking) = (leads, false);
+        self.notify(&mut state);
     }
 
     /// Looks at the clock again.
@@ -104,8 +113,9 @@ impl Shared {
     /// The life of the timer thread.
     pub(super) fn timer_loop(self: &Arc<Self>) {
         loop {
-            let tick_at = self.tick_if_due();
-            let lapse_in = self.end_lapsed_sessions();
+            let leads = self.timer.state.lock().leads;
+            let tick_at = if leads { self.tick_if_due() } else { None };
+            let lapse_in = if leads { self.end_lapsed_sessions() } else { None };
             let tick_in = tick_at.map(|due| due.since(self.now()));
             let next = [tick_in, lapse_in].into_iter().flatten().min();
             let duration = next.map_or(SLEEP_MAX, |span| Duration::from_millis(span.0).min(SLEEP_MAX));

@@ -230,6 +230,26 @@ impl Wakeups {
         self.answer(finished);
     }
 
+    /// The whole state was replaced: whoever waits is looked at again, and every watcher looks for work itself. Sessions
+    /// that are gone are found at their next sign of life.
+    pub fn restored(&self) {
+        let mut registry = self.registry.lock();
+        let machine = self.machine.read();
+        let over = |id: &JobId| machine.job(*id).is_none_or(|(job, _)| job.state.is_final());
+        let over: Vec<JobId> = registry.waits.keys().copied().filter(over).collect();
+        drop(machine);
+        let finished = registry.take_waits(&over);
+        registry.armed.clear();
+        let mut calls = Calls::new();
+        for watch in registry.watches.values_mut().filter(|watch| watch.ask.is_some()) {
+            watch.standing = Standing::Woken;
+            calls.push((watch.sink.clone(), WatchEvent::Ready));
+        }
+        drop(registry);
+        call(calls);
+        self.answer(finished);
+    }
+
     fn answer(&self, finished: Vec<(JobId, Done<()>)>) {
         for (id, done) in finished {
             // Deleted before it was final, the job is gone; evicted it cannot be so soon.

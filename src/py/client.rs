@@ -56,6 +56,15 @@ impl Client {
     }
 
     #[staticmethod]
+    fn connect(py: Python<'_>, options: &[u8]) -> PyResult<Client> {
+        let (contacts, options, timeout) = options::connect(options).map_err(|error| errors::raise(py, &error))?;
+        let connected = guard::patiently(py, Some(timeout.as_secs_f64()), |patience| {
+            Inner::connect(contacts, options, patience).map_err(Failure::from)
+        })?;
+        Ok(Client::new(connected))
+    }
+
+    #[staticmethod]
     #[pyo3(signature = (options = None))]
     fn memory(py: Python<'_>, options: Option<&[u8]>) -> PyResult<Client> {
         let opened =

@@ -2,9 +2,12 @@
 
 use crate::base::codec::Reader;
 use crate::base::{Error, Millis, Result};
+use crate::client::contacts::Contacts;
 use crate::client::fetcher::Wish;
 use crate::client::Options;
-use crate::node::NodeConfig;
+use crate::net::{Address, Security, Tls};
+use crate::node::{ClusterConfig, NodeConfig};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long an owner that is starting may take before others give up.
@@ -61,19 +64,120 @@ fn common(options: &mut Options, key: &str, reader: &mut Reader<'_>) -> Result<b
     Ok(true)
 }
 
+/// What protects connections to other machines, as options say it.
+#[derive(Default)]
+struct Protection {
+    ca: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+    insecure: bool,
+}
+
+impl Protection {
+    fn take(&mut self, key: &str, reader: &mut Reader<'_>) -> Result<bool> {
+        let file = match key {
+            "tls_ca" => &mut self.ca,
+            "tls_certificate" => &mut self.certificate,
+            "tls_key" => &mut self.key,
+            "insecure" => {
+                self.insecure = reader.bool()?;
+                return Ok(true);
+            }
+            _ => return Ok(false),
+        };
+        *file = Some(reader.str()?.to_owned());
+        Ok(true)
+    }
+
+    fn security(self) -> Result<Security> {
+        match (self.ca, self.certificate, self.key, self.insecure) {
+            (Some(ca), Some(certificate), Some(key), false) => {
+                Ok(Security::Tls(Tls::from_files(Path::new(&ca), Path::new(&certificate), Path::new(&key))?))
+            }
+            (None, None, None, false) => Ok(Security::Plain),
+            (None, None, None, true) => Ok(Security::Insecure),
+            (_, _, _, true) => Err(Error::Invalid("certificates and insecure together: choose one".into())),
+            _ => Err(Error::Invalid("tls_ca, tls_certificate and tls_key belong together: give all three".into())),
+        }
+    }
+}
+
+/// How the node is one of several, as options say it.
+#[derive(Default)]
+struct Membership {
+    listen: Option<Address>,
+    listen_clients: Option<Address>,
+    advertise: Option<Address>,
+    advertise_clients: Option<Address>,
+    members: Vec<Address>,
+}
+
+impl Membership {
+    fn take(&mut self, key: &str, reader: &mut Reader<'_>) -> Result<bool> {
+        let address = match key {
+            "listen" => &mut self.listen,
+            "listen_clients" => &mut self.listen_clients,
+            "advertise" => &mut self.advertise,
+            "advertise_clients" => &mut self.advertise_clients,
+            "members" => {
+                self.members = addresses(reader)?;
+                return Ok(true);
+            }
+            _ => return Ok(false),
+        };
+        *address = Some(Address::parse(reader.str()?)?);
+        Ok(true)
+    }
+
+    fn cluster(self, security: Security) -> Result<Option<ClusterConfig>> {
+        let Some(listen) = self.listen else {
+            if self.members.is_empty() && self.advertise.is_none() && self.listen_clients.is_none() {
+                return Ok(None);
+            }
+            return Err(Error::Invalid("members, advertise and listen_clients need listen: host:port".into()));
+        };
+        let Self { listen_clients, advertise, advertise_clients, members, .. } = self;
+        Ok(Some(ClusterConfig { listen, listen_clients, advertise, advertise_clients, members, security }))
+    }
+}
+
+fn addresses(reader: &mut Reader<'_>) -> Result<Vec<Address>> {
+    (0..reader.array()?).map(|_| Address::parse(reader.str()?)).collect()
+}
+
+/// Options of `Client.connect`, and how long to wait for a member that answers.
+pub fn connect(bytes: &[u8]) -> Result<(Contacts, Options, Duration)> {
+    let (mut options, mut protection, mut nodes) = (Options::default(), Protection::default(), Vec::new());
+    let mut open_timeout_ms = OPEN_TIMEOUT_MS;
+    each_key(bytes, |key, reader| {
+        match key {
+            "nodes" => nodes = addresses(reader)?,
+            "open_timeout_ms" => open_timeout_ms = reader.u64()?,
+            _ => return Ok(protection.take(key, reader)? || common(&mut options, key, reader)?),
+        }
+        Ok(true)
+    })?;
+    Ok((Contacts::new(nodes, protection.security()?)?, options, Duration::from_millis(open_timeout_ms)))
+}
+
 /// Options of `Client.open`, and how long to wait for an owner that is starting.
 pub fn open(path: &str, bytes: &[u8]) -> Result<(NodeConfig, Options, Duration)> {
     let (mut config, mut options) = (NodeConfig::new(path), Options::default());
+    let (mut membership, mut protection) = (Membership::default(), Protection::default());
     let mut open_timeout_ms = OPEN_TIMEOUT_MS;
     each_key(bytes, |key, reader| {
         match key {
             "segment_bytes" => config.segment_bytes = usize::try_from(reader.u64()?).unwrap_or(usize::MAX),
             "snapshot_bytes" => config.snapshot_bytes = reader.u64()?,
             "open_timeout_ms" => open_timeout_ms = reader.u64()?,
-            _ => return common(&mut options, key, reader),
+            _ => {
+                let other = membership.take(key, reader)? || protection.take(key, reader)?;
+                return Ok(other || common(&mut options, key, reader)?);
+            }
         }
         Ok(true)
     })?;
+    config.cluster = membership.cluster(protection.security()?)?;
     Ok((config, options, Duration::from_millis(open_timeout_ms)))
 }
 

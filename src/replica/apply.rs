@@ -1,6 +1,7 @@
 //! Committed entries into the state machine, answers out.
 
 use super::{entry, Position, Replica, Turn};
+use crate::base::planted::{has, Bug};
 use crate::base::{LogIndex, Result, Term};
 use crate::consensus::{Entry, EntryType};
 use crate::machine::Machine;
@@ -20,6 +21,7 @@ impl<T> Replica<T> {
         for entry in entries {
             let at = Position { index: LogIndex(entry.index), term: Term(entry.term) };
             assert_eq!(at.index.0, self.applied.index.0 + 1, "entries are applied in order, without gaps");
+            let mut answer = None;
             if entry.get_entry_type() != EntryType::EntryNormal {
                 // Also when it is empty: that is how a joint configuration ends.
                 self.apply_change(&entry, turn)?;
@@ -27,9 +29,13 @@ impl<T> Replica<T> {
                 let (now, request) = entry::split(&entry.data)?;
                 let operation = entry::operation(request);
                 sessions_changed |= operation.is_some_and(|operation| SESSION_OPERATIONS.contains(&operation));
-                let answer = machine.apply(at.index, now, request, &mut turn.effects)?;
+                answer = Some(machine.apply(at.index, now, request, &mut turn.effects)?);
                 self.stamped = self.stamped.max(now);
-                self.tickets.applied(at.index, at.term, answer, &mut turn.answers);
+            }
+            self.tickets.applied(at, answer, &mut turn.answers);
+            if at.term > self.applied.term && !has(Bug::PlacedWithoutTerm) {
+                // The log goes on in a new term, so what older leaders placed behind here is gone for good.
+                self.tickets.overruled(at, &mut turn.answers);
             }
             self.applied = at;
             turn.applied += 1;

@@ -81,6 +81,11 @@ impl LogCache {
         }
     }
 
+    /// Entries from an index on, as far as they are still in memory.
+    pub fn entries(&self, from: LogIndex) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.place(from.0).unwrap_or(0).min(self.entries.len())..)
+    }
+
     /// Place of an index in `entries`.
     fn place(&self, index: u64) -> Option<usize> {
         index.checked_sub(self.before.index.0 + 1).map(|place| place as usize)

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use super::wire::Note;
 use super::words::Word;
 use super::{Letter, Position, Replica, Turn};
 use crate::base::planted::{has, Bug};
@@ -109,7 +110,7 @@ impl<T> Replica<T> {
     /// `NotCommitted` if it cannot be made here and now.
     pub fn change_members(&mut self, change: MemberChange, forced: bool, ticket: T, turn: &mut Turn<T>) -> Result<()> {
         self.check_alive()?;
-        match self.judge(change, forced).and_then(|()| self.hand_over(change, turn)) {
+        match self.judge(change, forced).and_then(|()| self.hand_over_first(change, turn)) {
             Ok(()) => self.begin_change(Some(change), Some(ticket), turn),
             Err(refusal) => {
                 turn.answers.push((ticket, Err(refusal)));
@@ -135,16 +136,12 @@ impl<T> Replica<T> {
     /// # Errors
     /// `NotCommitted` if there is none.
     pub fn best_successor(&self) -> Result<NodeId> {
-        self.best_but(None)
-    }
-
-    fn best_but(&self, except: Option<NodeId>) -> Result<NodeId> {
         if self.role() != Role::Leader {
             return Err(Error::NotCommitted("this node does not lead".into()));
         }
-        let voter = |peer: &&PeerProgress| self.members.voters.contains(&peer.node.0) && Some(peer.node) != except;
+        let votes = |peer: &&PeerProgress| peer.recently_active && self.members.voters.contains(&peer.node.0);
         let peers = self.members().peers;
-        let best = peers.iter().filter(voter).filter(|peer| peer.recently_active).max_by_key(|peer| peer.matched);
+        let best = peers.iter().filter(votes).max_by_key(|peer| peer.matched);
         best.map(|peer| peer.node).ok_or_else(|| {
             Error::NotCommitted("no other voter was heard lately, so nobody can take over; start another one".into())
         })
@@ -242,12 +239,12 @@ impl<T> Replica<T> {
     }
 
     /// A leader that is to go lets somebody else lead, who then removes it: so the group is never without a leader.
-    fn hand_over(&mut self, change: MemberChange, turn: &mut Turn<T>) -> Result<()> {
+    fn hand_over_first(&mut self, change: MemberChange, turn: &mut Turn<T>) -> Result<()> {
         let goes = |node: NodeId| node == self.identity.node;
         if !matches!(change, MemberChange::Remove(old) | MemberChange::Replace { old, .. } if goes(old)) {
             return Ok(());
         }
-        let next = self.best_but(None)?;
+        let next = self.best_successor()?;
         self.transfer(next, turn)?;
         Err(Error::NotCommitted(format!("this node leads and is to go: node {next} takes over, ask it again")))
     }
@@ -373,15 +370,14 @@ impl<T> Replica<T> {
             self.watch.led = self.watch.ticks;
         }
         let silent = self.watch.ticks - self.watch.led;
-        if silent >= LONELY_TICKS && silent % ACTIVE_TICKS == 0 && !self.is_joining() {
+        if silent >= LONELY_TICKS && silent.is_multiple_of(ACTIVE_TICKS) && !self.is_joining() {
             let at = self.applied.index;
             self.others().into_iter().for_each(|to| self.say(to, Word::AskMember { at }));
         }
     }
 
     pub(super) fn say(&mut self, to: NodeId, word: Word) {
-        let from = self.identity.node;
-        (self.outbox)(Letter::Word { to, from, word });
+        self.tell(to, Note::Word(word));
     }
 
     /// Somebody asks whether it is a member. Ids are not used again, so one that was a member earlier and is none now was
@@ -405,6 +401,7 @@ impl<T> Replica<T> {
         }
         log::warn!("node {} was removed from the group, as of entry {}", self.identity.node, self.applied.index);
         (self.removed, turn.removed) = (true, true);
+        self.abandon("this node was removed from the group", turn);
     }
 }
 

@@ -17,11 +17,14 @@ mod apply;
 mod digests;
 mod doubt;
 pub mod entry;
+mod forward;
 pub mod log_store;
 mod members;
 mod open;
 mod peers;
 mod persist;
+mod reads;
+pub mod sessions;
 mod suspicion;
 mod tickets;
 pub mod upkeep;
@@ -37,21 +40,25 @@ use parking_lot::RwLock;
 
 use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
-use crate::consensus::{Action, ConfState, Core, Event, Role};
+use crate::consensus::{Action, ConfState, Core, Event, Placed, Role};
 use crate::disk::{Disk, Identity};
 use crate::machine::{Differs, Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
 use doubt::Doubt;
+use forward::Forwards;
 pub use log_store::{LogCache, Position};
 use members::{Changing, Watch};
 pub use members::{Members, PeerProgress};
 pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
+use reads::Reads;
+pub use reads::{Beat, Whom};
+pub use sessions::Sessions;
 use suspicion::Suspicion;
 use tickets::Tickets;
 pub use upkeep::{Capture, SnapshotWritten, Upkeep};
-pub use wire::Letter;
+pub use wire::{Letter, Note};
 pub use words::Word;
 
 /// Where a replica lives and how large its log may become.
@@ -100,6 +107,8 @@ pub struct Proposal<T> {
 pub struct Turn<T> {
     pub answers: Vec<(T, Result<Vec<u8>>)>,
     pub effects: Effects,
+    /// Signs of life that the owner is to take in and to answer, as this member leads.
+    pub beats: Vec<Beat<T>>,
     /// The state was replaced by that of another member: whatever anybody knew about it may have changed.
     pub restored: bool,
     /// All open sessions, if one was opened or ended.
@@ -119,6 +128,7 @@ impl<T> Default for Turn<T> {
         Self {
             answers: Vec::new(),
             effects: Effects::default(),
+            beats: Vec::new(),
             restored: false,
             sessions: None,
             next_due: None,
@@ -143,6 +153,10 @@ pub struct Replica<T> {
     /// Moved, but not worth a sync of its own.
     hard_state: Option<HardState>,
     tickets: Tickets<T>,
+    forwards: Forwards<T>,
+    reads: Reads<T>,
+    /// Ticks since a leader was known.
+    leaderless: u32,
     /// What consensus asked for and is not done yet: empty between turns, unless the disk is full.
     actions: VecDeque<Action>,
     upkeep: Upkeep,
@@ -178,8 +192,15 @@ impl<T> Replica<T> {
     /// Stops this replica for good. Whoever still waits learns that the outcome is not known.
     pub fn fail(&mut self, cause: &str, turn: &mut Turn<T>) {
         self.failed.get_or_insert_with(|| cause.to_owned());
-        self.tickets.abandon(cause, &mut turn.answers);
-        self.abandon_change(cause, turn);
+        self.abandon(cause, turn);
+    }
+
+    /// Whoever waits for anything learns that nobody knows what becomes of it.
+    fn abandon(&mut self, why: &str, turn: &mut Turn<T>) {
+        self.tickets.abandon(why, &mut turn.answers);
+        self.forwards.abandon(why, &mut turn.answers);
+        self.abandon_change(why, turn);
+        self.reads.abandon(&Error::NotCommitted(why.to_owned()), turn);
     }
 
     fn check_alive(&self) -> Result<()> {
@@ -192,33 +213,51 @@ impl<T> Replica<T> {
     fn take_turn(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
         self.settle(turn)?;
         self.propose(now, proposals, turn)?;
+        self.ask();
         self.settle(turn)
     }
 
     fn propose(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
-        if proposals.is_empty() {
+        if self.removed {
+            refuse(proposals, &Error::NotCommitted("this node was removed from the group".into()), turn);
             return Ok(());
         }
-        if self.is_stalled() {
-            refuse(proposals, &Error::DiskFull("the log waits for room".into()), turn);
+        if self.role() != Role::Leader {
+            self.answer_peers(&Error::NotCommitted("this node does not lead".into()));
+            if !proposals.is_empty() {
+                self.forward(proposals, turn);
+            }
+            return Ok(());
+        }
+        let (mut entries, peers) = self.taken_entries();
+        if proposals.is_empty() && entries.is_empty() {
             return Ok(());
         }
         // Once an entry is in consensus it cannot be taken out again, so a full disk must show before.
-        let bytes = proposals.iter().map(|proposal| proposal.entry.len()).sum();
-        if let Err(error) = self.reserve(bytes, proposals.len()) {
+        let own = proposals.iter().map(|proposal| &proposal.entry);
+        let (bytes, count) = (own.chain(&entries).map(Vec::len).sum(), proposals.len() + entries.len());
+        let room = if self.is_stalled() {
+            Err(Error::DiskFull("the log waits for room".into()))
+        } else {
+            self.reserve(bytes, count)
+        };
+        if let Err(error) = room {
             refuse(proposals, &error, turn);
+            self.tell_peers(peers, &Err(definite(&error)));
             return if matches!(error, Error::DiskFull(_)) { Ok(()) } else { Err(error) };
         }
         self.stamped = self.stamped.max(now);
-        let mut entries = Vec::with_capacity(proposals.len());
-        let mut tickets = Vec::with_capacity(proposals.len());
-        for mut proposal in proposals {
-            entry::stamp(&mut proposal.entry, self.stamped);
-            entries.push(Bytes::from(proposal.entry));
-            tickets.push(proposal.ticket);
-        }
+        let (own, tickets): (Vec<_>, Vec<_>) =
+            proposals.into_iter().map(|proposal| (proposal.entry, proposal.ticket)).unzip();
+        let own_count = own.len() as u64;
+        entries.splice(0..0, own);
+        entries.iter_mut().for_each(|entry| entry::stamp(entry, self.stamped));
         let mut actions = Vec::new();
-        match self.core.propose(entries, &mut actions) {
+        let placed = self.core.propose(entries.into_iter().map(Bytes::from).collect(), &mut actions);
+        // Before the actions: what tells where an entry stands must leave before what commits it.
+        let behind = |placed: Placed| Placed { first: LogIndex(placed.first.0 + own_count), term: placed.term };
+        self.tell_peers(peers, &placed.clone().map(behind));
+        match placed {
             Ok(placed) => self.tickets.place(placed, tickets),
             Err(error) => turn.answers.extend(tickets.into_iter().map(|ticket| (ticket, Err(error.clone())))),
         }
@@ -255,26 +294,24 @@ impl<T> Replica<T> {
                     self.core.step(Event::Persisted(number), &mut next);
                     if restores {
                         self.core.step(Event::Applied(self.applied.index), &mut next);
+                        self.answer_reads(turn);
                     }
                 }
                 Action::Apply(entries) => {
                     self.apply(entries, turn)?;
                     self.core.step(Event::Applied(self.applied.index), &mut next);
+                    self.answer_reads(turn);
                 }
+                Action::Readable(context, index) => self.readable(&context, index, turn),
             }
             self.actions.extend(next.drain(..));
         }
-        if self.core.role() != Role::Leader && self.change.is_some() {
-            self.abandon_change("this node no longer leads", turn);
-        }
-        if self.core.role() != Role::Leader && !self.tickets.is_empty() {
-            // The entries may still be committed by the next leader, or overwritten.
-            self.tickets.abandon("this node no longer leads", &mut turn.answers);
-            if has(Bug::RefuseOnStepDown) {
-                for (_, answer) in turn.answers.iter_mut().filter(|(_, answer)| answer.is_err()) {
-                    *answer = Err(Error::NotCommitted("this node no longer leads".into()));
-                }
-            }
+        self.mind_forwards(false, turn);
+        if has(Bug::RefuseOnStepDown) && self.role() != Role::Leader && !self.tickets.is_empty() {
+            let mut waiting = Vec::new();
+            self.tickets.abandon("", &mut waiting);
+            let refused = || Err(Error::NotCommitted("this node no longer leads".into()));
+            turn.answers.extend(waiting.into_iter().map(|(ticket, _)| (ticket, refused())));
         }
         Ok(())
     }
@@ -297,6 +334,11 @@ impl<T> Replica<T> {
         &self.wal
     }
 
+    /// What is in memory of the log.
+    pub fn log(&self) -> &LogCache {
+        self.core.log()
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -305,8 +347,23 @@ impl<T> Replica<T> {
         self.core.role()
     }
 
+    /// The term that this member leads in, if it does.
+    pub fn leads_in(&self) -> Option<Term> {
+        (self.role() == Role::Leader).then(|| self.term())
+    }
+
+    /// Who leads, as far as this member knows: itself, a peer, or nobody.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.core.leader()
+    }
+
     pub fn term(&self) -> Term {
         self.core.term()
+    }
+
+    /// Up to where the log is known to be committed.
+    pub fn committed(&self) -> LogIndex {
+        self.core.committed()
     }
 
     pub fn applied(&self) -> LogIndex {
@@ -328,11 +385,16 @@ impl<T> Replica<T> {
     }
 }
 
+/// What to say of requests that were not proposed.
+fn definite(error: &Error) -> Error {
+    match error {
+        Error::DiskFull(_) | Error::NotCommitted(_) => error.clone(),
+        _ => Error::NotCommitted(error.to_string()),
+    }
+}
+
 /// Nothing was proposed: the answer is definite.
 fn refuse<T>(proposals: Vec<Proposal<T>>, error: &Error, turn: &mut Turn<T>) {
-    let definite = match error {
-        Error::DiskFull(_) => error.clone(),
-        _ => Error::NotCommitted(error.to_string()),
-    };
+    let definite = definite(error);
     turn.answers.extend(proposals.into_iter().map(|proposal| (proposal.ticket, Err(definite.clone()))));
 }

@@ -16,9 +16,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::doubt::Doubt;
+use super::forward::Forwards;
 use super::log_store::{LogCache, Position};
 use super::members::Watch;
 use super::persist::restored;
+use super::reads::Reads;
 use super::suspicion::Suspicion;
 use super::tickets::Tickets;
 use super::upkeep::metadata;
@@ -122,6 +124,9 @@ impl<T> Replica<T> {
             applied: Position { index: newest, term: Term(meta.term) },
             hard_state: None,
             tickets: Tickets::default(),
+            forwards: Forwards::new(config.disk.random() >> 16),
+            reads: Reads::new(config.disk.random()),
+            leaderless: 0,
             actions: VecDeque::new(),
             upkeep: Upkeep::new(config, newest),
             outbox,

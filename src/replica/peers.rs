@@ -1,9 +1,10 @@
 //! What comes from other members: messages, ticks of the election clock, and a state to begin anew from.
 
+use super::forward::PATIENCE_TICKS;
 use super::open::load;
 use super::suspicion::LogEnd;
 use super::upkeep::metadata;
-use super::wire::Letter;
+use super::wire::{Letter, Note};
 use super::words::Word;
 use super::{Position, Replica, Turn};
 use crate::base::planted::{has, Bug};
@@ -22,17 +23,33 @@ impl<T> Replica<T> {
             self.notice(&letter);
             match letter {
                 Letter::Raft(message) => admitted.extend(self.admit(message)?),
-                Letter::AskLog { from, end, .. } => {
-                    self.core.forget_progress(from, end.1);
-                    let (me, term, mine) = (self.identity.node, self.term(), self.log_end());
-                    (self.outbox)(Letter::Log { to: from, from: me, term, end: mine });
+                Letter::Note { from, note, .. } => {
+                    // What a peer says after its messages must be heard after them.
+                    self.event(Event::Messages(std::mem::take(&mut admitted)), turn)?;
+                    self.take_note(from, note, turn)?;
                 }
-                Letter::Log { from, term, end, .. } => self.hear_of_log(from, term, end),
-                Letter::Word { from, word, .. } => self.hear_word(from, word, turn)?,
             }
         }
         self.event(Event::Messages(admitted), turn)?;
         self.spoil_votes(turn)
+    }
+
+    fn take_note(&mut self, from: NodeId, note: Note, turn: &mut Turn<T>) -> Result<()> {
+        match note {
+            Note::AskLog(end) => {
+                self.core.forget_progress(from, end.1);
+                let (term, mine) = (self.term(), self.log_end());
+                self.tell(from, Note::Log { term, end: mine });
+            }
+            Note::Log { term, end } => self.hear_of_log(from, term, end),
+            Note::Forward { number, entries } => self.take_forward(from, number, entries),
+            Note::Placed { number, placed } => self.placed(number, placed, turn),
+            Note::Refused { number, why } => self.refused(number, &why, turn),
+            Note::Beat { number, sessions } => self.take_beat(from, number, sessions),
+            Note::Beaten { number, expired } => self.hear_of_beat(number, &expired, turn),
+            Note::Word(word) => return self.hear_word(from, word, turn),
+        }
+        Ok(())
     }
 
     /// One tick of the election clock passed.
@@ -42,6 +59,12 @@ impl<T> Replica<T> {
             return Ok(());
         }
         self.watch();
+        self.leaderless = if self.leader().is_some() { 0 } else { self.leaderless + 1 };
+        if self.leaderless == PATIENCE_TICKS {
+            self.abandon("no leader is known for a while", turn);
+        }
+        self.mind_forwards(true, turn);
+        self.mind_reads(turn);
         let outcome = self.ask_digests();
         self.or_fail(outcome, turn)?;
         if self.doubt.is_open() {
@@ -56,8 +79,15 @@ impl<T> Replica<T> {
         };
         // It must not lead, so its election clock stands.
         if suspicion.asks() {
-            let from = self.identity.node;
-            self.others().into_iter().for_each(|to| (self.outbox)(Letter::AskLog { to, from, end }));
+            self.others().into_iter().for_each(|to| self.tell(to, Note::AskLog(end)));
+        }
+        self.event(Event::Messages(Vec::new()), turn)
+    }
+
+    /// The process of this peer is known to be gone. If it led, another is elected soon.
+    pub fn gone(&mut self, peer: NodeId, turn: &mut Turn<T>) -> Result<()> {
+        if self.leader() == Some(peer) && self.suspicion.is_none() {
+            return self.event(Event::LeaderGone, turn);
         }
         Ok(())
     }
@@ -113,6 +143,14 @@ impl<T> Replica<T> {
     /// Lets this peer lead, if it has the whole log. Nothing is proposed meanwhile.
     pub fn transfer(&mut self, peer: NodeId, turn: &mut Turn<T>) -> Result<()> {
         self.event(Event::Transfer(peer), turn)
+    }
+
+    /// Lets the voter lead that has most of the log and was heard of lately, if there is one.
+    pub fn hand_over(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        match self.best_successor() {
+            Ok(peer) => self.transfer(peer, turn),
+            Err(_) => Ok(()),
+        }
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn<T>) -> Result<()> {
@@ -172,6 +210,8 @@ impl<T> Replica<T> {
         self.stamped = self.stamped.max(restored.clock());
         self.applied = Position { index: LogIndex(mark.index), term: Term(mark.term) };
         self.upkeep.newest = LogIndex(mark.index);
+        self.tickets.passed_over(self.applied.index, &mut turn.answers);
+        self.abandon_change("the answer is in a state that came from another member", turn);
         turn.next_due = restored.next_due();
         turn.sessions = Some(restored.sessions().collect());
         turn.restored = true;

@@ -1,8 +1,6 @@
 //! What members write to each other, as bytes. Our own form, so that no general parser sees bytes from the network.
 //!
-//! The first byte is the form: 1 a Raft message, 2 a question for the end of the log, 3 its answer; from 16 on those in
-//! `words`. 2 and 3 have 3 zero bytes, to, from, the answer also its term; then term and index of the last entry. A Raft
-//! message:
+//! The first byte is the form. 1 is a Raft message:
 //!
 //! | offset | bytes | field                                                                                     |
 //! |--------|-------|-------------------------------------------------------------------------------------------|
@@ -15,74 +13,94 @@
 //! | ...    |       | with flag 2: index, term, then voters, learners, outgoing, next learners (u32 count, ids), auto leave (1) |
 //! | ...    | 4     | number of entries; each: u32 data bytes, kind (1), 0, u16 context bytes, term, index, context, data |
 //!
-//! All numbers are little-endian. Length, checksum and the cluster's name are the frame's business.
+//! Every other form is a note: 3 zero bytes, to, from, and what the form says:
+//!
+//! | form | note    | fields                                                                             |
+//! |------|---------|------------------------------------------------------------------------------------|
+//! | 2    | AskLog  | term and index of the last entry                                                   |
+//! | 3    | Log     | term, then term and index of the last entry                                        |
+//! | 4    | Forward | number; u32 count, then each entry with its u32 length                             |
+//! | 5    | Placed  | number, first index, term                                                          |
+//! | 6    | Refused | number, reason (1 not committed, 2 disk full), the words                           |
+//! | 7    | Beat    | number, sessions to the end                                                        |
+//! | 8    | Beaten  | number, expired sessions to the end                                                |
+//! | 16.. | Word    | numbers, see `words`                                                               |
+//!
+//! All numbers are little-endian, of 8 bytes unless said otherwise. Length, checksum and the cluster's name are the
+//! frame's business.
+
+mod message;
 
 use bytes::Bytes;
 
-use super::persist::{kind, kind_of};
 use super::suspicion::LogEnd;
 use super::words::Word;
-use crate::base::{Error, LogIndex, NodeId, Result, Term};
-use crate::consensus::{ConfState, Entry, Message, MessageType, SnapshotMetadata};
+use crate::base::{Error, LogIndex, NodeId, Result, SessionId, Term};
+use crate::consensus::{Message, MessageType, Placed};
 
 const RAFT: u8 = 1;
-const ASK_LOG: u8 = 2;
-const LOG: u8 = 3;
-const REJECT: u8 = 1;
-const SNAPSHOT: u8 = 2;
-/// Members in one list of a configuration.
-const MEMBERS_MAX: usize = 64;
+/// Bytes of a note before what it says.
+const NOTE_HEAD_BYTES: usize = 20;
 
 /// What one member writes to another.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Letter {
     Raft(Message),
+    Note { to: NodeId, from: NodeId, note: Note },
+}
+
+/// What members say to each other besides Raft's messages.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
     /// How far does your log reach? Mine ends here.
-    AskLog {
-        to: NodeId,
-        from: NodeId,
-        end: LogEnd,
-    },
+    AskLog(LogEnd),
     /// It ends here, and I am in this term.
-    Log {
-        to: NodeId,
-        from: NodeId,
-        term: Term,
-        end: LogEnd,
-    },
+    Log { term: Term, end: LogEnd },
+    /// Put these entries into the log, please: you lead.
+    Forward { number: u64, entries: Vec<Bytes> },
+    /// The entries of the forward with this number stand here, if nobody overrules me.
+    Placed { number: u64, placed: Placed },
+    /// They were not put into the log, and never will be.
+    Refused { number: u64, why: Error },
+    /// These sessions live.
+    Beat { number: u64, sessions: Vec<SessionId> },
+    /// I still lead, and know of all of them but these.
+    Beaten { number: u64, expired: Vec<SessionId> },
     /// About the group itself.
-    Word {
-        to: NodeId,
-        from: NodeId,
-        word: Word,
-    },
+    Word(Word),
 }
 
 impl Letter {
     pub fn to(&self) -> NodeId {
         match self {
             Letter::Raft(message) => NodeId(message.to),
-            Letter::AskLog { to, .. } | Letter::Log { to, .. } | Letter::Word { to, .. } => *to,
+            Letter::Note { to, .. } => *to,
         }
     }
 
     pub fn from(&self) -> NodeId {
         match self {
             Letter::Raft(message) => NodeId(message.from),
-            Letter::AskLog { from, .. } | Letter::Log { from, .. } | Letter::Word { from, .. } => *from,
+            Letter::Note { from, .. } => *from,
+        }
+    }
+
+    /// Index and term of the snapshot that this letter announces: its bytes must be there before.
+    pub fn announced(&self) -> Option<(u64, u64)> {
+        match self {
+            Letter::Raft(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
+                let meta = message.get_snapshot().get_metadata();
+                Some((meta.index, meta.term))
+            }
+            _ => None,
         }
     }
 
     /// The bytes of a letter.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Letter::Raft(message) => encode(message),
-            Letter::AskLog { to, from, end } => numbers(ASK_LOG, &[to.0, from.0, end.0 .0, end.1 .0]),
-            Letter::Log { to, from, term, end } => numbers(LOG, &[to.0, from.0, term.0, end.0 .0, end.1 .0]),
-            Letter::Word { to, from, word } => {
-                let (form, rest) = word.numbers();
-                numbers(form, &[&[to.0, from.0], &rest[..]].concat())
-            }
+            Letter::Raft(message) => message::encode(message),
+            Letter::Note { to, from, note } => encode_note(*to, *from, note),
         }
     }
 
@@ -92,153 +110,96 @@ impl Letter {
     /// `Invalid`: another program, another version, or damage; the connection is of no use any more.
     pub fn decode(bytes: &Bytes) -> Result<Letter> {
         let letter = match bytes.first() {
-            Some(&RAFT) => read(bytes).map(Letter::Raft),
-            Some(&ASK_LOG) => exactly(bytes).map(|[to, from, last_term, index]| Letter::AskLog {
-                to: NodeId(to),
-                from: NodeId(from),
-                end: (Term(last_term), LogIndex(index)),
-            }),
-            Some(&LOG) => exactly(bytes).map(|[to, from, term, last_term, index]| Letter::Log {
-                to: NodeId(to),
-                from: NodeId(from),
-                term: Term(term),
-                end: (Term(last_term), LogIndex(index)),
-            }),
-            Some(form) => word(*form, bytes),
+            Some(&RAFT) => message::read(bytes).map(Letter::Raft),
+            Some(form) => read_note(*form, bytes),
             None => None,
         };
         letter.ok_or_else(|| Error::Invalid(format!("{} bytes are not a letter between members", bytes.len())))
     }
 }
 
-fn numbers(form: u8, numbers: &[u64]) -> Vec<u8> {
-    let mut out = vec![form, 0, 0, 0];
-    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+fn encode_note(to: NodeId, from: NodeId, note: &Note) -> Vec<u8> {
+    let mut out = Vec::with_capacity(NOTE_HEAD_BYTES + 64);
+    out.extend_from_slice(&[form(note), 0, 0, 0]);
+    put(&mut out, &[to.0, from.0]);
+    match note {
+        Note::AskLog(end) => put(&mut out, &[end.0 .0, end.1 .0]),
+        Note::Log { term, end } => put(&mut out, &[term.0, end.0 .0, end.1 .0]),
+        Note::Forward { number, entries } => {
+            out.reserve(entries.iter().map(|entry| 4 + entry.len()).sum());
+            put(&mut out, &[*number]);
+            out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+            for entry in entries {
+                out.extend_from_slice(&(entry.len() as u32).to_le_bytes());
+                out.extend_from_slice(entry);
+            }
+        }
+        Note::Placed { number, placed } => put(&mut out, &[*number, placed.first.0, placed.term.0]),
+        Note::Refused { number, why } => {
+            let (reason, words) = match why {
+                Error::DiskFull(words) => (2, words.clone()),
+                Error::NotCommitted(words) => (1, words.clone()),
+                other => (1, other.to_string()),
+            };
+            put(&mut out, &[*number, reason]);
+            out.extend_from_slice(words.as_bytes());
+        }
+        Note::Beat { number, sessions } | Note::Beaten { number, expired: sessions } => {
+            put(&mut out, &[*number]);
+            sessions.iter().for_each(|session| put(&mut out, &[session.0]));
+        }
+        Note::Word(word) => put(&mut out, &word.numbers()),
+    }
     out
 }
 
-fn word(form: u8, bytes: &Bytes) -> Option<Letter> {
-    let letter = |to, from, numbers: &[u64]| {
-        let word = Word::from_numbers(form, numbers)?;
-        Some(Letter::Word { to: NodeId(to), from: NodeId(from), word })
-    };
-    match bytes.len() {
-        28 => exactly(bytes).and_then(|[to, from, one]| letter(to, from, &[one])),
-        44 => exactly(bytes).and_then(|[to, from, one, two, three]| letter(to, from, &[one, two, three])),
-        _ => None,
+fn form(note: &Note) -> u8 {
+    match note {
+        Note::AskLog(_) => 2,
+        Note::Log { .. } => 3,
+        Note::Forward { .. } => 4,
+        Note::Placed { .. } => 5,
+        Note::Refused { .. } => 6,
+        Note::Beat { .. } => 7,
+        Note::Beaten { .. } => 8,
+        Note::Word(word) => word.form(),
     }
 }
 
-/// The numbers of a short letter that has just these.
-fn exactly<const N: usize>(bytes: &Bytes) -> Option<[u64; N]> {
+fn put(out: &mut Vec<u8>, numbers: &[u64]) {
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+}
+
+fn read_note(form: u8, bytes: &Bytes) -> Option<Letter> {
     let mut cursor = Cursor { bytes, position: 1 };
-    if cursor.array()? != [0; 3] || bytes.len() != 4 + 8 * N {
+    if cursor.array()? != [0; 3] {
         return None;
     }
-    let mut numbers = [0; N];
-    for number in &mut numbers {
-        *number = cursor.number()?;
-    }
-    Some(numbers)
-}
-
-fn encode(message: &Message) -> Vec<u8> {
-    let entries: usize = message.get_entries().iter().map(|entry| 24 + entry.context.len() + entry.data.len()).sum();
-    let mut out = Vec::with_capacity(128 + message.context.len() + entries);
-    let snapshot = message.has_snapshot().then(|| message.get_snapshot().get_metadata());
-    let flags = u8::from(message.reject) * REJECT + u8::from(snapshot.is_some()) * SNAPSHOT;
-    out.extend_from_slice(&[RAFT, message.get_msg_type() as u8, flags, 0]);
-    let numbers = [
-        message.to,
-        message.from,
-        message.term,
-        message.log_term,
-        message.index,
-        message.commit,
-        message.commit_term,
-        message.reject_hint,
-        message.request_snapshot,
-        message.priority as u64,
-    ];
-    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
-    put_bytes(&mut out, &message.context);
-    if let Some(metadata) = snapshot {
-        put_snapshot(&mut out, metadata);
-    }
-    out.extend_from_slice(&(message.get_entries().len() as u32).to_le_bytes());
-    for entry in message.get_entries() {
-        out.extend_from_slice(&(entry.data.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[kind(entry.get_entry_type()), 0]);
-        out.extend_from_slice(&(entry.context.len() as u16).to_le_bytes());
-        out.extend_from_slice(&entry.term.to_le_bytes());
-        out.extend_from_slice(&entry.index.to_le_bytes());
-        out.extend_from_slice(&entry.context);
-        out.extend_from_slice(&entry.data);
-    }
-    out
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn put_snapshot(out: &mut Vec<u8>, metadata: &SnapshotMetadata) {
-    let members = metadata.get_conf_state();
-    out.extend_from_slice(&metadata.index.to_le_bytes());
-    out.extend_from_slice(&metadata.term.to_le_bytes());
-    for list in [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next] {
-        out.extend_from_slice(&(list.len() as u32).to_le_bytes());
-        list.iter().for_each(|member| out.extend_from_slice(&member.to_le_bytes()));
-    }
-    out.push(u8::from(members.auto_leave));
-}
-
-fn read(bytes: &Bytes) -> Option<Message> {
-    let mut cursor = Cursor { bytes, position: 0 };
-    let [form, kind, flags, zero] = cursor.array()?;
-    if (form, zero) != (RAFT, 0) || flags & !(REJECT | SNAPSHOT) != 0 {
-        return None;
-    }
-    let mut message = Message::default();
-    message.set_msg_type(message_type(kind)?);
-    message.reject = flags & REJECT != 0;
-    for field in [
-        &mut message.to,
-        &mut message.from,
-        &mut message.term,
-        &mut message.log_term,
-        &mut message.index,
-        &mut message.commit,
-        &mut message.commit_term,
-        &mut message.reject_hint,
-        &mut message.request_snapshot,
-    ] {
-        *field = u64::from_le_bytes(cursor.array()?);
-    }
-    message.priority = i64::from_le_bytes(cursor.array()?);
-    let length = u32::from_le_bytes(cursor.array()?) as usize;
-    message.context = cursor.take(length)?;
-    if flags & SNAPSHOT != 0 {
-        *message.mut_snapshot().mut_metadata() = cursor.snapshot()?;
-    }
-    let count = u32::from_le_bytes(cursor.array()?) as usize;
-    // Each entry has 24 bytes at least, so a count that cannot be true allocates nothing.
-    if count > (bytes.len() - cursor.position) / 24 {
-        return None;
-    }
-    let entries = (0..count).map(|_| cursor.entry()).collect::<Option<Vec<Entry>>>()?;
-    let gap = entries.windows(2).any(|pair| pair[0].index.checked_add(1) != Some(pair[1].index));
-    if gap || cursor.position != bytes.len() {
-        return None;
-    }
-    message.set_entries(entries.into());
-    Some(message)
-}
-
-fn message_type(number: u8) -> Option<MessageType> {
-    use protobuf::ProtobufEnum;
-    MessageType::from_i32(i32::from(number))
+    let (to, from) = (NodeId(cursor.number()?), NodeId(cursor.number()?));
+    let note = match form {
+        2 => Note::AskLog(cursor.log_end()?),
+        3 => Note::Log { term: Term(cursor.number()?), end: cursor.log_end()? },
+        4 => Note::Forward { number: cursor.number()?, entries: cursor.blobs()? },
+        5 => {
+            let number = cursor.number()?;
+            let placed = Placed { first: LogIndex(cursor.number()?), term: Term(cursor.number()?) };
+            Note::Placed { number, placed }
+        }
+        6 => {
+            let (number, reason) = (cursor.number()?, cursor.number()?);
+            let words = String::from_utf8(cursor.take(cursor.left())?.to_vec()).ok()?;
+            let why = match reason {
+                1 => Error::NotCommitted(words),
+                2 => Error::DiskFull(words),
+                _ => return None,
+            };
+            Note::Refused { number, why }
+        }
+        7 => Note::Beat { number: cursor.number()?, sessions: cursor.sessions()? },
+        8 => Note::Beaten { number: cursor.number()?, expired: cursor.sessions()? },
+        form => Note::Word(Word::read(form, || cursor.number())?),
+    };
+    (cursor.left() == 0).then_some(Letter::Note { to, from, note })
 }
 
 struct Cursor<'a> {
@@ -247,6 +208,10 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    fn left(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
     fn take(&mut self, length: usize) -> Option<Bytes> {
         let end = self.position.checked_add(length).filter(|end| *end <= self.bytes.len())?;
         let part = self.bytes.slice(self.position..end);
@@ -265,36 +230,24 @@ impl Cursor<'_> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn snapshot(&mut self) -> Option<SnapshotMetadata> {
-        let mut metadata =
-            SnapshotMetadata { index: self.number()?, term: self.number()?, ..SnapshotMetadata::default() };
-        let mut members = ConfState::default();
-        for list in
-            [&mut members.voters, &mut members.learners, &mut members.voters_outgoing, &mut members.learners_next]
-        {
-            let count = u32::from_le_bytes(self.array()?) as usize;
-            if count > MEMBERS_MAX {
-                return None;
-            }
-            *list = (0..count).map(|_| self.number()).collect::<Option<_>>()?;
-        }
-        members.auto_leave = self.array::<1>()? == [1];
-        metadata.set_conf_state(members);
-        Some(metadata)
+    fn log_end(&mut self) -> Option<LogEnd> {
+        Some((Term(self.number()?), LogIndex(self.number()?)))
     }
 
-    fn entry(&mut self) -> Option<Entry> {
-        let data_bytes = u32::from_le_bytes(self.array()?) as usize;
-        let [kind, zero] = self.array()?;
-        if zero != 0 {
+    fn blobs(&mut self) -> Option<Vec<Bytes>> {
+        let count = u32::from_le_bytes(self.array()?) as usize;
+        // Each has 4 bytes at least, so a count that cannot be true allocates nothing.
+        if count > self.left() / 4 {
             return None;
         }
-        let context_bytes = usize::from(u16::from_le_bytes(self.array()?));
-        let (term, index) = (self.number()?, self.number()?);
-        let context = self.take(context_bytes)?;
-        let data = self.take(data_bytes)?;
-        let mut entry = Entry { term, index, context, data, ..Entry::default() };
-        entry.set_entry_type(kind_of(kind)?);
-        Some(entry)
+        let mut blob = || {
+            let length = u32::from_le_bytes(self.array()?) as usize;
+            self.take(length)
+        };
+        (0..count).map(|_| blob()).collect()
+    }
+
+    fn sessions(&mut self) -> Option<Vec<SessionId>> {
+        (0..self.left() / 8).map(|_| self.number().map(SessionId)).collect()
     }
 }

@@ -1,6 +1,10 @@
-//! Short letters of members about the group itself.
+//! Short notes of members about the group itself.
 //!
-//! Layout: the form (16, 17 or 18), three zero bytes, to, from, and the numbers of the word, little-endian.
+//! | form | word      | numbers                                                        |
+//! |------|-----------|----------------------------------------------------------------|
+//! | 16   | AskMember | index                                                          |
+//! | 17   | NotMember | index                                                          |
+//! | 18   | Digest    | index, mark (0 if none), flags: 1 there is a mark, 2 it asks   |
 
 use crate::base::LogIndex;
 
@@ -23,25 +27,33 @@ pub enum Word {
 }
 
 impl Word {
-    /// The form and the numbers behind to and from.
-    pub(super) fn numbers(self) -> (u8, Vec<u64>) {
+    pub(super) fn form(self) -> u8 {
         match self {
-            Word::AskMember { at } => (ASK_MEMBER, vec![at.0]),
-            Word::NotMember { at } => (NOT_MEMBER, vec![at.0]),
+            Word::AskMember { .. } => ASK_MEMBER,
+            Word::NotMember { .. } => NOT_MEMBER,
+            Word::Digest { .. } => DIGEST,
+        }
+    }
+
+    pub(super) fn numbers(self) -> Vec<u64> {
+        match self {
+            Word::AskMember { at } | Word::NotMember { at } => vec![at.0],
             Word::Digest { index, mark, asks } => {
                 let flags = u64::from(mark.is_some()) * KNOWN + u64::from(asks) * ASKS;
-                (DIGEST, vec![index.0, mark.unwrap_or_default(), flags])
+                vec![index.0, mark.unwrap_or_default(), flags]
             }
         }
     }
 
-    pub(super) fn from_numbers(form: u8, numbers: &[u64]) -> Option<Word> {
-        match (form, numbers) {
-            (ASK_MEMBER, [at]) => Some(Word::AskMember { at: LogIndex(*at) }),
-            (NOT_MEMBER, [at]) => Some(Word::NotMember { at: LogIndex(*at) }),
-            (DIGEST, [index, mark, flags]) if *flags <= KNOWN + ASKS && (flags & KNOWN != 0 || *mark == 0) => {
-                let mark = (flags & KNOWN != 0).then_some(*mark);
-                Some(Word::Digest { index: LogIndex(*index), mark, asks: flags & ASKS != 0 })
+    pub(super) fn read(form: u8, mut number: impl FnMut() -> Option<u64>) -> Option<Word> {
+        match form {
+            ASK_MEMBER => Some(Word::AskMember { at: LogIndex(number()?) }),
+            NOT_MEMBER => Some(Word::NotMember { at: LogIndex(number()?) }),
+            DIGEST => {
+                let (index, mark, flags) = (LogIndex(number()?), number()?, number()?);
+                let known = flags & KNOWN != 0;
+                let sound = flags <= KNOWN + ASKS && (known || mark == 0);
+                sound.then_some(Word::Digest { index, mark: known.then_some(mark), asks: flags & ASKS != 0 })
             }
             _ => None,
         }

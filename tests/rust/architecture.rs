@@ -27,6 +27,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
 const EVERYWHERE: &[&str] = &[
     "base",
     "disk",
+    "net",
     "machine",
     "consensus",
     "archive",

@@ -223,7 +223,7 @@ fn packs_that_are_mostly_unused_are_emptied_and_removed() {
                 x as u8
             })
             .collect();
-        let keep_until_ms = if number % 10 == 0 { 999 } else { 2 } * 60_000;
+        let keep_until_ms = if number.is_multiple_of(10) { 999 } else { 2 } * 60_000;
         (number, id(number), JobRecord { keep_until_ms, id: id(number), args: &args, ..Default::default() }.encode())
     };
     for start in (1..=3_000).step_by(300) {

@@ -1,14 +1,15 @@
-//! Attached processes: frames, the socket, what a bad peer can do, what the end of a process means.
+//! Attached processes: the socket, what a bad peer can do, what the end of a process means.
 
 use raftwork::attach::message::{decode_reply, encode_error, Greeting};
 use raftwork::attach::remote::{Question, Remote};
 use raftwork::attach::server::Server;
-use raftwork::attach::wire::{encode, Frames, Kind, HEADER_BYTES};
+use raftwork::attach::wire::{encode, Kind};
 use raftwork::attach::{Backend, WatchEvent, Watcher};
 use raftwork::base::codec::{Reader, Writer};
-use raftwork::base::{limits, ClusterId, Error, GroupId, JobId, Result, SessionId};
+use raftwork::base::{ClusterId, Error, GroupId, JobId, Result, SessionId};
 use raftwork::client::memory::Memory;
 use raftwork::client::request::{accepted, envelope};
+use raftwork::net::packet::{self, HEADER_BYTES};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 const WAIT: Duration = Duration::from_secs(20);
 
 fn greeting() -> Greeting {
-    Greeting { pid: 7, cluster: Some(ClusterId([1; 16])), group: GroupId(0) }
+    Greeting { pid: 7, cluster: Some(ClusterId([1; 16])), group: GroupId(0), leader: None }
 }
 
 struct Owner {
@@ -127,56 +128,6 @@ fn state(backend: &dyn Backend, job: JobId) -> String {
         reader.raw().unwrap();
     }
     panic!("a detail without a state");
-}
-
-#[test]
-fn frames_survive_any_cut_of_the_stream() {
-    let bytes: Vec<u8> =
-        [encode(Kind::Submit, 1, b"abc"), encode(Kind::View, 2, b""), encode(Kind::Health, 3, &[7; 70_000])]
-            .into_iter()
-            .flat_map(|frame| frame.unwrap())
-            .collect();
-    for step in [1, 7, 19, 20, 21, 4096, bytes.len()] {
-        let mut frames = Frames::new();
-        let mut found = Vec::new();
-        for mut piece in bytes.chunks(step) {
-            while !piece.is_empty() {
-                assert!(frames.fill(&mut piece).unwrap());
-            }
-            while let Some(frame) = frames.take().unwrap() {
-                found.push((frame.kind, frame.id, frame.payload.len()));
-            }
-        }
-        assert_eq!(found, [(Kind::Submit, 1, 3), (Kind::View, 2, 0), (Kind::Health, 3, 70_000)], "pieces of {step}");
-    }
-}
-
-#[test]
-fn every_flipped_bit_of_a_frame_is_noticed() {
-    let good = encode(Kind::Submit, 77, b"some words").unwrap();
-    for bit in 0..good.len() * 8 {
-        let mut bad = good.clone();
-        bad[bit / 8] ^= 1 << (bit % 8);
-        // What follows would be the next frame: a longer length then finds its bytes, and a wrong checksum.
-        bad.extend_from_slice(&[0; 64]);
-        let mut frames = Frames::new();
-        frames.fill(&mut bad.as_slice()).unwrap();
-        match frames.take() {
-            Err(_) | Ok(None) => {}
-            Ok(Some(frame)) => panic!("bit {bit} gave {frame:?}"),
-        }
-    }
-}
-
-#[test]
-fn a_length_is_checked_before_anything_is_read() {
-    for length in [0u32, 15, limits::FRAME_BYTES_MAX as u32 + 1, u32::MAX] {
-        let mut frames = Frames::new();
-        frames.fill(&mut length.to_le_bytes().as_slice()).unwrap();
-        assert!(frames.take().is_err(), "{length}");
-    }
-    assert!(encode(Kind::Submit, 1, &vec![0; limits::FRAME_BYTES_MAX]).is_err());
-    assert!(encode(Kind::Submit, 1, &vec![0; limits::FRAME_BYTES_MAX - HEADER_BYTES + 4]).is_ok());
 }
 
 #[test]
@@ -347,6 +298,7 @@ fn a_bad_peer_is_cut_off_and_harms_nobody() {
         encode(Kind::Hello, 0, &stranger.encode()).unwrap(),
         encode(Kind::Hello, 0, &Greeting { group: GroupId(1), ..greeting() }.encode()).unwrap(),
         with(encode(Kind::Welcome, 0, &[]).unwrap()),
+        with(packet::encode(60, 0, &[]).unwrap()),
         with(encode(Kind::Heartbeat, 0, b"short").unwrap()),
         with(encode(Kind::Wait, 0, b"short").unwrap()),
         with(encode(Kind::Arm, 0, &[0x92, 0xdd, 0xff, 0xff, 0xff, 0xff]).unwrap()),
@@ -363,7 +315,7 @@ fn a_process_that_knows_one_cluster_refuses_another_and_names_both() {
     let with = |cluster, group| Greeting { cluster, group: GroupId(group), ..greeting() };
     let connect = |own| Remote::connect(owner.dir.path(), own, || ());
     for stranger in [with(Some(ClusterId([2; 16])), 0), with(Some(ClusterId([1; 16])), 5)] {
-        let Err(Error::Foreign(why)) = connect(stranger) else { panic!("{stranger:?} was let in") };
+        let Err(Error::Foreign(why)) = connect(stranger.clone()) else { panic!("{stranger:?} was let in") };
         let known = format!("cluster {}, group {}", stranger.cluster.unwrap(), stranger.group);
         assert!(why.contains(&known) && why.contains(&format!("cluster {}, group 0", ClusterId([1; 16]))), "{why}");
         assert!(why.contains("was replaced while the process ran"), "{why}");

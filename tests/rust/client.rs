@@ -258,7 +258,8 @@ fn a_write_of_an_owner_that_died_before_it_answered_is_applied_once() {
     let node = Node::open(config(dir.path())).unwrap();
     let owner = Spy::over(node.clone());
     let server =
-        Server::start(dir.path(), owner.clone(), Greeting { pid: 1, cluster: None, group: GroupId(0) }).unwrap();
+        Server::start(dir.path(), owner.clone(), Greeting { pid: 1, cluster: None, group: GroupId(0), leader: None })
+            .unwrap();
     let client = Client::open(config(dir.path()), Options::default(), &mut patience()).unwrap();
     assert_eq!(client.role(), Role::Attached);
     client.submit(&enqueue(&[job(1), job(2), job(3), job(4)]), &mut patience()).unwrap();

@@ -58,6 +58,7 @@ impl Member {
                     self.applied.extend(entries.into_iter().map(|entry| (entry.index, entry.data)));
                     self.step(Event::Applied(LogIndex(last)));
                 }
+                Action::Readable(..) => {}
             }
         }
     }

@@ -14,7 +14,7 @@ use raftwork::base::{Error, JobId, Result, SessionId};
 use raftwork::node::{Node, NodeConfig, WatchEvent};
 
 use crate::requests::*;
-use support::{until, Events, Home, Mood, PATIENCE};
+use support::{beat, until, Events, Home, Mood, PATIENCE};
 
 fn jobs(node: &Node) -> u64 {
     field_number(&node.health(), "jobs")
@@ -187,7 +187,7 @@ fn running_jobs_are_told_to_stop_and_lost_ones_are_reported() {
     node.lapse(session);
     assert_eq!(events.next(), WatchEvent::Lost(id, token));
     assert_eq!(events.next(), WatchEvent::SessionClosed);
-    assert_eq!(node.heartbeat(session), Err(Error::SessionExpired));
+    assert_eq!(beat(&node, session), Err(Error::SessionExpired));
 }
 
 #[test]
@@ -235,10 +235,10 @@ fn a_silent_session_expires_after_its_time_and_not_before() {
     let events = Events::of(&node, silent);
     let sessions = || field_number(&node.health(), "sessions");
     home.clock.advance(900);
-    node.heartbeat(loud).unwrap();
+    beat(&node, loud).unwrap();
     home.clock.advance(100);
     node.clock_moved();
-    node.heartbeat(loud).unwrap();
+    beat(&node, loud).unwrap();
     // The first look at 1,000 ms only makes it suspect. The timer thread must have had it before time moves on.
     until(|| node.timer_rests());
     assert!(events.is_empty());
@@ -246,12 +246,12 @@ fn a_silent_session_expires_after_its_time_and_not_before() {
     node.clock_moved();
     assert_eq!(events.next(), WatchEvent::SessionClosed);
     assert_eq!(sessions(), 2);
-    node.heartbeat(loud).unwrap();
+    beat(&node, loud).unwrap();
     home.clock.jump(3_600_000);
     node.clock_moved();
     until(|| node.timer_rests());
     assert_eq!(sessions(), 2, "a jump of the wall clock expires nothing");
-    node.heartbeat(loud).unwrap();
+    beat(&node, loud).unwrap();
     assert!(String::from_utf8_lossy(&field(&node.health(), "alarms")).contains("wall clock"));
 }
 
@@ -264,7 +264,7 @@ fn opening_restarts_every_time_to_live() {
     home.clock.advance(3_600_000);
     let node = home.open();
     until(|| node.timer_rests());
-    node.heartbeat(session).unwrap();
+    beat(&node, session).unwrap();
 }
 
 #[test]

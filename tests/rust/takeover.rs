@@ -254,7 +254,7 @@ fn an_owner_that_ends_right_after_its_welcome_is_noticed() {
         let listener = UnixListener::bind(data.join("socket")).unwrap();
         let owner = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let welcome = Greeting { pid: 1, cluster: None, group: GroupId(0) };
+            let welcome = Greeting { pid: 1, cluster: None, group: GroupId(0), leader: None };
             stream.write_all(&encode(Kind::Welcome, 0, &welcome.encode()).unwrap()).unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             // The greeting, up to the end of the connection.

@@ -6,10 +6,11 @@ use raftwork::base::codec::Reader;
 use raftwork::base::{JobId, LogIndex, NodeId, Term};
 use raftwork::machine::Machine;
 
+use crate::record::Record;
 use crate::wire::{self, Command, End};
 
 /// The whole state is compared at every entry whose index is a multiple of this, where a turn ends at it.
-const DIGEST_EVERY: u64 = 8;
+const DIGEST_EVERY: u64 = 64;
 
 /// What clients were told, kept outside of the cluster.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Ledger {
     /// Job and token of runs whose end was accepted.
     ended: BTreeSet<(JobId, u64)>,
     pub answers: u64,
+    pub record: Record,
+    pub reads: u64,
 }
 
 impl Ledger {
@@ -56,6 +59,12 @@ impl Ledger {
         // The answer may come late; what counts is where the two stand in the log.
         let before = later.find(|(_, granted)| **granted < index);
         assert!(before.is_none(), "J3: job {id} took the end of token {token} at {index}, behind {before:?}");
+    }
+
+    /// A linearizable read saw the state at this index (L1).
+    pub fn seen(&mut self, floor: u64, index: u64) {
+        self.reads += 1;
+        assert!(index >= floor, "L1: a read saw the state at {index}, although {floor} was answered before it began");
     }
 
     /// A refusal that is definite (D2).
@@ -102,7 +111,7 @@ impl History {
         let known = *self.terms.entry(index).or_insert(term);
         assert_eq!(known, term, "log matching: entry {index} has term {known} and, on node {node}, {term}");
         // A digest of everything costs as much as a turn.
-        if index.0 % DIGEST_EVERY != 0 {
+        if !index.0.is_multiple_of(DIGEST_EVERY) {
             return;
         }
         let digest = machine.digest();

@@ -5,6 +5,7 @@ use raftwork::base::{Error, JobId, Result};
 
 use crate::checkers::Ledger;
 use crate::random::Random;
+use crate::record::Fate;
 use crate::wire::{self, Command, End, Job, Spec};
 use crate::Micros;
 
@@ -18,8 +19,11 @@ pub struct Asked {
     pub number: u64,
     pub bytes: Vec<u8>,
     pub command: Command,
-    pub in_session: bool,
+    /// Session and sequence.
+    pub request: Option<(u64, u64)>,
+    pub began: Micros,
     pub sent_at: Micros,
+    pub attempts: u32,
     /// Whether any attempt may have had an effect.
     pub unknown: bool,
 }
@@ -44,6 +48,8 @@ pub struct Client {
     pub node: usize,
     pub quiet: bool,
     pub asleep_until: Micros,
+    /// When the newest sign of life was sent that the leader took in.
+    pub heard_at: Micros,
 }
 
 impl Client {
@@ -63,6 +69,7 @@ impl Client {
             node: 0,
             quiet: false,
             asleep_until: 0,
+            heard_at: 0,
         }
     }
 
@@ -88,8 +95,10 @@ impl Client {
             number: self.requests,
             bytes,
             command,
-            in_session: session > 0,
+            request: (session > 0).then_some((session, sequence)),
+            began: now,
             sent_at: now,
+            attempts: 0,
             unknown: false,
         });
         true
@@ -159,13 +168,20 @@ impl Client {
     }
 
     /// Takes an answer. True: the client may go on.
-    pub fn hear(&mut self, number: u64, answer: &Result<Vec<u8>>, nodes: usize, ledger: &mut Ledger) -> bool {
+    pub fn hear(
+        &mut self,
+        number: u64,
+        answer: &Result<Vec<u8>>,
+        nodes: usize,
+        now: Micros,
+        ledger: &mut Ledger,
+    ) -> bool {
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.number == number) else { return false };
         match answer {
             Ok(reply) => {
                 let asked = self.asked.take().expect("checked above");
-                self.acked = if asked.in_session { self.sequence } else { self.acked };
-                self.take_reply(&asked, reply, ledger);
+                self.acked = if asked.request.is_some() { self.sequence } else { self.acked };
+                self.take_reply(&asked, reply, now, ledger);
             }
             Err(error) => {
                 asked.unknown |= !error.is_definite();
@@ -175,8 +191,9 @@ impl Client {
                 // Now and then it gives up after a refusal that it may trust: then the request must never take effect.
                 if error.is_definite() && !asked.unknown && asked.number % 4 == 0 {
                     let asked = self.asked.take().expect("checked above");
-                    self.sequence -= u64::from(asked.in_session); // Never used.
+                    self.sequence -= u64::from(asked.request.is_some()); // Never used.
                     ledger.refused(&asked.command);
+                    ledger.record.learns(self.number, &asked, &Fate::NotCommitted);
                     if let Command::Finish(results) = asked.command {
                         self.held.extend(results.into_iter().map(|(id, token, _)| (id, token)));
                     }
@@ -186,14 +203,16 @@ impl Client {
         true
     }
 
-    fn take_reply(&mut self, asked: &Asked, reply: &[u8], ledger: &mut Ledger) {
+    fn take_reply(&mut self, asked: &Asked, reply: &[u8], now: Micros, ledger: &mut Ledger) {
         let (index, outcome) = wire::reply(reply);
         match outcome {
             Ok(payload) => {
                 ledger.answered(index, &asked.command, &payload);
+                ledger.record.learns(self.number, asked, &Fate::Done(index, &payload));
                 match &asked.command {
                     Command::Open { .. } => {
                         (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
+                        self.heard_at = asked.sent_at;
                     }
                     Command::Claim { .. } => {
                         self.held.extend(wire::claimed(&payload).into_iter().map(|job| (job.id, job.token)));
@@ -203,11 +222,29 @@ impl Client {
             }
             Err((code, message, _)) if code == "session_expired" => {
                 log(&message);
+                ledger.record.learns(self.number, asked, &Fate::SessionExpired(index));
+                let silence = now - self.heard_at;
+                assert!(silence >= TTL_MS * 1_000, "K3: client {}: expired after {silence} us", self.number);
                 self.session = None;
                 self.held.clear();
             }
             Err((code, message, _)) => panic!("client {}: {code}: {message}", self.number),
         }
+    }
+
+    /// The leader took in a sign of life, or knows of no such session.
+    pub fn heard(&mut self, sent: Micros, lives: bool) {
+        if lives {
+            self.heard_at = self.heard_at.max(sent);
+        }
+    }
+
+    /// Where signs of life go: somewhere else when they did not arrive for a while.
+    pub fn node_for_beats(&mut self, now: Micros, nodes: usize) -> usize {
+        if now.saturating_sub(self.heard_at) > TTL_MS * 1_000 / 2 {
+            self.node = (self.node + 1) % nodes;
+        }
+        self.node % nodes
     }
 
     /// Sends the same again somewhere else.

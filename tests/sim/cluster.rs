@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use raftwork::base::Error;
+use raftwork::base::{Error, Millis};
 use raftwork::consensus::MessageType;
 use raftwork::disk::fake::Op;
 use raftwork::machine::job::State;
@@ -15,10 +15,15 @@ use crate::clients::{Client, PATIENCE, TTL_MS};
 use crate::network::{letter, Network, Packet, Place};
 use crate::node::{Node, Ticket};
 use crate::random::Random;
+use crate::replay::Log;
 use crate::Micros;
 
 /// One tick of the election clock.
 const TICK: Micros = 50_000;
+
+/// Steps between two looks at a job, and between two recounts of everything.
+const GLIMPSE_EVERY: u64 = 64;
+const AUDIT_EVERY: u64 = 4_096;
 
 #[derive(Debug)]
 pub enum Event {
@@ -49,6 +54,7 @@ pub struct Cluster {
     pub ledger: Ledger,
     pub history: History,
     pub steps: u64,
+    pub log: Log,
     pub snapshot_bytes: u64,
     pub snapshots_installed: u64,
     pub faults: Vec<String>,
@@ -75,6 +81,7 @@ impl Cluster {
             ledger: Ledger::default(),
             history: History::default(),
             steps: 0,
+            log: Log::default(),
             snapshot_bytes,
             snapshots_installed: 0,
             faults: Vec::new(),
@@ -102,6 +109,7 @@ impl Cluster {
         let Reverse((time, order)) = self.queue.pop().expect("ticks never end");
         let event = self.events.remove(&order).expect("each event is queued once");
         self.now = self.now.max(time);
+        self.ledger.record.now = self.now;
         self.steps += 1;
         match event {
             Event::Tick { node, life } => self.tick(node, life),
@@ -210,8 +218,11 @@ impl Cluster {
 
     /// What follows from a turn: messages, answers, checks; or the end of the process.
     pub fn finish_turn(&mut self, node: usize, syncs: u64, turn: Turn<Ticket>, outcome: Result<(), Error>) {
+        let mut turn = turn;
         let now = self.now;
         let it = &mut self.nodes[node];
+        let beats = std::mem::take(&mut turn.beats);
+        let beaten = if outcome.is_ok() { it.take_beats(beats, now) } else { Vec::new() };
         let spent = (it.disk.count(Op::Sync) - syncs) * it.sync_micros;
         it.busy_until = now + spent;
         self.send_out(node, syncs);
@@ -221,23 +232,43 @@ impl Cluster {
             return self.end_of(node);
         }
         if let Some(open) = &turn.sessions {
-            self.nodes[node].sync_sessions(open, now);
+            self.nodes[node].sessions.sync(open, Millis(now / 1_000));
         }
         if turn.applied > 0 || turn.restored {
             self.nodes[node].next_due = turn.next_due;
             self.nodes[node].ticking = false;
         }
         self.snapshots_installed += u64::from(turn.restored);
+        for (client, sent, lives) in beaten {
+            self.send_later(Place::Node(node), Place::Client(client), Packet::Heard { sent, lives }, spent);
+        }
         for (ticket, answer) in turn.answers {
-            if answer.is_err() && ticket.client.is_none() {
-                self.nodes[node].ticking = false;
-            }
-            if let Some(client) = ticket.client {
-                let packet = Packet::Answer { number: ticket.number, answer };
-                self.send_later(Place::Node(node), Place::Client(client), packet, spent);
-            }
+            self.answer(node, ticket, answer, spent);
         }
         self.after_turn(node);
+    }
+
+    fn answer(&mut self, node: usize, ticket: Ticket, answer: Result<Vec<u8>, Error>, spent: Micros) {
+        let here = Place::Node(node);
+        match (ticket, answer) {
+            (Ticket::Own, Err(_)) => self.nodes[node].ticking = false,
+            (Ticket::Own, Ok(_)) => {}
+            (Ticket::Write { client, number }, answer) => {
+                self.send_later(here, Place::Client(client), Packet::Answer { number, answer }, spent);
+            }
+            (Ticket::Read { client, floor }, Ok(_)) => {
+                let index = self.nodes[node].replica.as_ref().expect("it is up").applied().0;
+                self.send_later(here, Place::Client(client), Packet::Seen { floor, index }, spent);
+            }
+            (Ticket::Beat(beats), Ok(expired)) => {
+                let expired: Vec<_> = expired.chunks_exact(8).collect();
+                for (id, client, sent) in beats {
+                    let lives = !expired.contains(&&id.0.to_le_bytes()[..]);
+                    self.send_later(here, Place::Client(client), Packet::Heard { sent, lives }, spent);
+                }
+            }
+            (Ticket::Read { .. } | Ticket::Beat(_), Err(_)) => {}
+        }
     }
 
     /// The machine died within a call of the disk, or the disk failed: the process starts again later.
@@ -271,10 +302,16 @@ impl Cluster {
             self.history.leads(replica.term(), it.id);
         }
         let (position, machine) = (replica.position(), replica.machine().read());
+        let heard = self.log.hear(node, replica.log(), it.heard, position.index);
+        if self.steps.is_multiple_of(GLIMPSE_EVERY) {
+            self.ledger.record.glimpses(node, self.steps / GLIMPSE_EVERY, &machine);
+        }
         self.history.applied(position.index, position.term, &machine, it.id);
-        if self.steps % 512 == 0 {
+        if self.steps.is_multiple_of(AUDIT_EVERY) {
             machine.audit().unwrap_or_else(|error| panic!("J12: node {node}: {error}"));
         }
+        drop(machine);
+        self.nodes[node].heard = heard;
     }
 
     fn write_capture(&mut self, node: usize, life: u64) {
@@ -321,9 +358,14 @@ impl Cluster {
     fn arrive(&mut self, from: Place, to: Place, packet: Packet) {
         match (from, to) {
             (_, Place::Client(client)) => {
-                let Packet::Answer { number, answer } = packet else { return };
+                let (number, answer) = match packet {
+                    Packet::Answer { number, answer } => (number, answer),
+                    Packet::Seen { floor, index } => return self.ledger.seen(floor, index),
+                    Packet::Heard { sent, lives } => return self.clients[client].heard(sent, lives),
+                    _ => return,
+                };
                 let nodes = self.nodes.len();
-                if self.clients[client].hear(number, &answer, nodes, &mut self.ledger) {
+                if self.clients[client].hear(number, &answer, nodes, self.now, &mut self.ledger) {
                     let works_long = self.slow_work && self.clients[client].works && !self.calm;
                     let think = if works_long { 4_000_000 } else { 20_000 };
                     let delay = if answer.is_ok() { self.random.between(50, think) } else { 30_000 };
@@ -339,26 +381,22 @@ impl Cluster {
     }
 
     fn take(&mut self, node: usize, from: Place, packet: Packet) {
-        let now = self.now;
         match packet {
             Packet::Letter(bytes) => self.nodes[node].letters.push(letter(&bytes)),
             Packet::Request { client, number, bytes } => {
-                let ticket = Ticket { client: Some(client), number };
+                let ticket = Ticket::Write { client, number };
                 self.nodes[node].requests.push(Proposal { entry: entry::frame(&bytes), ticket });
             }
-            Packet::Heartbeat { session } => {
-                let session = raftwork::base::SessionId(session);
-                if let Some(heard) = self.nodes[node].sessions.get_mut(&session) {
-                    heard.at = now;
-                }
-                return;
+            Packet::Heartbeat { client, session, sent } => {
+                self.nodes[node].beats.push((raftwork::base::SessionId(session), client, sent));
             }
+            Packet::Read { client, floor } => self.nodes[node].reads.push(Ticket::Read { client, floor }),
             Packet::Piece { .. } => return self.take_piece(node, from, packet),
             Packet::Taken { snapshot, upto, complete } => {
                 let Place::Node(peer) = from else { return };
                 return self.hear_of_transfer(node, peer, &snapshot, upto, complete);
             }
-            Packet::Answer { .. } => return,
+            Packet::Answer { .. } | Packet::Seen { .. } | Packet::Heard { .. } => return,
         }
         self.plan_turn(node);
     }
@@ -376,10 +414,19 @@ impl Cluster {
             return self.after(200_000, Event::Client(client));
         }
         let asked = it.asked.as_mut().expect("asked just now");
+        if asked.attempts == 0 {
+            self.ledger.record.asks(&asked.bytes, &asked.command);
+        }
+        asked.attempts += 1;
         asked.sent_at = now;
         let packet = Packet::Request { client, number: asked.number, bytes: asked.bytes.clone() };
         let to = Place::Node(it.node % nodes);
         self.send_later(Place::Client(client), to, packet, 0);
+        if self.random.chance(200) {
+            let to = Place::Node(self.random.below(nodes as u64) as usize);
+            let packet = Packet::Read { client, floor: self.ledger.answered_index };
+            self.send_later(Place::Client(client), to, packet, 0);
+        }
     }
 
     /// Every session says that it lives; requests without an answer are sent again.
@@ -395,10 +442,9 @@ impl Cluster {
                 continue;
             }
             if let Some(session) = it.session {
-                for node in 0..self.nodes.len() {
-                    let packet = Packet::Heartbeat { session };
-                    self.send_later(Place::Client(client), Place::Node(node), packet, 0);
-                }
+                let to = Place::Node(it.node_for_beats(self.now, self.nodes.len()));
+                let packet = Packet::Heartbeat { client, session, sent: self.now };
+                self.send_later(Place::Client(client), to, packet, 0);
             }
             let late = self.clients[client].asked.as_ref().is_some_and(|asked| self.now - asked.sent_at > PATIENCE);
             if late {

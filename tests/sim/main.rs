@@ -1,6 +1,6 @@
 //! The deterministic simulator: whole clusters with clients and workers in one thread, from one seed.
 //!
-//! `cargo test --features sim --test sim` runs `RAFTWORK_SIM_SEEDS` seeds (default 300). A failure prints its seed;
+//! `cargo test --features sim --test sim` runs `RAFTWORK_SIM_SEEDS` seeds on all cores. A failure prints its seed;
 //! `RAFTWORK_SIM_SEED=n` runs that one again, in the same way, event by event; `RAFTWORK_SIM_TRACE=1` shows the faults.
 
 extern crate _core as raftwork;
@@ -9,19 +9,31 @@ mod checkers;
 mod clients;
 mod cluster;
 mod faults;
+mod fleet;
+mod history;
+mod json;
+mod linear;
+mod model;
 mod network;
 mod node;
+mod properties;
 mod random;
+mod record;
+mod replay;
 mod transfers;
+mod verdicts;
 #[path = "../rust/wire.rs"]
 #[allow(dead_code, reason = "the scripts of the state machine use more of it")]
 mod wire;
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
-
 use cluster::{Cluster, Event};
-use raftwork::base::planted::{self, Bug};
+use raftwork::base::planted::Bug;
+use raftwork::machine::Machine;
 use random::Random;
+use record::Fate;
+
+/// How many seeds run unless somebody says otherwise.
+const SEEDS: u64 = 2_000;
 
 /// Microseconds since the simulation began.
 pub type Micros = u64;
@@ -34,12 +46,31 @@ const REST: Micros = 120 * SECOND;
 /// What one run did, to see that it did something.
 #[derive(Debug, Default)]
 struct Outcome {
-    steps: u64,
+    /// Events: what was taken from the queue, each tick, turn, arrival, request, fault.
+    events: u64,
+    /// Entries that a node applied, and calls of the fake disks. Not counted as events.
+    applied: u64,
+    disk_calls: u64,
     answers: u64,
+    reads: u64,
     acknowledged: usize,
     terms: usize,
     snapshots_installed: u64,
     faults: usize,
+}
+
+impl Outcome {
+    fn add(&mut self, other: &Outcome) {
+        self.events += other.events;
+        self.applied += other.applied;
+        self.disk_calls += other.disk_calls;
+        self.answers += other.answers;
+        self.reads += other.reads;
+        self.acknowledged += other.acknowledged;
+        self.terms += other.terms;
+        self.snapshots_installed += other.snapshots_installed;
+        self.faults += other.faults;
+    }
 }
 
 fn run(seed: u64) -> Outcome {
@@ -56,21 +87,41 @@ fn run(seed: u64) -> Outcome {
         let next = cluster.now + SECOND / 4;
         cluster.run_until(next);
     }
-    for node in &cluster.nodes {
-        let replica = node.replica.as_ref().expect("all are up");
-        let machine = replica.machine().read();
-        machine.audit().unwrap_or_else(|error| panic!("J12: {error}"));
-        cluster.ledger.check(&machine);
-        assert!(machine.applied().0 >= cluster.ledger.answered_index, "D1: an answered entry is missing");
-    }
+    check_rest(&mut cluster);
     Outcome {
-        steps: cluster.steps,
+        events: cluster.steps,
+        applied: cluster.log.applied,
+        disk_calls: cluster.nodes.iter().map(|node| node.disk.calls()).sum(),
         answers: cluster.ledger.answers,
+        reads: cluster.ledger.reads,
         acknowledged: cluster.ledger.acknowledged(),
         terms: cluster.history.terms_led(),
         snapshots_installed: cluster.snapshots_installed,
         faults: cluster.faults.len(),
     }
+}
+
+/// What must be true when all nodes are up, have the same log, and no work is left.
+fn check_rest(cluster: &mut Cluster) {
+    for client in &mut cluster.clients {
+        if let Some(asked) = client.asked.take() {
+            cluster.ledger.record.learns(client.number, &asked, &Fate::Unknown);
+        }
+    }
+    let machines: Vec<_> =
+        cluster.nodes.iter().map(|node| node.replica.as_ref().expect("all are up").machine().read()).collect();
+    for (node, machine) in machines.iter().enumerate() {
+        machine.audit().unwrap_or_else(|error| panic!("J12: {error}"));
+        cluster.ledger.check(machine);
+        assert!(machine.applied().0 >= cluster.ledger.answered_index, "D1: an answered entry is missing");
+        cluster.ledger.record.reads_all(node, machine);
+    }
+    let machines: Vec<&Machine> = machines.iter().map(|machine| &**machine).collect();
+    cluster.log.check(&cluster.ledger.record, &machines);
+    if let Some(path) = std::env::var_os("RAFTWORK_SIM_HISTORY") {
+        std::fs::write(path, history::print(&cluster.ledger.record.operations)).expect("the history can be written");
+    }
+    linear::check(&cluster.ledger.record.operations).unwrap_or_else(|why| panic!("the history has no order: {why}"));
 }
 
 fn state(cluster: &Cluster) -> String {
@@ -103,48 +154,25 @@ fn nothing_that_was_promised_breaks() {
         println!("seed {seed}: {:?}", run(seed));
         return;
     }
-    let seeds = number("RAFTWORK_SIM_SEEDS").unwrap_or(300);
-    let mut total = Outcome::default();
-    for seed in 0..seeds {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
-            eprintln!("seed {seed} failed; run it again with RAFTWORK_SIM_SEED={seed}");
-            std::panic::resume_unwind(panic)
-        });
-        total.steps += outcome.steps;
-        total.answers += outcome.answers;
-        total.acknowledged += outcome.acknowledged;
-        total.terms += outcome.terms;
-        total.snapshots_installed += outcome.snapshots_installed;
-        total.faults += outcome.faults;
-    }
-    println!("{seeds} seeds: {total:?}");
-    assert!(total.snapshots_installed > 0 && total.terms as u64 > seeds, "the simulation lost its teeth: {total:?}");
+    let seeds = number("RAFTWORK_SIM_SEEDS").unwrap_or(SEEDS);
+    let began = std::time::Instant::now();
+    let total = fleet::seeds(seeds);
+    println!("{seeds} seeds in {} s: {total:?}", began.elapsed().as_secs());
+    assert!(
+        total.reads > seeds && total.snapshots_installed > 0 && total.terms as u64 > seeds,
+        "the simulation lost its teeth: {total:?}"
+    );
 }
 
 /// Every bug that can be switched on is found by one of the first seeds.
 #[test]
 fn planted_bugs_are_found() {
     let seeds = number("RAFTWORK_SIM_PLANTED_SEEDS").unwrap_or(600);
-    let quiet = std::thread::current().id();
-    let loud = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if std::thread::current().id() != quiet {
-            loud(panic);
-        }
-    }));
-    let mut missed = Vec::new();
-    for bug in Bug::ALL {
-        planted::plant(Some(bug));
-        match (0..seeds).find_map(|seed| catch_unwind(|| run(seed)).err().map(|panic| (seed, panic))) {
-            None => missed.push(bug),
-            Some((seed, panic)) => {
-                let said = panic.downcast_ref::<String>().map_or("no words", String::as_str);
-                println!("{bug:?}: seed {seed}: {}", said.lines().next().unwrap_or_default());
-            }
-        }
-    }
-    planted::plant(None);
-    let _ = std::panic::take_hook();
+    let only = std::env::var("RAFTWORK_SIM_BUG").ok();
+    let wanted = |bug: &&Bug| only.as_ref().is_none_or(|only| *only == format!("{bug:?}"));
+    let bugs: Vec<Bug> = Bug::ALL.iter().filter(wanted).copied().collect();
+    assert!(!bugs.is_empty(), "no bug is called {only:?}");
+    let missed = fleet::missed(&bugs, seeds);
     assert!(missed.is_empty(), "not found within {seeds} seeds: {missed:?}");
 }
 

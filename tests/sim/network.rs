@@ -44,8 +44,25 @@ pub enum Packet {
         number: u64,
         answer: raftwork::base::Result<Vec<u8>>,
     },
+    /// A read of the newest state; what was answered before it began must show.
+    Read {
+        client: usize,
+        floor: u64,
+    },
+    /// The state that a read saw.
+    Seen {
+        floor: u64,
+        index: u64,
+    },
     Heartbeat {
+        client: usize,
         session: u64,
+        sent: Micros,
+    },
+    /// The leader took in a sign of life that was sent then, or knows of no such session.
+    Heard {
+        sent: Micros,
+        lives: bool,
     },
 }
 

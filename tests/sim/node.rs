@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use raftwork::base::codec::Writer;
-use raftwork::base::{ClusterId, Error, Millis, NodeId, SessionId};
+use raftwork::base::{ClusterId, Error, Millis, NodeId, SessionId, Term};
 use raftwork::consensus::{Role, SnapshotMetadata};
 use raftwork::disk::fake::Op;
 use raftwork::disk::FakeDisk;
-use raftwork::replica::{entry, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Turn};
+use raftwork::replica::{
+    entry, Beat, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Sessions, Turn, Whom,
+};
 
 use crate::Micros;
 
@@ -17,11 +19,22 @@ pub const DIR: &str = "/disk/node";
 /// The wall clock when the simulation begins.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 
-/// Who waits for an answer. Nobody: the node itself proposed it.
-#[derive(Clone, Copy, Debug)]
-pub struct Ticket {
-    pub client: Option<usize>,
-    pub number: u64,
+/// Who waits for an answer.
+#[derive(Clone, Debug)]
+pub enum Ticket {
+    /// The node itself proposed it.
+    Own,
+    Write {
+        client: usize,
+        number: u64,
+    },
+    /// What was answered before the read began, at least, must show.
+    Read {
+        client: usize,
+        floor: u64,
+    },
+    /// Clients that said that their session lives, and when.
+    Beat(Vec<(SessionId, usize, Micros)>),
 }
 
 /// A letter that a node sent, with the number of syncs its disk had done before.
@@ -35,13 +48,6 @@ pub struct Transfer {
     pub last_news: Micros,
 }
 
-/// A session as its leader sees it: how long it may be silent, and when it was last heard.
-#[derive(Clone, Copy, Debug)]
-pub struct Heard {
-    pub ttl: Millis,
-    pub at: Micros,
-}
-
 pub struct Node {
     pub id: NodeId,
     pub disk: FakeDisk,
@@ -51,6 +57,9 @@ pub struct Node {
     pub life: u64,
     pub letters: Vec<Letter>,
     pub requests: Vec<Proposal<Ticket>>,
+    pub reads: Vec<Ticket>,
+    /// Signs of life that came since the last turn.
+    pub beats: Vec<(SessionId, usize, Micros)>,
     pub busy_until: Micros,
     pub turn_planned: bool,
     pub paused: bool,
@@ -60,11 +69,14 @@ pub struct Node {
     pub wall_offset_ms: i64,
     pub capture: Option<Capture>,
     pub transfers: BTreeMap<usize, Transfer>,
-    pub sessions: BTreeMap<SessionId, Heard>,
+    pub sessions: Sessions,
     pub next_due: Option<Millis>,
     /// A `Tick` was proposed and not answered yet.
     pub ticking: bool,
-    pub led: bool,
+    /// The term that it leads in, as it knew after its last turn.
+    pub led: Option<Term>,
+    /// The first entry of the log that it has not shown yet.
+    pub heard: u64,
 }
 
 impl Node {
@@ -77,6 +89,8 @@ impl Node {
             life: 0,
             letters: Vec::new(),
             requests: Vec::new(),
+            reads: Vec::new(),
+            beats: Vec::new(),
             busy_until: 0,
             turn_planned: false,
             paused: false,
@@ -84,10 +98,11 @@ impl Node {
             wall_offset_ms: 0,
             capture: None,
             transfers: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            sessions: Sessions::default(),
             next_due: None,
             ticking: false,
-            led: false,
+            led: None,
+            heard: 1,
         }
     }
 
@@ -119,8 +134,8 @@ impl Node {
         self.life += 1;
         self.replica = Some(replica);
         (self.paused, self.busy_until, self.turn_planned) = (false, now, false);
-        (self.ticking, self.led) = (false, false);
-        self.sync_sessions(&open, now);
+        (self.ticking, self.led, self.heard) = (false, None, 1);
+        self.sessions.sync(&open, millis(now));
         Ok(())
     }
 
@@ -130,8 +145,10 @@ impl Node {
         self.life += 1;
         self.letters.clear();
         self.requests.clear();
+        self.reads.clear();
+        self.beats.clear();
         self.transfers.clear();
-        self.sessions.clear();
+        self.sessions = Sessions::default();
         self.capture = None;
         self.paused = false;
     }
@@ -144,25 +161,16 @@ impl Node {
         self.replica.as_ref().is_some_and(|replica| replica.role() == Role::Leader)
     }
 
-    /// Takes over which sessions are open.
-    pub fn sync_sessions(&mut self, open: &[(SessionId, Millis)], now: Micros) {
-        let known = std::mem::take(&mut self.sessions);
-        for (session, ttl) in open {
-            let at = known.get(session).map_or(now, |heard| heard.at);
-            self.sessions.insert(*session, Heard { ttl: *ttl, at });
-        }
-    }
-
     /// What a leader does by itself: promotes what is due, and ends silent sessions. A new leader gives each its whole
     /// time again.
     pub fn leader_duties(&mut self, now: Micros) {
-        let leads = self.leads();
-        if leads && !self.led {
+        let leads = self.replica.as_ref().filter(|_| self.leads()).map(|replica| replica.term());
+        if leads.is_some() && leads != self.led {
             self.ticking = false;
-            self.sessions.values_mut().for_each(|heard| heard.at = now);
+            self.sessions.restart(millis(now));
         }
         self.led = leads;
-        if !leads {
+        if leads.is_none() {
             return;
         }
         if !self.ticking && self.next_due.is_some_and(|due| due <= self.wall(now)) {
@@ -171,22 +179,38 @@ impl Node {
                 w.array(2).u64(13).u64(1_000);
             });
         }
-        let silent = |heard: &Heard| now.saturating_sub(heard.at) > heard.ttl.0 * 1_000;
-        let gone: Vec<SessionId> = self.sessions.iter().filter(|(_, heard)| silent(heard)).map(|(id, _)| *id).collect();
+        let (gone, _) = self.sessions.lapsed(millis(now));
         for session in gone {
-            self.sessions.remove(&session);
             self.propose(|w| {
                 w.array(2).u64(3).u64(session.0);
             });
         }
     }
 
+    /// Counts signs of life, as this node leads. Gives those that came from clients of its own, with whether they live.
+    pub fn take_beats(&mut self, beats: Vec<Beat<Ticket>>, now: Micros) -> Vec<(usize, Micros, bool)> {
+        let mut answers = Vec::new();
+        for beat in beats {
+            let lost = |session: &SessionId| self.sessions.heartbeat(*session, millis(now)).is_err();
+            let expired: Vec<_> = beat.sessions.iter().copied().filter(lost).collect();
+            match beat.whom {
+                Whom::Here(Ticket::Beat(whose)) => {
+                    answers.extend(whose.into_iter().map(|(id, client, sent)| (client, sent, !expired.contains(&id))));
+                }
+                Whom::Here(_) => unreachable!("signs of life have tickets of their own"),
+                Whom::There { node, number } => {
+                    self.replica.as_mut().expect("it is up").beaten(node, number, expired);
+                }
+            }
+        }
+        answers
+    }
+
     fn propose(&mut self, build: impl FnOnce(&mut Writer)) {
         let mut writer = Writer::new();
         writer.array(4).u64(0).u64(0).u64(0);
         build(&mut writer);
-        let ticket = Ticket { client: None, number: 0 };
-        self.requests.push(Proposal { entry: entry::frame(&writer.into_bytes()), ticket });
+        self.requests.push(Proposal { entry: entry::frame(&writer.into_bytes()), ticket: Ticket::Own });
     }
 
     /// One turn: letters first, then requests. What it sent and answered is in `turn` and `sent`, also when it failed.
@@ -196,6 +220,17 @@ impl Node {
         let requests = std::mem::take(&mut self.requests);
         let replica = self.replica.as_mut().expect("a turn of a node that is up");
         replica.receive(letters, turn)?;
+        std::mem::take(&mut self.reads).into_iter().for_each(|ticket| replica.read(ticket));
+        let beats = std::mem::take(&mut self.beats);
+        if !beats.is_empty() {
+            let sessions = beats.iter().map(|beat| beat.0).collect();
+            replica.beat(sessions, Ticket::Beat(beats), turn);
+        }
         replica.turn(wall, requests, turn)
     }
+}
+
+/// The monotonic clock.
+fn millis(now: Micros) -> Millis {
+    Millis(now / 1_000)
 }

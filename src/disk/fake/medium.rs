@@ -85,7 +85,7 @@ fn torn(old: &[u8], new: &[u8], random: &mut u64) -> Vec<u8> {
     old.resize(new.len().max(old.len()), 0);
     let mut mixed = old.clone();
     let at = next(random) as usize % (new.len() + 1);
-    if next(random) % 2 == 0 {
+    if next(random).is_multiple_of(2) {
         mixed[..at].copy_from_slice(&new[..at]);
     } else {
         mixed[at..new.len()].copy_from_slice(&new[at..]);

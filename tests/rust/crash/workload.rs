@@ -83,10 +83,10 @@ fn next_log(log: &Log, round: u64) -> Log {
     let mut next = log.clone();
     let term = 1 + round / 20;
     next.hard_state = HardState { term, vote: 1 + round / 13, ..log.hard_state };
-    if round % 13 == 0 {
+    if round.is_multiple_of(13) {
         return next;
     }
-    if round % 11 == 0 {
+    if round.is_multiple_of(11) {
         next.entries.pop(); // The last one is never committed yet, see below.
     }
     let last = next.entries.len() as u64;

@@ -255,3 +255,29 @@ impl Events {
         self.events.try_recv().is_err()
     }
 }
+
+/// Says that a session lives, and waits for what comes of it.
+pub fn beat(node: &Node, session: SessionId) -> Result<()> {
+    let (send, receive) = channel();
+    node.heartbeat(session, Box::new(move |done| drop(send.send(done))));
+    receive.recv_timeout(PATIENCE).unwrap()
+}
+
+/// Log lines on standard error, if `RAFTWORK_TEST_LOG` is set.
+pub fn log_lines() {
+    struct Lines;
+    impl log::Log for Lines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            eprintln!("{:?} {} {}", std::thread::current().name(), record.level(), record.args());
+        }
+
+        fn flush(&self) {}
+    }
+    if std::env::var_os("RAFTWORK_TEST_LOG").is_some() && log::set_logger(&Lines).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}

@@ -7,9 +7,11 @@
 //! * A session that seems lapsed is looked at again a moment later. After this process was stopped, or the machine
 //!   asleep, the heartbeats that waited get their chance to be read first.
 //! * A session that is held cannot lapse.
+//! * Only the leader's count matters; a new leader begins it anew.
 
 use std::collections::BTreeMap;
 
+use crate::base::planted::{has, Bug};
 use crate::base::{Error, Millis, Result, SessionId};
 
 /// Between the look that finds a session silent and the one that gives it up.
@@ -28,7 +30,7 @@ struct Session {
 
 /// The open sessions of the applied state and their signs of life.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
+pub struct Sessions {
     open: BTreeMap<SessionId, Session>,
 }
 
@@ -45,6 +47,20 @@ impl Sessions {
         }
     }
 
+    /// This member leads from now on: every time to live starts again in full, as nobody was heard here before (K3).
+    pub fn restart(&mut self, now: Millis) {
+        if has(Bug::TtlNotRestarted) {
+            return;
+        }
+        for session in self.open.values_mut() {
+            (session.heard, session.silent_since, session.ending) = (now, None, false);
+        }
+    }
+
+    /// The process of this session lives.
+    ///
+    /// # Errors
+    /// `SessionExpired`: there is no such session, or its end is on its way.
     pub fn heartbeat(&mut self, id: SessionId, now: Millis) -> Result<()> {
         match self.open.get_mut(&id) {
             Some(session) if !session.ending => {
@@ -55,12 +71,14 @@ impl Sessions {
         }
     }
 
+    /// As long as this is held, the session does not lapse.
     pub fn hold(&mut self, id: SessionId) {
         if let Some(session) = self.open.get_mut(&id) {
             session.holds += 1;
         }
     }
 
+    /// Takes a hold back; its time to live starts again.
     pub fn release(&mut self, id: SessionId, now: Millis) {
         if let Some(session) = self.open.get_mut(&id) {
             session.holds = session.holds.saturating_sub(1);
@@ -108,6 +126,12 @@ impl Sessions {
         (gone, next)
     }
 
+    /// Whether no session is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Open sessions.
     pub fn len(&self) -> usize {
         self.open.len()
     }

@@ -1,0 +1,110 @@
+//! The members of a cluster, as a client knows them: addresses, tried one after the other until one can answer.
+//!
+//! What holds
+//! * A member counts as found when it has confirmed, with a majority, that its state has everything that was answered
+//!   before. So nothing that this client was told by another member is missing at it (L2), and one that is cut off from
+//!   the others is passed by.
+//! * The leader is preferred, where a member says who it is: what is asked there takes one hop less.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::patience::{Patience, Slot};
+use crate::attach::message::Greeting;
+use crate::attach::remote::{Question, Remote};
+use crate::base::{Error, Result};
+use crate::net::{Address, Security};
+
+/// How long a member may take to show that it can answer.
+const FRESH_WAIT: Duration = Duration::from_secs(3);
+
+/// Where the members of a cluster serve clients.
+pub struct Contacts {
+    addresses: Vec<Address>,
+    security: Security,
+    /// Which of them to try first.
+    next: AtomicUsize,
+}
+
+impl Contacts {
+    /// # Errors
+    /// `Invalid`: no address.
+    pub fn new(addresses: Vec<Address>, security: Security) -> Result<Self> {
+        if addresses.is_empty() {
+            return Err(Error::Invalid("no address of a member: write raftwork://host:port,host:port".into()));
+        }
+        // Not all clients begin with the same member.
+        let next = AtomicUsize::new(std::process::id() as usize % addresses.len());
+        Ok(Self { addresses, security, next })
+    }
+
+    /// One round over all addresses. `ended` makes what is to run when the connection that is given is over.
+    ///
+    /// # Errors
+    /// `Busy`: none can answer now. Others: a member refused, and will the next time.
+    pub fn find<E: FnOnce() + Send + 'static>(&self, own: &Greeting, ended: impl Fn() -> E) -> Result<Arc<Remote>> {
+        let first = self.next.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for number in 0..self.addresses.len() {
+            let place = (first + number) % self.addresses.len();
+            match self.find_at(&self.addresses[place], own, &ended) {
+                Ok(remote) => {
+                    self.next.store(place, Ordering::Relaxed);
+                    return Ok(remote);
+                }
+                Err(error) => failures.push((place, error)),
+            }
+        }
+        self.next.store((first + 1) % self.addresses.len(), Ordering::Relaxed);
+        // All of them refuse this client: trying again does not help.
+        if failures.iter().all(|(_, error)| matches!(error, Error::Foreign(_) | Error::Invalid(_))) {
+            return Err(failures.swap_remove(0).1);
+        }
+        let words = failures.iter().map(|(place, error)| format!("{}: {error}", self.addresses[*place]));
+        Err(Error::Busy { path: self.to_string(), holder: words.collect::<Vec<_>>().join("; ") })
+    }
+
+    fn find_at<E: FnOnce() + Send + 'static>(
+        &self,
+        address: &Address,
+        own: &Greeting,
+        ended: &impl Fn() -> E,
+    ) -> Result<Arc<Remote>> {
+        let remote = self.connect(address, own, ended)?;
+        let leader = remote.owner.leader.as_deref().and_then(|leader| Address::parse(leader).ok());
+        match leader.map(|leader| self.connect(&leader, own, ended)) {
+            Some(Ok(better)) => {
+                remote.end();
+                Ok(better)
+            }
+            _ => Ok(remote),
+        }
+    }
+
+    fn connect<E: FnOnce() + Send + 'static>(
+        &self,
+        address: &Address,
+        own: &Greeting,
+        ended: &impl Fn() -> E,
+    ) -> Result<Arc<Remote>> {
+        let remote = Remote::connect_far(address, &self.security, own.clone(), ended())?;
+        let slot = Slot::new();
+        remote.ask(Question::Fresh(slot.filler()));
+        match slot.wait(&mut Patience { deadline: Some(Instant::now() + FRESH_WAIT), check: None }) {
+            Ok(()) => Ok(remote),
+            Err(error) => {
+                remote.end();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Contacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<_> = self.addresses.iter().map(Address::to_string).collect();
+        write!(f, "raftwork://{}", addresses.join(","))
+    }
+}

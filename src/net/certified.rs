@@ -1,0 +1,109 @@
+//! Whom a certificate names: `raftwork://<cluster id>/node` or `raftwork://<cluster id>/client/<name>`, as the one URI of
+//! this scheme among its names. A certificate says nothing about hosts that we rely on: addresses move, and a name service
+//! is no authority.
+
+use crate::base::{limits, ClusterId, Error, Result};
+use rustls::pki_types::CertificateDer;
+use std::fmt;
+
+const SCHEME: &str = "raftwork://";
+
+/// The cluster and the role in a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    pub cluster: ClusterId,
+    pub role: Role,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A member of the cluster: may do everything.
+    Node,
+    /// Somebody who enqueues, works or looks on, by name.
+    Client(String),
+}
+
+impl Certified {
+    /// Reads the name out of a certificate. Says nothing about whether the certificate is good.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self> {
+        Self::parse(&uri_of(certificate)?)
+    }
+
+    /// Reads the URI.
+    pub fn parse(text: &str) -> Result<Self> {
+        let parts = text.strip_prefix(SCHEME).and_then(|rest| rest.split_once('/'));
+        let known = parts.and_then(|(cluster, role)| {
+            let role = match role.strip_prefix("client/") {
+                Some(name) => Role::client(name).ok()?,
+                None if role == "node" => Role::Node,
+                None => return None,
+            };
+            Some(Self { cluster: ClusterId::parse(cluster)?, role })
+        });
+        known.ok_or_else(|| {
+            Error::Foreign(format!(
+                "the certificate has the name {text:?}, which is neither {SCHEME}<cluster id>/node nor \
+                 {SCHEME}<cluster id>/client/<name>"
+            ))
+        })
+    }
+}
+
+/// The URI of our scheme in a certificate.
+fn uri_of(certificate: &CertificateDer<'_>) -> Result<String> {
+    let wrong = |why: String| Error::Foreign(format!("the certificate {why}"));
+    let certificate =
+        webpki::EndEntityCert::try_from(certificate).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let mut names = certificate.valid_uri_names().filter(|name| name.starts_with(SCHEME));
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(name.to_owned()),
+        (None, _) => Err(wrong(format!(
+            "names no cluster: it needs the URI {SCHEME}<cluster id>/node or {SCHEME}<cluster id>/client/<name> as subject \
+             alternative name"
+        ))),
+        (Some(_), Some(_)) => Err(wrong(format!("has more than one URI that begins with {SCHEME}"))),
+    }
+}
+
+/// The URI in the certificate of a cluster's authority, which is no role: nobody gets in with it.
+pub(super) fn authority_uri(cluster: ClusterId) -> String {
+    format!("{SCHEME}{cluster}/authority")
+}
+
+/// The cluster that an authority's certificate is for.
+pub(super) fn authority_of(certificate: &CertificateDer<'_>) -> Result<ClusterId> {
+    let uri = uri_of(certificate)?;
+    let cluster = uri.strip_prefix(SCHEME).and_then(|rest| ClusterId::parse(rest.strip_suffix("/authority")?));
+    cluster
+        .ok_or_else(|| Error::Foreign(format!("the certificate has the name {uri:?}, and an authority's is expected")))
+}
+
+impl Role {
+    /// A client of this name.
+    pub fn client(name: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || !name.chars().all(allowed) {
+            return Err(Error::Invalid(format!(
+                "client name {name:?}: write 1 to {} letters, digits, dots, hyphens and underscores",
+                limits::NAME_BYTES_MAX
+            )));
+        }
+        Ok(Role::Client(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Certified {
+    /// The URI.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}/{}", self.cluster, self.role)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Role::Node => f.write_str("node"),
+            Role::Client(name) => write!(f, "client/{name}"),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The certificates and the key of a process, as they stand in files.
+//!
+//! What holds
+//! * What was loaded fits together: the key is the certificate's, and the authority signed it.
+//! * The private key is for its owner's eyes only, or it is not used.
+
+use super::certified::Certified;
+use super::tls::provider;
+use crate::base::{Error, Millis, Result};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, RootCertStore};
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A moment when every certificate has expired, in seconds: the year 10000 and later cannot be written into one.
+const END_OF_TIME: u64 = 253_402_300_800;
+
+/// Where the certificates are.
+#[derive(Clone)]
+pub struct Files {
+    pub authority: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What changes when a file does: device, number, size, change and modification time. Nothing if there is no file.
+pub type Stamp = Option<[i64; 7]>;
+
+/// What was read from the files.
+pub struct Credentials {
+    pub own: Certified,
+    pub expires_at: Millis,
+    pub authorities: Arc<RootCertStore>,
+    /// With the authorities' own certificates behind, for those who know only a fingerprint.
+    pub key: Arc<CertifiedKey>,
+}
+
+impl Files {
+    pub fn stamps(&self) -> [Stamp; 3] {
+        [&self.authority, &self.certificate, &self.key].map(|path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some([
+                found.dev() as i64,
+                found.ino() as i64,
+                found.size() as i64,
+                found.mtime(),
+                found.mtime_nsec(),
+                found.ctime(),
+                found.ctime_nsec(),
+            ])
+        })
+    }
+
+    pub fn load(&self) -> Result<Credentials> {
+        check_mode(&self.key)?;
+        let authorities_der = certificates(&self.authority)?;
+        let mut chain = certificates(&self.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
+            .map_err(|error| broken(&self.key, format!("holds no private key as PEM: {error}")))?;
+        let mut authorities = RootCertStore::empty();
+        for authority in &authorities_der {
+            authorities.add(authority.clone()).map_err(|error| broken(&self.authority, error))?;
+        }
+        let own = Certified::of(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
+        let expires_at = self.check_chain(&chain, &authorities)?;
+        chain.extend(authorities_der.into_iter().filter(|authority| !chain.contains(authority)).collect::<Vec<_>>());
+        let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| {
+            broken(&self.key, format!("is not the key of the certificate {}: {error}", self.certificate.display()))
+        })?;
+        Ok(Credentials { own, expires_at, authorities: Arc::new(authorities), key: Arc::new(key) })
+    }
+
+    /// Whether others of the cluster would accept the own certificate. Returns when it expires. One that has expired is not
+    /// refused here: jobs of this machine go on without the others, who say what is wrong.
+    fn check_chain(&self, chain: &[CertificateDer<'static>], authorities: &RootCertStore) -> Result<Millis> {
+        let parsed = ParsedCertificate::try_from(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
+        let algorithms = provider().signature_verification_algorithms.all;
+        let at = |time| verify_server_cert_signed_by_trust_anchor(&parsed, authorities, &chain[1..], time, algorithms);
+        // The library tells the end of a certificate's life to whoever asks after it.
+        let end = match at(UnixTime::since_unix_epoch(Duration::from_secs(END_OF_TIME))) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => not_after,
+            other => return Err(broken(&self.certificate, format!("has no end that can be read: {other:?}"))),
+        };
+        let now = UnixTime::now();
+        if end < now {
+            log::error!("the certificate {} has expired; issue a new one", self.certificate.display());
+        }
+        match at(end.min(now)) {
+            // Only a client's: it is good for connecting, and listening with it is refused by those who connect.
+            Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. })) => {
+                Ok(Millis(end.as_secs().saturating_mul(1000)))
+            }
+            Err(error) => Err(broken(
+                &self.certificate,
+                format!("is not accepted by the authority in {}: {error}", self.authority.display()),
+            )),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Error::disk("read", path.display(), &error))
+}
+
+/// The certificates in a file. At least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(broken(path, "holds no certificate as PEM")),
+        Err(error) => Err(broken(path, format!("holds no certificate as PEM: {error}"))),
+    }
+}
+
+/// Refuses a private key that others can read.
+pub fn check_mode(key: &Path) -> Result<()> {
+    let found = std::fs::metadata(key).map_err(|error| Error::disk("read", key.display(), &error))?;
+    match found.mode() & 0o077 {
+        0 => Ok(()),
+        _ => Err(broken(
+            key,
+            format!("can be used by others (mode {:04o}); run `chmod 600 {}`", found.mode() & 0o7777, key.display()),
+        )),
+    }
+}
+
+fn broken(path: &Path, why: impl fmt::Display) -> Error {
+    Error::Invalid(format!("{} {why}", path.display()))
+}

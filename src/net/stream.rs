@@ -1,0 +1,158 @@
+//! One connected stream of bytes: over a Unix socket, over TCP, or over TLS on TCP.
+//!
+//! What holds
+//! * One thread reads; any thread sends, through [`Outgoing`](super::Outgoing).
+//! * A TLS session cannot be split in two halves, so it stands behind a lock. Nobody waits for the network under it: the
+//!   reading thread takes ciphertext off the socket first and hands it over then; senders only turn bytes into ciphertext.
+//! * The end of the other side's process reads as the end of the stream, with and without TLS: frames tell by themselves
+//!   whether they are whole.
+
+use super::judge;
+use super::packet::failed;
+use super::socket::Socket;
+use crate::base::Result;
+use parking_lot::Mutex;
+use rustls::Connection;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Ciphertext taken off the socket at once: two records of the largest size.
+const RECEIVE_BYTES: usize = 32 << 10;
+
+/// One connected stream.
+pub struct Stream {
+    socket: Arc<Socket>,
+    session: Option<Session>,
+}
+
+/// A TLS session whose handshake is over.
+struct Session {
+    connection: Mutex<Connection>,
+    /// Used by the reading thread alone.
+    received: Mutex<Ciphertext>,
+}
+
+/// Taken off the socket and not yet handed to the session: `bytes[start..end]`.
+struct Ciphertext {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Stream {
+    pub fn unix(socket: UnixStream) -> Self {
+        Self::plain(Arc::new(Socket::unix(socket)))
+    }
+
+    pub(super) fn plain(socket: Arc<Socket>) -> Self {
+        Self { socket, session: None }
+    }
+
+    /// TLS, after the handshake.
+    pub(super) fn tls(socket: Arc<Socket>, mut connection: Connection) -> Self {
+        // What is written is taken out at once, under the same lock.
+        connection.set_buffer_limit(None);
+        let received = Ciphertext { bytes: vec![0; RECEIVE_BYTES].into(), start: 0, end: 0 };
+        Self { socket, session: Some(Session { connection: Mutex::new(connection), received: Mutex::new(received) }) }
+    }
+
+    /// Whatever is read and written from now on must be over then, or fails with `TimedOut`. Nothing: no such end.
+    pub fn set_deadline(&self, deadline: Option<Instant>) -> Result<()> {
+        self.socket.set_deadline(deadline, None)
+    }
+
+    /// A read fails with `TimedOut` when nothing has come for so long. Takes a deadline back.
+    pub fn set_idle(&self, span: Option<Duration>) -> Result<()> {
+        self.socket.set_deadline(None, span)
+    }
+
+    /// Writes all of it on this thread. Only before there is an `Outgoing`: it would come between its frames.
+    pub fn write_first(&self, bytes: Vec<u8>) -> Result<()> {
+        self.seal(bytes).and_then(|bytes| self.write_sealed(&bytes)).map_err(|error| failed("write to", error))
+    }
+
+    /// Ends both directions. Whoever reads or writes returns.
+    pub fn shut_down(&self) {
+        self.socket.shut_down();
+    }
+
+    /// What goes over the wire for these bytes. Must be sent in the order of the calls.
+    pub(super) fn seal(&self, bytes: Vec<u8>) -> std::io::Result<Vec<u8>> {
+        let Some(session) = &self.session else { return Ok(bytes) };
+        let mut connection = session.connection.lock();
+        connection.writer().write_all(&bytes)?;
+        drain(&mut connection, bytes.len())
+    }
+
+    /// What tells the other side that the end is meant.
+    pub(super) fn seal_end(&self) -> Vec<u8> {
+        let Some(session) = &self.session else { return Vec::new() };
+        let mut connection = session.connection.lock();
+        connection.send_close_notify();
+        drain(&mut connection, 0).unwrap_or_default()
+    }
+
+    /// Sends what fits without waiting.
+    pub(super) fn send_sealed(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        self.socket.send_ready(bytes)
+    }
+
+    /// Sends all of it, and waits for that.
+    pub(super) fn write_sealed(&self, bytes: &[u8]) -> std::io::Result<()> {
+        (&*self.socket).write_all(bytes)
+    }
+}
+
+/// Takes the ciphertext out of a session.
+fn drain(connection: &mut Connection, expected: usize) -> std::io::Result<Vec<u8>> {
+    // A record of 16 KiB grows by 22 bytes.
+    let mut sealed = Vec::with_capacity(expected + expected / 512 + 64);
+    while connection.wants_write() {
+        connection.write_tls(&mut sealed)?;
+    }
+    Ok(sealed)
+}
+
+impl Session {
+    /// Plaintext of what has arrived. `WouldBlock`: none yet.
+    fn open(&self, received: &mut Ciphertext, plain: &mut [u8]) -> std::io::Result<usize> {
+        let mut connection = self.connection.lock();
+        loop {
+            match connection.reader().read(plain) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && received.start < received.end => {}
+                done => return done,
+            }
+            let mut left = &received.bytes[received.start..received.end];
+            connection.read_tls(&mut left)?;
+            received.start = received.end - left.len();
+            connection.process_new_packets().map_err(|error| std::io::Error::other(judge::explain(&error)))?;
+        }
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, plain: &mut [u8]) -> std::io::Result<usize> {
+        let Some(session) = &self.session else { return (&*self.socket).read(plain) };
+        let mut received = session.received.lock();
+        loop {
+            match session.open(&mut received, plain) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            (received.start, received.end) = (0, 0);
+            received.end = (&*self.socket).read(&mut received.bytes)?;
+            if received.end == 0 {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,311 @@
+//! Letters between members, over one connection a direction: each member dials every other to send, and reads what others
+//! dialed to it.
+//!
+//! A frame between members (see `net::packet`), kind and payload:
+//!
+//! | kind | name    | payload                                                                                      |
+//! |------|---------|----------------------------------------------------------------------------------------------|
+//! | 1    | Hello   | magic, version (u16), cluster (16), group, from, to, purpose (1: 1 letters, 2 a snapshot)     |
+//! | 2    | Letter  | see `replica::wire`                                                                          |
+//! | 3    | Piece   | index, term, offset, last (1), bytes of a snapshot's file                                    |
+//! | 4    | Ask     | index, term: how much of this snapshot is there?                                             |
+//! | 65   | Welcome | nothing                                                                                      |
+//! | 66   | Refused | the words                                                                                    |
+//! | 67   | Taken   | index, term, bytes that are there; or all bits set: refused, begin again                     |
+//!
+//! What holds
+//! * A letter is read only after its sender's cluster, group and id are known, and it must be from that member and for this.
+//! * Letters of one member arrive in their order, or not at all. What is dropped is reported, and raft-rs sends it again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::inbox::{Chore, Next};
+use super::Shared;
+use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
+use crate::disk::Identity;
+use crate::net::packet::{self, Frame};
+use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Security};
+use crate::replica::Letter;
+
+pub(super) const HELLO: u8 = 1;
+pub(super) const LETTER: u8 = 2;
+pub(super) const PIECE: u8 = 3;
+pub(super) const ASK: u8 = 4;
+pub(super) const WELCOME: u8 = 65;
+pub(super) const REFUSED: u8 = 66;
+pub(super) const TAKEN: u8 = 67;
+
+const MAGIC: &[u8; 8] = b"RAFTMEMB";
+/// Version of what members say to each other.
+const VERSION: u16 = 1;
+/// How long a member that does not answer is waited for, when it is asked whether it still listens.
+const PROBE: Duration = Duration::from_millis(300);
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Letters = 1,
+    Snapshot = 2,
+}
+
+/// The first words of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub cluster: ClusterId,
+    pub group: GroupId,
+    pub from: NodeId,
+    pub to: NodeId,
+    pub purpose: Purpose,
+}
+
+impl Hello {
+    pub fn frame(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.cluster.0);
+        [self.group.0, self.from.0, self.to.0].iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        out.push(self.purpose as u8);
+        packet::encode(HELLO, 0, &out).expect("a hello is short")
+    }
+
+    pub fn read(frame: &Frame) -> Result<Self> {
+        let stranger = || Error::Invalid("the other side does not speak as a member of a raftwork cluster".into());
+        if frame.kind != HELLO {
+            return Err(stranger());
+        }
+        let rest = frame.payload.strip_prefix(MAGIC).ok_or_else(stranger)?;
+        let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(stranger)?;
+        let version = u16::from_le_bytes(*version);
+        if version != VERSION {
+            return Err(Error::Foreign(format!("a member speaks version {version}, this one version {VERSION}")));
+        }
+        let (cluster, rest) = rest.split_first_chunk::<16>().ok_or_else(stranger)?;
+        let (numbers, purpose) = rest.split_first_chunk::<24>().ok_or_else(stranger)?;
+        let number = |place: usize| u64::from_le_bytes(numbers[place * 8..place * 8 + 8].try_into().expect("8 bytes"));
+        let purpose = match purpose {
+            [1] => Purpose::Letters,
+            [2] => Purpose::Snapshot,
+            _ => return Err(stranger()),
+        };
+        let (group, from, to) = (GroupId(number(0)), NodeId(number(1)), NodeId(number(2)));
+        Ok(Self { cluster: ClusterId(*cluster), group, from, to, purpose })
+    }
+}
+
+/// The answer to a hello.
+pub(super) fn check_welcome(frame: &Frame) -> Result<()> {
+    match frame.kind {
+        WELCOME => Ok(()),
+        REFUSED => Err(Error::Foreign(String::from_utf8_lossy(&frame.payload).into_owned())),
+        kind => Err(Error::Invalid(format!("a frame of kind {kind} in place of a welcome"))),
+    }
+}
+
+/// Where letters go.
+pub(super) struct Post {
+    me: NodeId,
+    cluster: ClusterId,
+    group: GroupId,
+    security: Security,
+    links: RwLock<BTreeMap<NodeId, Arc<Dialer>>>,
+    addresses: Mutex<BTreeMap<NodeId, Address>>,
+    /// Letters that announce a snapshot: its bytes go first.
+    snapshots: Mutex<VecDeque<Letter>>,
+    snapshot_wanted: Condvar,
+    /// Members that a message was dropped for since the last look.
+    dropped: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Post {
+    pub fn new(identity: &Identity, security: Security) -> Arc<Self> {
+        Arc::new(Self {
+            me: identity.node,
+            cluster: identity.cluster,
+            group: identity.group,
+            security,
+            links: RwLock::default(),
+            addresses: Mutex::default(),
+            snapshots: Mutex::default(),
+            snapshot_wanted: Condvar::new(),
+            dropped: Mutex::default(),
+        })
+    }
+
+    /// Sends a letter, or drops it. Never blocks.
+    pub fn send(&self, letter: Letter) {
+        if letter.announced().is_some() {
+            self.snapshots.lock().push_back(letter);
+            self.snapshot_wanted.notify_one();
+            return;
+        }
+        let to = letter.to();
+        let sent = self
+            .links
+            .read()
+            .get(&to)
+            .is_some_and(|link| packet::encode(LETTER, 0, &letter.encode()).is_ok_and(|frame| link.send(frame)));
+        if !sent && matches!(letter, Letter::Raft(_)) {
+            self.dropped.lock().insert(to);
+        }
+    }
+
+    pub fn take_dropped(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut *self.dropped.lock())
+    }
+
+    /// The next announced snapshot; waits for one for at most this long.
+    pub fn next_snapshot(&self, wait: Duration) -> Option<Letter> {
+        let mut snapshots = self.snapshots.lock();
+        if snapshots.is_empty() {
+            self.snapshot_wanted.wait_for(&mut snapshots, wait);
+        }
+        snapshots.pop_front()
+    }
+
+    pub fn hello(&self, to: NodeId, purpose: Purpose) -> Hello {
+        Hello { cluster: self.cluster, group: self.group, from: self.me, to, purpose }
+    }
+
+    pub fn address(&self, member: NodeId) -> Option<Address> {
+        self.addresses.lock().get(&member).cloned()
+    }
+
+    pub fn security(&self) -> &Security {
+        &self.security
+    }
+
+    /// Members whose connection is up.
+    pub fn connected(&self) -> usize {
+        self.links.read().values().filter(|link| link.is_up()).count()
+    }
+
+    /// Ends every connection.
+    pub fn end(&self) {
+        std::mem::take(&mut *self.links.write()).into_values().for_each(|link| link.end());
+    }
+}
+
+impl Shared {
+    /// Keeps a connection up to each of these members, and to no other.
+    pub(super) fn reach(self: &Arc<Self>, members: &BTreeMap<NodeId, Address>) -> Result<()> {
+        let Some(post) = &self.post else { return Ok(()) };
+        let mut links = post.links.write();
+        let strangers: Vec<NodeId> = links.keys().copied().filter(|id| !members.contains_key(id)).collect();
+        for id in strangers {
+            links.remove(&id).into_iter().for_each(|link| link.end());
+        }
+        for (id, address) in members.iter().filter(|(id, _)| **id != post.me) {
+            match links.get(id) {
+                Some(link) => link.set_address(address.clone()),
+                None => {
+                    links.insert(*id, self.dial(post, *id, address)?);
+                }
+            }
+        }
+        drop(links);
+        *post.addresses.lock() = members.clone();
+        Ok(())
+    }
+
+    fn dial(self: &Arc<Self>, post: &Post, to: NodeId, address: &Address) -> Result<Arc<Dialer>> {
+        let hello = post.hello(to, Purpose::Letters);
+        let shared = Arc::downgrade(self);
+        let mut config = DialerConfig::new(format!("member {to}"), address.clone(), post.security.clone());
+        config.hello = Box::new(move || hello.frame());
+        config.welcome = Box::new(check_welcome);
+        config.changed = Box::new(move |change| {
+            if let (Change::Down(_), Some(shared)) = (change, shared.upgrade()) {
+                shared.inbox.chore(Chore::Unreachable(to));
+            }
+        });
+        Dialer::start(config)
+    }
+
+    /// Serves one connection of another member until it ends.
+    pub(super) fn serve_member(self: &Arc<Self>, accepted: Accepted) {
+        let hello = Hello::read(&accepted.hello).and_then(|hello| self.check_hello(&hello).map(|()| hello));
+        let outgoing = accepted.outgoing.clone();
+        match hello {
+            Ok(hello) => {
+                outgoing.send(packet::encode(WELCOME, 0, &[]).expect("an empty frame"));
+                let (from, purpose) = (hello.from, hello.purpose);
+                let ended = match purpose {
+                    Purpose::Letters => self.read_letters(accepted, from),
+                    Purpose::Snapshot => self.receive_snapshots(accepted, from),
+                };
+                if let Err(error) = ended {
+                    log::warn!("the connection of member {from} ended: {error}");
+                }
+                if purpose == Purpose::Letters {
+                    self.look_whether_gone(from);
+                }
+            }
+            Err(error) => {
+                log::warn!("refused {} as a member: {error}", accepted.peer);
+                let words = error.to_string();
+                outgoing.send(packet::encode(REFUSED, 0, words.as_bytes()).expect("an error fits a frame"));
+            }
+        }
+        outgoing.end();
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<()> {
+        let own = &self.identity;
+        if (hello.cluster, hello.group) != (own.cluster, own.group) {
+            return Err(Error::Foreign(format!(
+                "this is a member of cluster {}, group {}, not of {}, group {}",
+                own.cluster, own.group, hello.cluster, hello.group
+            )));
+        }
+        if hello.to != own.node {
+            return Err(Error::Foreign(format!(
+                "member {} is asked for, and this is {}: its data directory was replaced",
+                hello.to, own.node
+            )));
+        }
+        Ok(())
+    }
+
+    fn read_letters(&self, accepted: Accepted, from: NodeId) -> Result<()> {
+        let Accepted { stream, mut frames, .. } = accepted;
+        loop {
+            let (mut letters, mut bytes) = (Vec::new(), 0);
+            while let Some(frame) = frames.take()? {
+                if frame.kind != LETTER {
+                    return Err(Error::Invalid(format!("a frame of kind {} among letters", frame.kind)));
+                }
+                bytes += frame.payload.len();
+                let letter = Letter::decode(&Bytes::from(frame.payload))?;
+                if (letter.from(), letter.to()) != (from, self.identity.node) {
+                    return Err(Error::Foreign(format!("a letter of {} to {}", letter.from(), letter.to())));
+                }
+                letters.push(letter);
+            }
+            if !letters.is_empty() && self.inbox.letters(letters, bytes) == Next::Drive {
+                self.drive_once();
+            }
+            if self.inbox.stopped().is_some() || !frames.fill(&mut &*stream)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A member whose connection ended may have died. If nothing listens at its address any more, it has: the others need
+    /// not wait until its leadership times out.
+    fn look_whether_gone(&self, member: NodeId) {
+        let address = self.post.as_ref().and_then(|post| post.address(member));
+        let Some(resolved) = address.and_then(|address| address.resolve().ok()) else { return };
+        let refused = |address| {
+            let tried = std::net::TcpStream::connect_timeout(address, PROBE);
+            tried.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        };
+        if !resolved.is_empty() && resolved.iter().all(refused) {
+            self.inbox.chore(Chore::Gone(member));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The election clock, and what is tried again at each of its ticks. Only a node that is one of several has it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::inbox::Chore;
+use super::{Done, Shared};
+use crate::base::codec::Reader;
+use crate::base::{Error, Millis, Result};
+
+/// One tick. An election begins 20 to 40 of them after the last word of a leader.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+/// Ticks that count after a pause of the process: fewer than make an election, as the leader's words wait to be read.
+const TICKS_MAX: u32 = 15;
+
+/// Ticks without a leader after which this node counts as cut off: longer than an election.
+const CUT_OFF_TICKS: u32 = 60;
+
+/// A request to be asked again, and who waits for it.
+type Again = (Vec<u8>, Done<Vec<u8>>);
+
+#[derive(Default)]
+pub(super) struct Ticks {
+    stopped: Mutex<bool>,
+    wake: Condvar,
+    again: Mutex<Vec<Again>>,
+}
+
+impl Ticks {
+    pub fn stop(&self) {
+        *self.stopped.lock() = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits for the next tick. False: it is over.
+    fn wait(&self, until: Instant) -> bool {
+        let mut stopped = self.stopped.lock();
+        while !*stopped && !self.wake.wait_until(&mut stopped, until).timed_out() {}
+        !*stopped
+    }
+
+    /// Waits so long, or less if the node closes.
+    pub fn pause(&self, span: Duration) {
+        self.wait(Instant::now() + span);
+    }
+
+    /// At the next tick this is asked again.
+    pub fn ask_again(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        self.again.lock().push((request, done));
+    }
+
+    pub fn take_again(&self) -> Vec<Again> {
+        std::mem::take(&mut *self.again.lock())
+    }
+}
+
+impl Shared {
+    /// The life of the thread that ticks.
+    pub(super) fn tick_loop(self: &Arc<Self>) {
+        let clock = self.config.clock.clone();
+        let mut leaderless = 0;
+        let (mut ticked, mut at) = (clock.monotonic(), Instant::now() + TICK);
+        while self.ticks.wait(at) {
+            let passed = clock.monotonic().since(ticked).0 / TICK.as_millis() as u64;
+            ticked = ticked.plus(Millis(passed * TICK.as_millis() as u64));
+            at = Instant::now() + TICK;
+            if passed > 0 {
+                self.inbox.tick(passed.min(TICKS_MAX.into()) as u32, TICKS_MAX);
+            }
+            leaderless = if self.leader.lock().is_some() { 0 } else { leaderless + 1 };
+            let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);
+            if let Some(tell) = cut_off {
+                tell();
+            }
+            let dropped = self.post.as_ref().map(|post| post.take_dropped()).unwrap_or_default();
+            dropped.into_iter().for_each(|member| self.inbox.chore(Chore::Unreachable(member)));
+            for (request, done) in self.ticks.take_again() {
+                self.start(&request, done);
+            }
+        }
+    }
+
+    /// Whether a request with this answer may be asked again, in the same words, without its caller: the leader changed,
+    /// or could not be found. `Unknown` only where a repetition gives the first answer (L5).
+    pub(super) fn may_repeat(&self, request: &[u8], error: &Error) -> bool {
+        if self.config.cluster.is_none() || self.inbox.stopped().is_some() {
+            return false;
+        }
+        match error {
+            Error::NotCommitted(_) => true,
+            Error::Unknown(_) => in_session(request).unwrap_or(false),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a request has a session and a place in it.
+fn in_session(request: &[u8]) -> Result<bool> {
+    let mut reader = Reader::new(request);
+    reader.array()?;
+    Ok(reader.u64()? > 0 && reader.u64()? > 0)
+}
