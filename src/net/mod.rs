@@ -44,7 +44,7 @@ pub use dialer::{Change, Dialer, DialerConfig};
 pub use inherited::open_sockets;
 pub use invitation::Invitation;
 pub use listener::{Accepted, Listener, ListenerConfig};
-pub use outgoing::Outgoing;
+pub use outgoing::{together, Outgoing};
 pub use packet::{Frame, Frames};
 pub use pki::Authority;
 pub use security::{connect, Admit, Security};

@@ -22,6 +22,7 @@ use super::inbox::{Batch, Chore, Slot, Ticket};
 use super::metrics::FAILED;
 use super::{Done, Shared};
 use crate::base::{Error, Result, SessionId};
+use crate::net::together;
 use crate::replica::{Replica, Turn, Whom};
 
 /// What only the driver touches.
@@ -199,9 +200,8 @@ impl Shared {
             }
             self.timer.due(turn.next_due, turn.sessions.is_some());
         }
-        for (ticket, answer) in turn.answers {
-            ticket.answer(answer);
-        }
+        // Many answers go to one connection.
+        together(|| turn.answers.into_iter().for_each(|(ticket, answer)| ticket.answer(answer)));
         if turn.restored {
             self.wakeups.restored();
             self.archiver.finished(1);

@@ -40,7 +40,7 @@ use parking_lot::RwLock;
 
 use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
-use crate::consensus::{Action, ConfState, Core, Event, Placed, Role};
+use crate::consensus::{Action, ConfState, Core, EntryType, Event, Placed, Role};
 use crate::disk::{Disk, Identity};
 use crate::machine::{Differs, Effects, Machine};
 use crate::snapshot::SnapshotStore;
@@ -379,9 +379,12 @@ impl<T> Replica<T> {
         self.core.last_index()
     }
 
-    /// The time of the newest entry.
+    /// The time of the newest entry, applied or not: a new leader may have entries of another one that are yet to be.
     pub fn stamped(&self) -> Millis {
-        self.stamped
+        let ahead = self.log().entries(LogIndex(self.applied.index.0 + 1));
+        let stamps = ahead.filter(|entry| entry.get_entry_type() == EntryType::EntryNormal);
+        let stamps = stamps.filter_map(|entry| entry::split(&entry.data).ok());
+        stamps.map(|(stamp, _)| stamp).fold(self.stamped, Millis::max)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Asked {
     pub began: Micros,
     pub sent_at: Micros,
     pub attempts: u32,
+    /// Attempts that had no effect for certain.
+    pub refusals: u32,
     /// Whether any attempt may have had an effect.
     pub unknown: bool,
 }
@@ -99,6 +101,7 @@ impl Client {
             began: now,
             sent_at: now,
             attempts: 0,
+            refusals: 0,
             unknown: false,
         });
         true
@@ -185,11 +188,13 @@ impl Client {
             }
             Err(error) => {
                 asked.unknown |= !error.is_definite();
+                asked.refusals += u32::from(error.is_definite());
                 if let Error::NotCommitted(_) = error {
                     self.node = (self.node + 1) % nodes;
                 }
                 // Now and then it gives up after a refusal that it may trust: then the request must never take effect.
-                if error.is_definite() && !asked.unknown && asked.number % 4 == 0 {
+                let never = !asked.unknown && asked.refusals == asked.attempts;
+                if error.is_definite() && never && asked.number % 4 == 0 {
                     let asked = self.asked.take().expect("checked above");
                     self.sequence -= u64::from(asked.request.is_some()); // Never used.
                     ledger.refused(&asked.command);
@@ -224,7 +229,8 @@ impl Client {
                 log(&message);
                 ledger.record.learns(self.number, asked, &Fate::SessionExpired(index));
                 let silence = now - self.heard_at;
-                assert!(silence >= TTL_MS * 1_000, "K3: client {}: expired after {silence} us", self.number);
+                // The clock of the leader may run one percent too fast.
+                assert!(silence >= TTL_MS * 990, "K3: client {}: expired after {silence} us", self.number);
                 self.session = None;
                 self.held.clear();
             }

@@ -2,12 +2,11 @@
 //! after every turn.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 
-use raftwork::base::{Error, Millis};
+use raftwork::base::Error;
 use raftwork::consensus::MessageType;
 use raftwork::disk::fake::Op;
-use raftwork::machine::job::State;
 use raftwork::replica::{entry, Letter, Proposal, SnapshotWritten, Turn};
 
 use crate::checkers::{History, Ledger};
@@ -16,6 +15,7 @@ use crate::network::{letter, Network, Packet, Place};
 use crate::node::{Node, Ticket};
 use crate::random::Random;
 use crate::replay::Log;
+use crate::storms::{self, Storm};
 use crate::Micros;
 
 /// One tick of the election clock.
@@ -40,6 +40,9 @@ pub enum Event {
     Heal,
     Blink(usize),
     Calm,
+    PowerCut(usize),
+    Mend(usize),
+    Flap { one: usize, other: usize, times: u64 },
 }
 
 pub struct Cluster {
@@ -60,6 +63,8 @@ pub struct Cluster {
     pub faults: Vec<String>,
     /// Jobs take seconds and not milliseconds.
     slow_work: bool,
+    /// Faults that this seed has besides those that all have.
+    pub swarm: Vec<Storm>,
     /// No more faults: everything must come to rest.
     pub calm: bool,
 }
@@ -69,6 +74,7 @@ impl Cluster {
         let mut random = Random::new(seed);
         let snapshot_bytes = *random.pick(&[2_000, 8_000, 60_000, 1 << 30]);
         let slow_work = random.chance(300);
+        let swarm = storms::swarm(&mut random);
         let mut cluster = Self {
             random,
             now: 0,
@@ -86,6 +92,7 @@ impl Cluster {
             snapshots_installed: 0,
             faults: Vec::new(),
             slow_work,
+            swarm,
             calm: false,
         };
         for node in 0..nodes {
@@ -125,6 +132,9 @@ impl Cluster {
             Event::Heal => self.heal(),
             Event::Blink(node) => self.blink(node),
             Event::Calm => self.become_calm(),
+            Event::PowerCut(node) => self.late_power_cut(node),
+            Event::Mend(node) => self.mend(node),
+            Event::Flap { one, other, times } => self.flap(one, other, times),
         }
     }
 
@@ -143,13 +153,13 @@ impl Cluster {
         }
         let (count, bytes, now) = (self.nodes.len(), self.snapshot_bytes, self.now);
         match self.nodes[node].start(count, bytes, now) {
-            Ok(()) => {}
+            Ok(()) => self.nodes[node].disk.accept_damage(),
             // A planned fault of the disk may hit the start itself.
             Err(error @ (Error::Disk { .. } | Error::Poisoned(_) | Error::DiskFull(_))) => {
                 self.note(format!("node {node} could not start: {error}"));
                 return self.end_of(node);
             }
-            Err(error) => panic!("node {node} does not start: {error}"),
+            Err(error) => return self.refuses_to_start(node, &error),
         }
         let life = self.nodes[node].life;
         self.send_out(node, 0);
@@ -232,7 +242,8 @@ impl Cluster {
             return self.end_of(node);
         }
         if let Some(open) = &turn.sessions {
-            self.nodes[node].sessions.sync(open, Millis(now / 1_000));
+            let monotonic = self.nodes[node].monotonic(now);
+            self.nodes[node].sessions.sync(open, monotonic);
         }
         if turn.applied > 0 || turn.restored {
             self.nodes[node].next_due = turn.next_due;
@@ -342,7 +353,11 @@ impl Cluster {
                 }
                 _ => {
                     let packet = Packet::Letter(letter.encode().into());
-                    self.send_later(Place::Node(node), Place::Node(to), packet, delay);
+                    let (from, to) = (Place::Node(node), Place::Node(to));
+                    if let Some(later) = self.network.echoes(&mut self.random).filter(|_| is_raft(&letter)) {
+                        self.after(delay + later, Event::Arrive { from, to, packet: packet.clone() });
+                    }
+                    self.send_later(from, to, packet, delay);
                 }
             }
         }
@@ -468,18 +483,8 @@ impl Cluster {
         let nodes = (0..self.nodes.len()).map(Place::Node);
         nodes.chain((0..self.clients.len()).map(Place::Client)).collect()
     }
+}
 
-    /// Whether all nodes are up and have applied the same, and it is everything.
-    pub fn is_settled(&self) -> bool {
-        let applied: BTreeSet<_> =
-            self.nodes.iter().map(|node| node.replica.as_ref().map(|replica| replica.applied())).collect();
-        let work_left = self.nodes.iter().filter_map(|node| node.replica.as_ref()).any(|replica| {
-            let machine = replica.machine().read();
-            let tally = machine.tally();
-            [State::Enqueued, State::Processing, State::Retrying, State::Scheduled]
-                .iter()
-                .any(|state| tally.count(*state) > 0)
-        });
-        applied.len() == 1 && !applied.contains(&None) && !work_left
-    }
+fn is_raft(letter: &Letter) -> bool {
+    matches!(letter, Letter::Raft(_))
 }

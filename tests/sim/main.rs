@@ -20,6 +20,8 @@ mod properties;
 mod random;
 mod record;
 mod replay;
+mod rest;
+mod storms;
 mod transfers;
 mod verdicts;
 #[path = "../rust/wire.rs"]
@@ -28,9 +30,7 @@ mod wire;
 
 use cluster::{Cluster, Event};
 use raftwork::base::planted::Bug;
-use raftwork::machine::Machine;
 use random::Random;
-use record::Fate;
 
 /// How many seeds run unless somebody says otherwise.
 const SEEDS: u64 = 2_000;
@@ -83,11 +83,11 @@ fn run(seed: u64) -> Outcome {
     cluster.run_until(TROUBLE + 1);
     let deadline = TROUBLE + REST;
     while !cluster.is_settled() {
-        assert!(cluster.now < deadline, "J6: the cluster does not come to rest: {}", state(&cluster));
+        assert!(cluster.now < deadline, "J6: the cluster does not come to rest: {}", rest::state(&cluster));
         let next = cluster.now + SECOND / 4;
         cluster.run_until(next);
     }
-    check_rest(&mut cluster);
+    rest::check(&mut cluster);
     Outcome {
         events: cluster.steps,
         applied: cluster.log.applied,
@@ -99,49 +99,6 @@ fn run(seed: u64) -> Outcome {
         snapshots_installed: cluster.snapshots_installed,
         faults: cluster.faults.len(),
     }
-}
-
-/// What must be true when all nodes are up, have the same log, and no work is left.
-fn check_rest(cluster: &mut Cluster) {
-    for client in &mut cluster.clients {
-        if let Some(asked) = client.asked.take() {
-            cluster.ledger.record.learns(client.number, &asked, &Fate::Unknown);
-        }
-    }
-    let machines: Vec<_> =
-        cluster.nodes.iter().map(|node| node.replica.as_ref().expect("all are up").machine().read()).collect();
-    for (node, machine) in machines.iter().enumerate() {
-        machine.audit().unwrap_or_else(|error| panic!("J12: {error}"));
-        cluster.ledger.check(machine);
-        assert!(machine.applied().0 >= cluster.ledger.answered_index, "D1: an answered entry is missing");
-        cluster.ledger.record.reads_all(node, machine);
-    }
-    let machines: Vec<&Machine> = machines.iter().map(|machine| &**machine).collect();
-    cluster.log.check(&cluster.ledger.record, &machines);
-    if let Some(path) = std::env::var_os("RAFTWORK_SIM_HISTORY") {
-        std::fs::write(path, history::print(&cluster.ledger.record.operations)).expect("the history can be written");
-    }
-    linear::check(&cluster.ledger.record.operations).unwrap_or_else(|why| panic!("the history has no order: {why}"));
-}
-
-fn state(cluster: &Cluster) -> String {
-    let nodes = cluster.nodes.iter().map(|node| match &node.replica {
-        None => format!("node {} is down", node.id),
-        Some(replica) => {
-            let machine = replica.machine().read();
-            format!(
-                "node {} {} term {} applied {} of {}, jobs {:?}, {}",
-                node.id,
-                replica.role().name(),
-                replica.term(),
-                replica.applied(),
-                replica.last_index(),
-                machine.tally(),
-                if node.paused { "paused" } else { "" }
-            )
-        }
-    });
-    nodes.collect::<Vec<_>>().join("\n")
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -32,6 +32,7 @@ impl Log {
             let Entry { index, term, .. } = *mine;
             let heard = (term, mine.get_entry_type(), mine.data.clone());
             let known = self.entries.entry(index).or_insert_with(|| heard.clone());
+            if (426..434).contains(&index) {}
             assert_eq!(known, &heard, "log matching: node {node} applied another entry {index}");
         }
         applied.0 + 1
