@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::base::{LogIndex, Result, Term};
 use crate::disk::{Access, Disk, File};
-use crate::replica::Replica;
+use crate::replica::{Members, Replica};
 
 /// Times that are kept; percentiles speak about these.
 const SAMPLES: usize = 1024;
@@ -148,6 +148,9 @@ pub(super) struct Figures {
     /// Entries of the largest group.
     pub group_entries_max: usize,
     pub stalled: bool,
+    /// Who is a member, as of the last entry applied.
+    pub members: Members,
+    pub committed: LogIndex,
 }
 
 impl Figures {
@@ -164,5 +167,6 @@ impl Figures {
         self.entries += applied as u64;
         self.group_entries_max = self.group_entries_max.max(applied);
         self.stalled = replica.is_stalled();
+        self.committed = replica.committed();
     }
 }

@@ -20,6 +20,7 @@ mod driver;
 mod health;
 mod history;
 mod inbox;
+mod joining;
 mod maintenance;
 mod memory;
 mod metrics;
@@ -46,7 +47,7 @@ use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result, Sess
 use crate::disk::{Identity, Lock};
 use crate::machine::{self, Machine};
 use crate::net::Listener;
-use crate::replica::{entry, Opened, Sessions};
+use crate::replica::{entry, MemberChange, Members, Opened, Sessions};
 use crate::snapshot::SnapshotStore;
 
 pub use config::{ClusterConfig, NodeConfig};
@@ -64,6 +65,8 @@ type Tell = Box<dyn FnOnce() + Send>;
 
 /// Before a request that a change of leader left open is asked again.
 const REPEAT_PAUSE: Duration = Duration::from_millis(5);
+/// How long a transfer of leadership may take that somebody asked for.
+const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 /// How long `close` waits until another member leads.
 const HANDOVER_WAIT: Duration = Duration::from_millis(500);
 /// How long `close` waits for the writes that were accepted, and for those who still read the archive.
@@ -96,6 +99,8 @@ struct Shared {
     /// Who leads, as of the last turn.
     leader: Mutex<Option<NodeId>>,
     ticks: ticks::Ticks,
+    /// The command that lists this node is on its way.
+    listing: AtomicBool,
     /// Letters to other members. Nothing: it is alone.
     post: Option<Arc<post::Post>>,
     /// Where other members are let in.
@@ -201,6 +206,46 @@ impl Node {
         let mut members = machine.members();
         let address = members.find(|member| member.node == leader)?.client.to_string();
         Some(address).filter(|address| !address.is_empty())
+    }
+
+    /// The member that this node is.
+    pub fn id(&self) -> NodeId {
+        self.shared.identity.node
+    }
+
+    /// Who is a member as of a moment ago; on the leader also how far each is.
+    pub fn members(&self) -> Members {
+        self.shared.figures.lock().members.clone()
+    }
+
+    /// Changes who is a member, on the node that leads; `forced`: also if it leaves no majority that was heard lately.
+    /// Returns when the change is in force.
+    ///
+    /// # Errors
+    /// `NotCommitted`: not here or not now, and why. `Invalid`: the change makes no sense.
+    pub fn change_members(&self, change: MemberChange, forced: bool) -> Result<()> {
+        self.shared.check_running()?;
+        self.shared.change_members(change, forced)?;
+        if let MemberChange::Remove(node) | MemberChange::Replace { old: node, .. } = change {
+            self.shared.drop_member(node)?;
+        }
+        Ok(())
+    }
+
+    /// Lets another member lead, the one that has most of the log.
+    ///
+    /// # Errors
+    /// `NotCommitted`: this node does not lead, or nobody took over in time.
+    pub fn transfer_leadership(&self) -> Result<()> {
+        self.shared.check_running()?;
+        if !self.leads() {
+            return Err(Error::NotCommitted("this node does not lead; ask the leader".into()));
+        }
+        self.shared.hand_over(Instant::now() + TRANSFER_WAIT);
+        match self.leads() {
+            true => Err(Error::NotCommitted("no other voter took over in time".into())),
+            false => Ok(()),
+        }
     }
 
     /// Calls `tell` each time when no leader was known for a while: this node can answer nothing then, another may.
@@ -422,7 +467,7 @@ impl Shared {
     fn close(&self, deadline: Instant) -> bool {
         self.timer.stop();
         self.archiver.stop();
-        self.hand_over(deadline);
+        self.hand_over(deadline.min(Instant::now() + HANDOVER_WAIT));
         self.inbox.stop(Error::Closed);
         self.ticks.stop();
         if let Some(listener) = self.listener.lock().take() {
@@ -452,9 +497,8 @@ impl Shared {
     }
 
     /// Lets another member lead before this one goes, so that nobody waits for an election.
-    fn hand_over(&self, deadline: Instant) {
+    fn hand_over(&self, until: Instant) {
         let Some(post) = &self.post else { return };
-        let until = deadline.min(Instant::now() + HANDOVER_WAIT);
         let mut leads = self.leads.lock();
         if leads.is_none() || post.connected() == 0 {
             return;

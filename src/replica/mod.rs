@@ -40,12 +40,13 @@ use parking_lot::RwLock;
 
 use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
-use crate::consensus::{Action, ConfState, Core, EntryType, Event, Placed, Role};
+use crate::consensus::{Action, ConfState, Core, EntryType, Event, Placed};
 use crate::disk::{Disk, Identity};
 use crate::machine::{Differs, Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
+pub use crate::consensus::{MemberChange, Role};
 use doubt::Doubt;
 use forward::Forwards;
 pub use log_store::{LogCache, Position};
