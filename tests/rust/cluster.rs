@@ -215,11 +215,10 @@ fn d5_the_first_of_the_list_begins_no_second_group_after_it_lost_its_disk() {
 fn a_node_joins_becomes_a_voter_and_another_leaves() {
     let mut cluster = Cluster::new(3);
     payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
-    let address = addresses(1).remove(0);
+    let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
+    cluster.addresses.push(address.clone());
     let mut config = cluster.config(3);
-    let joining = ClusterConfig { joins: true, ..ClusterConfig::new(address.clone(), cluster.addresses.clone()) };
-    config.cluster = Some(joining);
-    cluster.addresses.push(address);
+    config.cluster = Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, first) });
     cluster.nodes.push(Some(Node::open(config).unwrap()));
     cluster.wait_for_voters(4);
     let gone = cluster.follower();
