@@ -176,7 +176,7 @@ impl Shared {
     fn keep_up(&self) {
         let mut pause = Pause::new();
         let (mut last, mut complaints) = (None, Seldom::new(1, COMPLAINTS_APART));
-        loop {
+        while !self.state.lock().ended {
             let error = match self.establish() {
                 Ok(link) => {
                     let since = Instant::now();
@@ -228,9 +228,14 @@ impl Shared {
         let socket = dial(&address, &config.security, deadline, config.silence)?;
         self.keep(|state| state.socket = Some(socket.clone()))?;
         let (stream, _) = config.security.begin(socket, deadline)?;
-        stream.write_first((config.hello)())?;
+        let written = stream.write_first((config.hello)());
         let mut frames = Frames::new();
-        let welcome = next(&mut frames, &stream)?.ok_or_else(|| Error::Disk {
+        let heard = next(&mut frames, &stream);
+        // Whoever refused the certificate may have gone before the hello could leave, and its reason is still there.
+        if !matches!(heard, Err(Error::Foreign(_))) {
+            written?;
+        }
+        let welcome = heard?.ok_or_else(|| Error::Disk {
             operation: "connect to",
             path: address.to_string(),
             message: "the other side ended the connection before it let this one in; its log says why".into(),

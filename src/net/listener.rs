@@ -290,7 +290,12 @@ impl Place {
             }
             Err(_) if shared.closing.load(Ordering::Acquire) => {}
             Err(error) => {
-                shared.guests.lock().refuse(error.to_string());
+                let mut guests = shared.guests.lock();
+                // What its thread saw is not why: its socket was shut for it.
+                let evicted = !guests.strangers.contains_key(&self.number);
+                let error = if evicted { Error::Overloaded("it made room for a newer one".into()) } else { error };
+                guests.refuse(error.to_string());
+                drop(guests);
                 shared.complaints.warn(format_args!("{name}: {peer} was not let in: {error}"));
             }
         }
@@ -323,7 +328,7 @@ impl Place {
     fn become_known(&self, socket: &Arc<Socket>) -> Result<()> {
         let mut guests = self.shared.guests.lock();
         if guests.strangers.remove(&self.number).is_none() || self.shared.closing.load(Ordering::Acquire) {
-            return Err(Error::Overloaded("it had to make room for another".into()));
+            return Err(Error::Closed);
         }
         guests.served.insert(self.number, socket.clone());
         Ok(())

@@ -88,7 +88,7 @@ impl Socket {
     }
 
     /// Ends the own direction and waits a little until the other side has ended too: closing a socket with unread bytes in
-    /// it resets the connection, and a reset destroys what the other side has not read yet.
+    /// it resets the connection, and a reset may overtake or destroy what the other side has not read yet.
     pub fn part(&self) {
         self.shut(Shutdown::Write);
         *self.deadline.lock() = Some(Instant::now() + LAST_WORDS);

@@ -251,7 +251,6 @@ fn a_flood_of_strangers_leaves_room_for_an_honest_one() {
         assert!(tally.strangers <= 4, "{tally:?}");
         tally.refused + 4 >= 500
     });
-    assert!(listener.tally().last_refusal.unwrap().contains("one address"));
     until(|| is_served(&listener).is_ok());
     drop(flood);
     until(|| listener.tally().strangers == 0);
@@ -269,8 +268,11 @@ fn strangers_of_many_addresses_have_a_bound_too() {
         rustix::net::connect(&socket, &listener.address()).unwrap();
         TcpStream::from(socket)
     };
-    let _kept: Vec<_> = (1..=6).map(from).collect();
-    until(|| listener.tally().refused == 3);
+    let mut kept: Vec<_> = (0..3).map(|_| from(1)).collect();
+    until(|| listener.tally().refused == 1);
+    assert_eq!(listener.tally().last_refusal.unwrap(), "too many unfinished connections of one address");
+    kept.extend((2..=5).map(from));
+    until(|| listener.tally().refused == 4);
     let tally = listener.tally();
     assert_eq!((tally.strangers, tally.served), (3, 0));
     assert_eq!(tally.last_refusal.unwrap(), "too many unfinished connections");
@@ -487,5 +489,6 @@ fn a_vanished_peer_is_noticed() {
     told.up();
     let frame = encode(9, 1, &vec![0; 1 << 20]).unwrap();
     while told.dialer.send(frame.clone()) {}
-    assert!(matches!(told.down(), Error::TimedOut(_)), "the system gave up");
+    // The half that the system tells first knows why; the other may see an end only.
+    assert!(matches!(told.down(), Error::TimedOut(_) | Error::Closed), "the system gave up");
 }

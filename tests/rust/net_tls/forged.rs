@@ -63,8 +63,9 @@ impl Forger {
         let socket = TcpStream::connect(listener.address()).unwrap();
         socket.set_read_timeout(Some(WAIT)).unwrap();
         let mut stream = StreamOwned::new(session, socket);
-        // It believes to be in, as its side of the handshake is over first.
-        let _ = stream.write_all(&encode(1, 1, b"hello").unwrap());
+        // It believes to be in, as its side of the handshake is over first. What it sends then stays unread, and must not keep
+        // the reason from it.
+        let _ = stream.write_all(&[0; 100_000]);
         let error = stream.read(&mut [0; 100]).unwrap_err();
         let error = error.downcast::<rustls::Error>().unwrap();
         until(|| listener.tally().refused > refused);
