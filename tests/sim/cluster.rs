@@ -21,6 +21,8 @@ use crate::Micros;
 /// One tick of the election clock.
 const TICK: Micros = 50_000;
 
+/// A wall clock that is off by no more is believed.
+pub const JUMP_MAX_MS: u64 = 60_000;
 /// Steps between two looks at a job, and between two recounts of everything.
 const GLIMPSE_EVERY: u64 = 64;
 const AUDIT_EVERY: u64 = 4_096;
@@ -87,7 +89,7 @@ impl Cluster {
             ledger: Ledger::default(),
             history: History::default(),
             steps: 0,
-            log: Log::default(),
+            log: Log::new(JUMP_MAX_MS + 5_000),
             snapshot_bytes,
             snapshots_installed: 0,
             faults: Vec::new(),
@@ -116,7 +118,7 @@ impl Cluster {
         let Reverse((time, order)) = self.queue.pop().expect("ticks never end");
         let event = self.events.remove(&order).expect("each event is queued once");
         self.now = self.now.max(time);
-        self.ledger.record.now = self.now;
+        (self.ledger.record.now, self.log.now_ms) = (self.now, self.now / 1_000);
         self.steps += 1;
         match event {
             Event::Tick { node, life } => self.tick(node, life),
@@ -161,6 +163,7 @@ impl Cluster {
             }
             Err(error) => return self.refuses_to_start(node, &error),
         }
+        self.log.excused |= self.nodes[node].wall_offset_ms.unsigned_abs() > JUMP_MAX_MS;
         let life = self.nodes[node].life;
         self.send_out(node, 0);
         self.after_turn(node);

@@ -20,8 +20,10 @@ use crate::Micros;
 pub const DIR: &str = "/disk/node";
 /// Microseconds of one sync of a healthy disk.
 pub const SYNC_MICROS: u64 = 200;
+/// Jobs that finish between two evictions.
+const EVICT_EVERY: u64 = 60;
 /// The wall clock when the simulation begins.
-const EPOCH_MS: i64 = 1_800_000_000_000;
+pub const EPOCH_MS: i64 = 1_800_000_000_000;
 
 /// Who waits for an answer.
 #[derive(Clone, Debug)]
@@ -83,6 +85,9 @@ pub struct Node {
     pub led: Option<Term>,
     /// The first entry of the log that it has not shown yet.
     pub heard: u64,
+    /// Whether finished jobs leave memory, and up to which ordinal it asked for that.
+    pub evicts: bool,
+    evicted: u64,
 }
 
 impl Node {
@@ -112,6 +117,8 @@ impl Node {
             ticking: false,
             led: None,
             heard: 1,
+            evicts: seed.is_multiple_of(2),
+            evicted: 0,
         }
     }
 
@@ -187,7 +194,7 @@ impl Node {
     pub fn leader_duties(&mut self, now: Micros) {
         let leads = self.replica.as_ref().filter(|_| self.leads()).map(|replica| replica.term());
         if leads.is_some() && leads != self.led {
-            self.ticking = false;
+            (self.ticking, self.evicted) = (false, 0);
             let (wall, monotonic) = (self.wall(now), self.monotonic(now));
             self.sessions.restart(monotonic);
             self.stamp.lead(wall, monotonic, self.replica.as_ref().expect("it leads").stamped());
@@ -203,10 +210,23 @@ impl Node {
                 w.array(2).u64(13).u64(1_000);
             });
         }
+        self.evict();
         let (gone, _) = self.sessions.lapsed(self.monotonic(now));
         for session in gone {
             self.propose(|w| {
                 w.array(2).u64(3).u64(session.0);
+            });
+        }
+    }
+
+    /// Forgets old finished jobs, as if the archive had them.
+    fn evict(&mut self) {
+        let upto = self.replica.as_ref().map_or(0, |replica| replica.machine().read().finished_upto());
+        if self.evicts && upto > self.evicted + EVICT_EVERY {
+            self.evicted = upto - EVICT_EVERY / 2;
+            let evicted = self.evicted;
+            self.propose(|w| {
+                w.array(2).u64(14).u64(evicted);
             });
         }
     }

@@ -114,6 +114,11 @@ impl Record {
     }
 
     fn reads(&mut self, node: usize, jobs: Vec<JobId>, consistency: Consistency, machine: &Machine) {
+        // Of those that are in the archive, nobody knows here in which state they were.
+        let jobs: Vec<JobId> = match machine.evicted_upto() {
+            0 => jobs,
+            _ => jobs.into_iter().filter(|id| machine.job(*id).is_some()).collect(),
+        };
         let state = |id: &JobId| machine.job(*id).map(|(job, _)| job.state.name().to_owned());
         let answer = Answer::States(jobs.iter().map(state).collect());
         self.operations.push(Operation {
