@@ -38,6 +38,7 @@ pub enum Ticket {
     Read {
         client: usize,
         floor: u64,
+        began: Micros,
     },
     /// Clients that said that their session lives, and when.
     Beat(Vec<(SessionId, usize, Micros)>),
