@@ -30,6 +30,18 @@ pub enum Bug {
     NoDirectorySync,
     /// A received snapshot counts before it is on disk.
     ReceivedNotSynced,
+    /// A snapshot does not name the learners.
+    ForgetLearners,
+    /// A member whose disk was lost comes back under its old id and votes.
+    AmnesiacVote,
+    /// A change of the members is applied twice.
+    ChangeTwice,
+    /// Nobody ends a joint configuration.
+    StayJoint,
+    /// A leader that is removed goes on.
+    RemovedLeaderStays,
+    /// A member whose state differs from that of the others goes on.
+    IgnoreDigest,
     /// The question of a linearizable read is the same in each round.
     ReadIdReused,
     /// A read is answered without asking anybody.

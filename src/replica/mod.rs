@@ -14,9 +14,12 @@
 //! * Entries are applied once each, in order, with stamps that never go back (T1).
 
 mod apply;
+mod digests;
+mod doubt;
 pub mod entry;
 mod forward;
 pub mod log_store;
+mod members;
 mod open;
 mod peers;
 mod persist;
@@ -26,6 +29,7 @@ mod suspicion;
 mod tickets;
 pub mod upkeep;
 pub mod wire;
+mod words;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -38,12 +42,15 @@ use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
 use crate::consensus::{Action, ConfState, Core, EntryType, Event, Placed, Role};
 use crate::disk::{Disk, Identity};
-use crate::machine::{Effects, Machine};
+use crate::machine::{Differs, Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
+use doubt::Doubt;
 use forward::Forwards;
 pub use log_store::{LogCache, Position};
+use members::{Changing, Watch};
+pub use members::{Members, PeerProgress};
 pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
 use reads::Reads;
 pub use reads::{Beat, Whom};
@@ -52,6 +59,7 @@ use suspicion::Suspicion;
 use tickets::Tickets;
 pub use upkeep::{Capture, SnapshotWritten, Upkeep};
 pub use wire::{Letter, Note};
+pub use words::Word;
 
 /// Where a replica lives and how large its log may become.
 #[derive(Clone, Debug)]
@@ -71,12 +79,14 @@ pub struct ReplicaConfig {
     pub newcomer: Option<Newcomer>,
 }
 
-/// A member of a group that begins with several: each makes its directory from the same list.
+/// A member of a group that begins with several, each of which makes its directory from the same list; or a node that
+/// joins a group.
 #[derive(Clone, Debug)]
 pub struct Newcomer {
     pub cluster: ClusterId,
+    /// Never used before in this cluster: an id means a disk, and goes with it.
     pub node: NodeId,
-    /// All first members, this one included.
+    /// All first members, this one included. Nobody: it joins, and waits for the leader to send it a state.
     pub voters: Vec<NodeId>,
 }
 
@@ -107,6 +117,10 @@ pub struct Turn<T> {
     pub next_due: Option<Millis>,
     /// Entries applied.
     pub applied: usize,
+    /// This node was removed from the group: close it.
+    pub removed: bool,
+    /// Its state is not that of the leader which wrote its mark into the log: raise an alarm.
+    pub differs: Option<Differs>,
 }
 
 impl<T> Default for Turn<T> {
@@ -119,6 +133,8 @@ impl<T> Default for Turn<T> {
             sessions: None,
             next_due: None,
             applied: 0,
+            removed: false,
+            differs: None,
         }
     }
 }
@@ -147,6 +163,13 @@ pub struct Replica<T> {
     outbox: Outbox,
     /// The end of the log was cut where it may have been acknowledged.
     suspicion: Option<Suspicion>,
+    /// A change of the members that was proposed here.
+    change: Option<Changing<T>>,
+    watch: Watch,
+    removed: bool,
+    doubt: Doubt,
+    /// The newest mark that was proposed, and the term in which it was.
+    digest_told: (Term, LogIndex),
     failed: Option<String>,
 }
 
@@ -176,6 +199,7 @@ impl<T> Replica<T> {
     fn abandon(&mut self, why: &str, turn: &mut Turn<T>) {
         self.tickets.abandon(why, &mut turn.answers);
         self.forwards.abandon(why, &mut turn.answers);
+        self.abandon_change(why, turn);
         self.reads.abandon(&Error::NotCommitted(why.to_owned()), turn);
     }
 
@@ -194,6 +218,10 @@ impl<T> Replica<T> {
     }
 
     fn propose(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
+        if self.removed {
+            refuse(proposals, &Error::NotCommitted("this node was removed from the group".into()), turn);
+            return Ok(());
+        }
         if self.role() != Role::Leader {
             self.answer_peers(&Error::NotCommitted("this node does not lead".into()));
             if !proposals.is_empty() {
@@ -235,6 +263,19 @@ impl<T> Replica<T> {
         }
         self.actions.extend(actions);
         Ok(())
+    }
+
+    fn settle_or_fail(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        let outcome = self.settle(turn);
+        self.or_fail(outcome, turn)
+    }
+
+    /// An error is the end of this replica.
+    fn or_fail(&mut self, outcome: Result<()>, turn: &mut Turn<T>) -> Result<()> {
+        if let Err(error) = &outcome {
+            self.fail(&error.to_string(), turn);
+        }
+        outcome
     }
 
     /// Does what consensus asks for, in its order, until it asks for nothing more. When the disk has no room for what is

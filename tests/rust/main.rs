@@ -16,6 +16,7 @@ mod fuzz;
 mod fuzz_machine;
 mod golden;
 mod members;
+mod membership;
 mod net_packet;
 mod net_tcp;
 mod net_tls;
