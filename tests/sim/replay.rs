@@ -13,7 +13,7 @@ use raftwork::replica::{entry, LogCache, FIRST};
 use crate::model::{Head, Job, Model, State};
 use crate::node::EPOCH_MS;
 use crate::record::Record;
-use crate::wire::Command;
+use crate::wire::{Command, Own};
 
 /// The entries that were applied, each as the first node that applied it had it.
 #[derive(Debug, Default)]
@@ -110,6 +110,8 @@ fn by_a_node(request: &[u8]) -> Option<Command> {
         3 => Some(Command::Expire(operand)),
         13 => Some(Command::Tick(operand)),
         14 => Some(Command::Evict(operand)),
+        // What they say about the cluster: the model does not care for the words.
+        16..=19 => Some(Command::Own(Own::SetLevel(operand))),
         _ => None,
     }
 }
