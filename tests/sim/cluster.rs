@@ -328,7 +328,9 @@ impl Cluster {
             machine.audit().unwrap_or_else(|error| panic!("J12: node {node}: {error}"));
         }
         drop(machine);
-        self.nodes[node].heard = heard;
+        let it = &mut self.nodes[node];
+        it.heard = heard;
+        it.memory.note(it.replica.as_ref().expect("it is up"));
     }
 
     fn write_capture(&mut self, node: usize, life: u64) {

@@ -14,6 +14,7 @@ use raftwork::replica::{
     entry, Beat, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Sessions, Turn, Whom,
 };
 
+use crate::checkers::Memory;
 use crate::random::Random;
 use crate::Micros;
 
@@ -88,6 +89,7 @@ pub struct Node {
     pub heard: u64,
     /// Whether finished jobs leave memory, and up to which ordinal it asked for that.
     pub evicts: bool,
+    pub memory: Memory,
     evicted: u64,
 }
 
@@ -120,6 +122,7 @@ impl Node {
             heard: 1,
             evicts: seed.is_multiple_of(2),
             evicted: 0,
+            memory: Memory::default(),
         }
     }
 
@@ -159,6 +162,7 @@ impl Node {
         let (replica, _) = Replica::open(&config, Box::new(outbox))?;
         self.next_due = replica.machine().read().next_due();
         let open: Vec<_> = replica.machine().read().sessions().collect();
+        self.memory.compare(&replica, self.id.0 as usize - 1);
         self.stamp = Stamp::new(self.wall(now), self.monotonic(now), replica.stamped());
         self.life += 1;
         self.replica = Some(replica);
