@@ -247,7 +247,7 @@ impl<T> Replica<T> {
             self.tell_peers(peers, &Err(definite(&error)));
             return if matches!(error, Error::DiskFull(_)) { Ok(()) } else { Err(error) };
         }
-        self.stamped = self.stamped.max(now);
+        self.stamped = if has(Bug::TimeGoesBack) { now } else { self.stamped.max(now) };
         let (own, tickets): (Vec<_>, Vec<_>) =
             proposals.into_iter().map(|proposal| (proposal.entry, proposal.ticket)).unzip();
         let own_count = own.len() as u64;
@@ -290,6 +290,7 @@ impl<T> Replica<T> {
                     let (number, restores) = (write.number, write.snapshot.is_some());
                     if let Some(unwritten) = self.write(write, turn)? {
                         self.actions.push_front(unwritten);
+                        self.refuse_what_waits(Bug::FullDiskRefuses, turn);
                         return Ok(());
                     }
                     self.core.step(Event::Persisted(number), &mut next);
@@ -308,13 +309,20 @@ impl<T> Replica<T> {
             self.actions.extend(next.drain(..));
         }
         self.mind_forwards(false, turn);
-        if has(Bug::RefuseOnStepDown) && self.role() != Role::Leader && !self.tickets.is_empty() {
-            let mut waiting = Vec::new();
-            self.tickets.abandon("", &mut waiting);
-            let refused = || Err(Error::NotCommitted("this node no longer leads".into()));
-            turn.answers.extend(waiting.into_iter().map(|(ticket, _)| (ticket, refused())));
+        if self.role() != Role::Leader {
+            self.refuse_what_waits(Bug::RefuseOnStepDown, turn);
         }
         Ok(())
+    }
+
+    /// A planted bug: what is in the log is said to be refused.
+    fn refuse_what_waits(&mut self, bug: Bug, turn: &mut Turn<T>) {
+        if has(bug) && !self.tickets.is_empty() {
+            let mut waiting = Vec::new();
+            self.tickets.abandon("", &mut waiting);
+            let refused = || Err(Error::NotCommitted(format!("{bug:?}")));
+            turn.answers.extend(waiting.into_iter().map(|(ticket, _)| (ticket, refused())));
+        }
     }
 
     /// Whether a write waits for room on the disk. Every turn tries it again, and takes no proposals before it is done.
@@ -333,6 +341,11 @@ impl<T> Replica<T> {
 
     pub fn wal(&self) -> &Wal {
         &self.wal
+    }
+
+    /// Whether its log may have lost its end, so that it neither votes nor leads.
+    pub fn is_suspect(&self) -> bool {
+        self.suspicion.is_some()
     }
 
     /// What is in memory of the log.

@@ -105,7 +105,7 @@ impl<T> Replica<T> {
         let known = recovered.hard_state;
         let mut hard_state = HardState { term: known.term, vote: known.vote, ..HardState::default() };
         // A snapshot holds only what is committed, and the commit index is written late.
-        hard_state.commit = known.commit.max(meta.index);
+        hard_state.commit = if has(Bug::CommitBehindSnapshot) { known.commit } else { known.commit.max(meta.index) };
         let metadata = metadata(&meta);
         let members: ConfState = metadata.get_conf_state().clone();
         let mut log = LogCache::new(metadata, hard_state);
@@ -144,6 +144,9 @@ impl<T> Replica<T> {
     fn follow(&mut self) -> Result<usize> {
         let mut turn = Turn::default();
         let mut actions = Vec::new();
+        if has(Bug::SkipAtStart) && self.last_index() > self.applied.index {
+            self.applied.index.0 += 1;
+        }
         self.core.step(Event::Applied(self.applied.index), &mut actions);
         self.actions.extend(actions);
         self.settle(&mut turn)?;

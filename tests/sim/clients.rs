@@ -140,15 +140,25 @@ impl Client {
         });
         let jobs: Vec<Job> = jobs.collect();
         self.mine = jobs.iter().map(|job| job.id).chain(self.mine.iter().copied()).take(50).collect();
-        Command::Enqueue { specs: vec![Spec { max_crashes: 1_000, max_attempts: 1_000, ..Spec::default() }], jobs }
+        let enough = if random.chance(100) { 2 } else { 1_000 };
+        let spec = Spec {
+            queue: if random.chance(250) { "other" } else { "default" }.into(),
+            priority: i64::from(random.chance(200)),
+            max_crashes: enough,
+            max_attempts: enough,
+            expires: random.chance(50).then(|| random.between(100, 2_000)),
+            crash_delay: if random.chance(200) { 50 } else { 0 },
+            ..Spec::default()
+        };
+        Command::Enqueue { specs: vec![spec], jobs }
     }
 
     fn next_work(&mut self, random: &mut Random) -> Command {
         if self.held.is_empty() || (self.held.len() < 3 && random.chance(300)) {
             return Command::Claim {
                 session: self.session.expect("checked by the caller"),
-                queues: vec![("default".into(), 1)],
-                strict: false,
+                queues: if random.chance(300) { vec![other()] } else { vec![("default".into(), 1), other()] },
+                strict: true,
                 functions: vec!["f".into()],
                 max: random.between(1, 3),
             };
@@ -260,6 +270,10 @@ impl Client {
             self.node = (self.node + 1) % nodes;
         }
     }
+}
+
+fn other() -> (String, u64) {
+    ("other".into(), 1)
 }
 
 fn log(message: &str) {

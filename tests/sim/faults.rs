@@ -6,7 +6,7 @@ use std::path::Path;
 use raftwork::disk::fake::{Fault, Op};
 use raftwork::disk::Disk;
 
-use crate::cluster::{Cluster, Event};
+use crate::cluster::{Cluster, Event, JUMP_MAX_MS};
 use crate::network::Place;
 use crate::node::{DIR, SYNC_MICROS};
 use crate::Micros;
@@ -213,6 +213,7 @@ impl Cluster {
     fn jump(&mut self, node: usize) {
         let by = self.random.between(0, 80_000) as i64 - 40_000;
         self.note(format!("the clock of node {node} jumps by {by} ms"));
+        self.log.allowance_ms += JUMP_MAX_MS;
         self.nodes[node].wall_offset_ms += by;
     }
 

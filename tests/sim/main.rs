@@ -22,6 +22,7 @@ mod record;
 mod replay;
 mod rest;
 mod storms;
+mod traffic;
 mod transfers;
 mod verdicts;
 #[path = "../rust/wire.rs"]

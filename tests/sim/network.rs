@@ -48,6 +48,7 @@ pub enum Packet {
     Read {
         client: usize,
         floor: u64,
+        began: Micros,
     },
     /// The state that a read saw.
     Seen {

@@ -14,14 +14,17 @@ use raftwork::replica::{
     entry, Beat, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Sessions, Turn, Whom,
 };
 
+use crate::checkers::Memory;
 use crate::random::Random;
 use crate::Micros;
 
 pub const DIR: &str = "/disk/node";
 /// Microseconds of one sync of a healthy disk.
 pub const SYNC_MICROS: u64 = 200;
+/// Jobs that finish between two evictions.
+const EVICT_EVERY: u64 = 60;
 /// The wall clock when the simulation begins.
-const EPOCH_MS: i64 = 1_800_000_000_000;
+pub const EPOCH_MS: i64 = 1_800_000_000_000;
 
 /// Who waits for an answer.
 #[derive(Clone, Debug)]
@@ -36,6 +39,7 @@ pub enum Ticket {
     Read {
         client: usize,
         floor: u64,
+        began: Micros,
     },
     /// Clients that said that their session lives, and when.
     Beat(Vec<(SessionId, usize, Micros)>),
@@ -83,6 +87,10 @@ pub struct Node {
     pub led: Option<Term>,
     /// The first entry of the log that it has not shown yet.
     pub heard: u64,
+    /// Whether finished jobs leave memory, and up to which ordinal it asked for that.
+    pub evicts: bool,
+    pub memory: Memory,
+    evicted: u64,
 }
 
 impl Node {
@@ -112,6 +120,9 @@ impl Node {
             ticking: false,
             led: None,
             heard: 1,
+            evicts: seed.is_multiple_of(2),
+            evicted: 0,
+            memory: Memory::default(),
         }
     }
 
@@ -151,6 +162,7 @@ impl Node {
         let (replica, _) = Replica::open(&config, Box::new(outbox))?;
         self.next_due = replica.machine().read().next_due();
         let open: Vec<_> = replica.machine().read().sessions().collect();
+        self.memory.compare(&replica, self.id.0 as usize - 1);
         self.stamp = Stamp::new(self.wall(now), self.monotonic(now), replica.stamped());
         self.life += 1;
         self.replica = Some(replica);
@@ -187,7 +199,7 @@ impl Node {
     pub fn leader_duties(&mut self, now: Micros) {
         let leads = self.replica.as_ref().filter(|_| self.leads()).map(|replica| replica.term());
         if leads.is_some() && leads != self.led {
-            self.ticking = false;
+            (self.ticking, self.evicted) = (false, 0);
             let (wall, monotonic) = (self.wall(now), self.monotonic(now));
             self.sessions.restart(monotonic);
             self.stamp.lead(wall, monotonic, self.replica.as_ref().expect("it leads").stamped());
@@ -203,10 +215,23 @@ impl Node {
                 w.array(2).u64(13).u64(1_000);
             });
         }
+        self.evict();
         let (gone, _) = self.sessions.lapsed(self.monotonic(now));
         for session in gone {
             self.propose(|w| {
                 w.array(2).u64(3).u64(session.0);
+            });
+        }
+    }
+
+    /// Forgets old finished jobs, as if the archive had them.
+    fn evict(&mut self) {
+        let upto = self.replica.as_ref().map_or(0, |replica| replica.machine().read().finished_upto());
+        if self.evicts && upto > self.evicted + EVICT_EVERY {
+            self.evicted = upto - EVICT_EVERY / 2;
+            let evicted = self.evicted;
+            self.propose(|w| {
+                w.array(2).u64(14).u64(evicted);
             });
         }
     }

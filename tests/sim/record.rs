@@ -45,8 +45,9 @@ pub struct Record {
     jobs: Vec<JobId>,
 }
 
-/// Processes of a history that are nodes.
+/// Processes of a history that are nodes, and those that are clients which read beside their requests.
 const NODES: u64 = 1_000;
+const READERS: u64 = 2_000;
 
 impl Record {
     /// A client is about to send a request for the first time.
@@ -100,31 +101,37 @@ impl Record {
 
     /// Looks at one job of a node, as of the newest entry that it applied.
     pub fn glimpses(&mut self, node: usize, number: u64, machine: &Machine) {
-        if self.jobs.is_empty() {
-            return;
+        self.looks(NODES + node as u64, self.now, Consistency::Local, number, machine);
+    }
+
+    /// A client's read of the newest state, begun some time ago, sees this.
+    pub fn reads_one(&mut self, client: usize, began: Micros, number: u64, machine: &Machine) {
+        self.looks(READERS + client as u64, began, Consistency::Linearizable, number, machine);
+    }
+
+    fn looks(&mut self, process: u64, began: Micros, consistency: Consistency, number: u64, machine: &Machine) {
+        if !self.jobs.is_empty() {
+            let job = self.jobs[number as usize % self.jobs.len()];
+            self.reads(process, began, vec![job], consistency, machine);
         }
-        let job = self.jobs[number as usize % self.jobs.len()];
-        self.reads(node, vec![job], Consistency::Local, machine);
     }
 
     /// Looks at all jobs of a node that has caught up.
     pub fn reads_all(&mut self, node: usize, machine: &Machine) {
         self.now += 2;
-        self.reads(node, self.jobs.clone(), Consistency::Linearizable, machine);
+        self.reads(NODES + node as u64, self.now, self.jobs.clone(), Consistency::Linearizable, machine);
     }
 
-    fn reads(&mut self, node: usize, jobs: Vec<JobId>, consistency: Consistency, machine: &Machine) {
+    fn reads(&mut self, process: u64, began: Micros, jobs: Vec<JobId>, consistency: Consistency, machine: &Machine) {
+        // Of those that are in the archive, nobody knows here in which state they were.
+        let jobs: Vec<JobId> = match machine.evicted_upto() {
+            0 => jobs,
+            _ => jobs.into_iter().filter(|id| machine.job(*id).is_some()).collect(),
+        };
         let state = |id: &JobId| machine.job(*id).map(|(job, _)| job.state.name().to_owned());
         let answer = Answer::States(jobs.iter().map(state).collect());
-        self.operations.push(Operation {
-            process: NODES + node as u64,
-            began: self.now,
-            ended: self.now,
-            request: None,
-            act: Act::Read { jobs, consistency },
-            index: Some(machine.applied().0),
-            answer,
-        });
+        let (act, index) = (Act::Read { jobs, consistency }, Some(machine.applied().0));
+        self.operations.push(Operation { process, began, ended: self.now, request: None, act, index, answer });
     }
 }
 

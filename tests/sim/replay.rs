@@ -11,8 +11,9 @@ use raftwork::machine::Machine;
 use raftwork::replica::{entry, LogCache, FIRST};
 
 use crate::model::{Head, Job, Model, State};
+use crate::node::EPOCH_MS;
 use crate::record::Record;
-use crate::wire::Command;
+use crate::wire::{Command, Own};
 
 /// The entries that were applied, each as the first node that applied it had it.
 #[derive(Debug, Default)]
@@ -20,9 +21,18 @@ pub struct Log {
     entries: BTreeMap<u64, (u64, EntryType, Bytes)>,
     /// Entries applied, over all nodes.
     pub applied: u64,
+    pub now_ms: u64,
+    /// How far cluster time may be ahead: by each small step of a wall clock that was believed.
+    pub allowance_ms: u64,
+    /// A node began while its clock was far off. It cannot know.
+    pub excused: bool,
 }
 
 impl Log {
+    pub fn new(allowance_ms: u64) -> Self {
+        Self { allowance_ms, ..Self::default() }
+    }
+
     /// A node has applied up to an index; gives the first index that it did not apply.
     ///
     /// What it has must be what the others have (log matching). A node that began anew does not have all of it any more.
@@ -31,6 +41,12 @@ impl Log {
             self.applied += 1;
             let Entry { index, term, .. } = *mine;
             let heard = (term, mine.get_entry_type(), mine.data.clone());
+            let stamp = entry::split(&mine.data).map_or(0, |(stamp, _)| stamp.0);
+            let (far, clock) = (self.now_ms + self.allowance_ms, stamp.saturating_sub(EPOCH_MS as u64));
+            assert!(
+                self.excused || clock <= far,
+                "T2: entry {index} brought the time {clock}, which was at most {far}"
+            );
             let known = self.entries.entry(index).or_insert_with(|| heard.clone());
             if (426..434).contains(&index) {}
             assert_eq!(known, &heard, "log matching: node {node} applied another entry {index}");
@@ -94,6 +110,8 @@ fn by_a_node(request: &[u8]) -> Option<Command> {
         3 => Some(Command::Expire(operand)),
         13 => Some(Command::Tick(operand)),
         14 => Some(Command::Evict(operand)),
+        // What they say about the cluster: the model does not care for the words.
+        16..=19 => Some(Command::Own(Own::SetLevel(operand))),
         _ => None,
     }
 }

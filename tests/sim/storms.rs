@@ -11,7 +11,7 @@ use raftwork::base::Error;
 use raftwork::disk::fake::{Fault, Lie, Op};
 
 use crate::clients::TTL_MS;
-use crate::cluster::{Cluster, Event};
+use crate::cluster::{Cluster, Event, JUMP_MAX_MS};
 use crate::network::Place;
 use crate::node::DIR;
 use crate::random::Random;
@@ -194,6 +194,7 @@ impl Cluster {
         let by = span(&mut self.random, 1, 10 * YEAR_MS) as i64;
         let by = if self.random.chance(500) { by } else { -by };
         self.note(format!("the clock of node {node} is off by {by} ms"));
+        self.log.allowance_ms += JUMP_MAX_MS;
         self.nodes[node].wall_offset_ms = by;
     }
 

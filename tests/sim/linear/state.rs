@@ -5,6 +5,9 @@ use super::Known;
 use crate::history::{Answer, End, Finished, NewJob};
 use crate::model::Lease;
 
+/// The code for a job that is not in memory.
+const UNKNOWN: u8 = 2;
+
 /// Where the job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
@@ -122,7 +125,14 @@ impl State {
         if next.1.at == Enqueued && self.at != Enqueued {
             next.1.since = since;
         }
+        if code == Some(UNKNOWN) && self.is_final() {
+            return Some(self.clone()); // It left memory for the archive.
+        }
         (code.is_none() || code == Some(next.0)).then_some(next.1)
+    }
+
+    fn is_final(&self) -> bool {
+        matches!(self.at, Succeeded | Failed | Cancelled)
     }
 
     fn is_held_by(&self, session: u64) -> bool {
