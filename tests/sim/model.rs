@@ -168,6 +168,8 @@ impl Model {
                 self.jobs.retain(|_, job| !job.state.is_final() || job.ordinal > *ordinal);
                 Reply::Items((before - self.jobs.len()) as u64)
             }
+            // Not about jobs.
+            Command::Own(_) => Reply::Nothing,
             other => panic!("the model does not know {other:?}"),
         }
     }

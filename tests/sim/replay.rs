@@ -12,7 +12,7 @@ use raftwork::replica::{entry, LogCache, FIRST};
 
 use crate::model::{Head, Job, Model, State};
 use crate::record::Record;
-use crate::wire::Command;
+use crate::wire::{Command, Own};
 
 /// The entries that were applied, each as the first node that applied it had it.
 #[derive(Debug, Default)]
@@ -94,6 +94,13 @@ fn by_a_node(request: &[u8]) -> Option<Command> {
         3 => Some(Command::Expire(operand)),
         13 => Some(Command::Tick(operand)),
         14 => Some(Command::Evict(operand)),
+        16 => {
+            let mut text = || reader.str().map(str::to_owned).ok();
+            Some(Command::Own(Own::PutMember { node: operand, name: text()?, raft: text()?, client: text()? }))
+        }
+        17 => Some(Command::Own(Own::DropMember(operand))),
+        18 => Some(Command::Own(Own::Digest { index: operand, digest: reader.u64().ok()? })),
+        19 => Some(Command::Own(Own::SetLevel(operand))),
         _ => None,
     }
 }
