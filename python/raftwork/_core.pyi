@@ -24,12 +24,31 @@ class Client:
             path: the data directory.
             options: a map: `ttl_ms` (500 to 3,600,000, default 15,000: how long the session lives without a sign of
                 life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
-                `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000).
+                `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000). To be one of
+                several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
+                (a list of such), and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
+                boolean: plain connections to other machines).
 
         Raises:
             DirectoryBusy: another process holds the directory and does not answer; the message names it.
             CorruptData: the stored data is damaged; the message names the command that shows it.
             ForeignDirectory: the directory belongs to something else, or to a newer version.
+        """
+
+    @staticmethod
+    def connect(options: bytes) -> Client:
+        """Connect to a cluster: to any member that answers, by preference its leader. When that one ends, to the next.
+
+        What was answered before is seen at the next one; calls that wait for an answer meanwhile get it from there.
+
+        Args:
+            options: a map: `nodes` (a list of "host:port" where members serve clients), and as in `open` the `tls_`
+                keys, `insecure`, `ttl_ms`, `kind`, `labels`, `open_timeout_ms` (here: how long to wait for a member
+                that answers).
+
+        Raises:
+            ClusterUnreachable: no member answered; the message says of each why.
+            ForeignDirectory: all of them refused this process.
         """
 
     @staticmethod

@@ -47,6 +47,10 @@ fn words(error: &Error) -> (&'static str, String) {
             ("DiskError", format!("{error}. Check the disk; the directory is opened again by itself when it works."))
         }
         Error::Corrupt { .. } => ("CorruptData", format!("{error}. Run `raftwork doctor` on the directory.")),
+        Error::Busy { path, holder } if path.starts_with("raftwork://") => (
+            "ClusterUnreachable",
+            format!("no member of {path} can answer ({holder}). Start the members, or correct the addresses."),
+        ),
         Error::Busy { .. } => ("DirectoryBusy", format!("{error}, which does not answer. End it, or try again.")),
         Error::Foreign(_) => ("ForeignDirectory", format!("{error}.")),
         Error::Poisoned(_) => ("NodeFailed", format!("{error}. Start the process again; it reads the disk afresh.")),
