@@ -7,7 +7,7 @@ and `pid` raises `ForkedProcess`. What goes wrong is raised as a class of `raftw
 
 from typing import final
 
-__all__ = ["Client", "Fetcher", "doctor", "new_ids", "salvage", "version"]
+__all__ = ["Client", "Fetcher", "doctor", "log_pipe", "look_at_member", "new_ids", "salvage", "version"]
 
 @final
 class Client:
@@ -102,6 +102,15 @@ class Client:
     def health(self) -> bytes:
         """The state of the node for people: a map."""
 
+    def fresh(self, timeout: float | None = None) -> None:
+        """Wait until the state at hand has everything that was answered anywhere before this call.
+
+        In a cluster a majority must be heard for that; elsewhere it is so at once.
+
+        Raises:
+            TimedOut: no majority within `timeout` seconds, or within what the node itself waits (some seconds).
+        """
+
     def role(self) -> str:
         """`owner`, `attached` or `memory`. An attached process may become the owner at any time."""
 
@@ -189,6 +198,28 @@ def salvage(path: str, accept_loss: bool = False) -> bytes:
 
     Keys of the answer: `set_aside` (each `from`, `to`), and `data`, which is what `doctor` then answers. DirectoryBusy
     while a node runs. CorruptData, saying what would be lost, if that is the state itself and `accept_loss` is false.
+    """
+
+def log_pipe() -> tuple[int, int]:
+    """The two ends of the pipe, for reading and writing, into which the core's log goes from the first call on.
+
+    A line is `LEVEL TARGET MESSAGE`, with the levels ERROR, WARN and INFO. Lines that find no room are dropped.
+    """
+
+def look_at_member(options: bytes) -> bytes:
+    """Ask one member of a cluster how it is: that one, whether or not it leads or has a majority behind it.
+
+    Args:
+        options: a map: `node` ("host:port" where it serves clients), as in `Client.connect` the `tls_` keys and
+            `insecure`, `timeout_ms` (default 3,000; connecting may take up to 5 s besides).
+
+    Returns:
+        `[health, members]`: the map of `Client.health`, and `[[node, name, address, address for clients], ...]`.
+
+    Raises:
+        ClusterUnreachable: nobody listens there.
+        TimedOut: it does not answer.
+        ForeignDirectory: it refuses this process.
     """
 
 def new_ids(n: int) -> list[bytes]:

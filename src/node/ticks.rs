@@ -1,5 +1,6 @@
 //! The election clock, and what is tried again at each of its ticks. Only a node that is one of several has it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ pub(super) struct Ticks {
     stopped: Mutex<bool>,
     wake: Condvar,
     again: Mutex<Vec<Again>>,
+    cut_off: AtomicBool,
 }
 
 impl Ticks {
@@ -51,6 +53,11 @@ impl Ticks {
         self.again.lock().push((request, done));
     }
 
+    /// Whether no leader was known for so long that an election should have been over.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
     pub fn take_again(&self) -> Vec<Again> {
         std::mem::take(&mut *self.again.lock())
     }
@@ -70,6 +77,7 @@ impl Shared {
                 self.inbox.tick(passed.min(TICKS_MAX.into()) as u32, TICKS_MAX);
             }
             leaderless = if self.leader.lock().is_some() { 0 } else { leaderless + 1 };
+            self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS, Ordering::Relaxed);
             let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);
             if let Some(tell) = cut_off {
                 tell();

@@ -43,6 +43,10 @@ fn words(error: &Error) -> (&'static str, String) {
         Error::TimedOut(_) => ("TimedOut", format!("{error}. Wait longer, or look again later.")),
         Error::NotFound(_) => ("JobNotFound", format!("{error}. It was deleted, or its retention is over.")),
         Error::DiskFull(_) => ("DiskFull", format!("{error}. Make room; the node goes on by itself.")),
+        Error::Disk { operation: "connect to", path, message } => (
+            "ClusterUnreachable",
+            format!("{path} does not answer: {message}. Start the member, or correct the address."),
+        ),
         Error::Disk { .. } => {
             ("DiskError", format!("{error}. Check the disk; the directory is opened again by itself when it works."))
         }
