@@ -86,6 +86,18 @@ class Network:
         except ConfigError as error:
             raise ConfigError(f"{error.message} It comes from: storage={url!r}.") from None
 
+    def clients(self) -> str | None:
+        """Where this node serves clients, as they reach it. None: it is no node of a cluster."""
+        if self.listen is None:
+            return None
+        beside = next_port(self.advertise or self.listen) if self.listen_clients is None else self.listen_clients
+        return self.advertise_clients or beside
+
+    def clients_of_members(self) -> tuple[str, ...]:
+        """Where the first members serve clients, if each of the others does so at the port after its own."""
+        own = {self.advertise or self.listen: self.clients()}
+        return tuple(own.get(member) or next_port(member) for member in self.members)
+
     def node_options(self) -> dict[str, Any]:
         """What the core is told to be a member. Nothing when `listen` is not set.
 
@@ -177,6 +189,12 @@ def check_address(value: Any, name: str) -> str:
     elif not _NAME.fullmatch(host):
         raise wrong
     return value
+
+
+def next_port(address: str) -> str:
+    """The same host with the next port."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + 1}"
 
 
 def check_addresses(value: Any, name: str) -> tuple[str, ...]:

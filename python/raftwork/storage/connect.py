@@ -21,7 +21,7 @@ from raftwork.storage.memory import MemoryStorage
 from raftwork.storage.raft import RaftStorage
 from raftwork.storage.remote import RemoteStorage
 
-__all__ = ["connect", "nodes_of", "path_of"]
+__all__ = ["connect", "network_of", "nodes_of", "path_of"]
 
 OF_CLIENTS: Final = ("tls_ca", "tls_certificate", "tls_key", "insecure")
 """Options of `raftwork://`. Whoever is no node has nothing to say of the others."""
@@ -49,21 +49,21 @@ def connect(
         ConfigError: the URL is malformed, names a storage that this version does not have, or settings do not go
             together.
     """
-    parts = urlsplit(url)
-    query, network = _query(url), network or Network()
-    if parts.scheme == "memory":
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        query = _query(url)
         clock = query.pop("clock", "real")
         if query:
             raise ConfigError(f"storage={url!r}: {', '.join(sorted(query))} is not an option of this storage.")
         if clock not in ("real", "manual"):
             raise ConfigError(f"storage={url!r}: clock is real or manual, not {clock!r}.")
         return MemoryStorage(manual_clock=clock == "manual", submit_timeout_ms=submit_timeout_ms)
-    if parts.scheme == "raftwork":
+    if scheme == "raftwork":
         return RemoteStorage(
             nodes_of(url),
             session_ttl_ms=session_ttl_ms,
             submit_timeout_ms=submit_timeout_ms,
-            network=network.with_query(query, url, OF_CLIENTS),
+            network=network_of(url, network),
         )
     return RaftStorage(
         path_of(url),
@@ -71,8 +71,18 @@ def connect(
         submit_timeout_ms=submit_timeout_ms,
         segment_bytes=segment_bytes,
         snapshot_bytes=snapshot_bytes,
-        network=network.with_query(query, url),
+        network=network_of(url, network),
     )
+
+
+def network_of(url: str, network: Network | None = None) -> Network:
+    """How this process is on the network, with what a `raft://` or `raftwork://` URL says, which wins.
+
+    Raises:
+        ConfigError: the URL has an option that it cannot have, or one with a bad value.
+    """
+    allowed = OF_CLIENTS if urlsplit(url).scheme == "raftwork" else None
+    return (network or Network()).with_query(_query(url), url, allowed)
 
 
 def path_of(url: str) -> str:

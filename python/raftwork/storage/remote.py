@@ -22,6 +22,7 @@ class RemoteStorage(ClientStorage):
         nodes: where members serve clients, `host:port`. One that answers is enough; more are found when it does not.
         session_ttl_ms: silence, in milliseconds, after which this process counts as dead.
         submit_timeout_ms: longest wait of one write.
+        open_timeout_ms: how long to wait for a member that answers, when it is opened.
         network: the certificates of this process. None: plain, to members on this machine only.
         labels: shown with this process's sessions.
 
@@ -37,11 +38,13 @@ class RemoteStorage(ClientStorage):
         *,
         session_ttl_ms: int = 15_000,
         submit_timeout_ms: int = 30_000,
+        open_timeout_ms: int = 30_000,
         network: Network | None = None,
         labels: dict[str, str] | None = None,
     ) -> None:
         super().__init__(submit_timeout_ms)
         self.nodes = tuple(nodes)
+        self.open_timeout_ms = open_timeout_ms
         self._options: dict[str, Any] = {
             "nodes": self.nodes,
             "ttl_ms": session_ttl_ms,
@@ -51,7 +54,7 @@ class RemoteStorage(ClientStorage):
         }
 
     def _connect(self) -> _core.Client:
-        return _core.Client.connect(msgspec.msgpack.encode(self._options))
+        return _core.Client.connect(msgspec.msgpack.encode(self._options | {"open_timeout_ms": self.open_timeout_ms}))
 
     def __repr__(self) -> str:
         return f"<RemoteStorage {','.join(self.nodes)}>"
