@@ -13,6 +13,7 @@ Example:
 from raftwork.app import Raftwork
 from raftwork.context import JobContext, current_job
 from raftwork.errors import (
+    ClusterUnreachable,
     ConfigError,
     CorruptData,
     DirectoryBusy,
@@ -56,6 +57,7 @@ from raftwork.task import Signature, Task
 __all__ = [
     "BulkAnswer",
     "Cancel",
+    "ClusterUnreachable",
     "ConfigError",
     "CorruptData",
     "current_job",

@@ -7,7 +7,7 @@ and `pid` raises `ForkedProcess`. What goes wrong is raised as a class of `raftw
 
 from typing import final
 
-__all__ = ["Client", "Fetcher", "doctor", "new_ids", "salvage", "version"]
+__all__ = ["Client", "Fetcher", "doctor", "log_pipe", "look_at_member", "new_ids", "salvage", "version"]
 
 @final
 class Client:
@@ -24,12 +24,31 @@ class Client:
             path: the data directory.
             options: a map: `ttl_ms` (500 to 3,600,000, default 15,000: how long the session lives without a sign of
                 life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
-                `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000).
+                `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000). To be one of
+                several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
+                (a list of such), and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
+                boolean: plain connections to other machines).
 
         Raises:
             DirectoryBusy: another process holds the directory and does not answer; the message names it.
             CorruptData: the stored data is damaged; the message names the command that shows it.
             ForeignDirectory: the directory belongs to something else, or to a newer version.
+        """
+
+    @staticmethod
+    def connect(options: bytes) -> Client:
+        """Connect to a cluster: to any member that answers, by preference its leader. When that one ends, to the next.
+
+        What was answered before is seen at the next one; calls that wait for an answer meanwhile get it from there.
+
+        Args:
+            options: a map: `nodes` (a list of "host:port" where members serve clients), and as in `open` the `tls_`
+                keys, `insecure`, `ttl_ms`, `kind`, `labels`, `open_timeout_ms` (here: how long to wait for a member
+                that answers).
+
+        Raises:
+            ClusterUnreachable: no member answered; the message says of each why.
+            ForeignDirectory: all of them refused this process.
         """
 
     @staticmethod
@@ -82,6 +101,15 @@ class Client:
 
     def health(self) -> bytes:
         """The state of the node for people: a map."""
+
+    def fresh(self, timeout: float | None = None) -> None:
+        """Wait until the state at hand has everything that was answered anywhere before this call.
+
+        In a cluster a majority must be heard for that; elsewhere it is so at once.
+
+        Raises:
+            TimedOut: no majority within `timeout` seconds, or within what the node itself waits (some seconds).
+        """
 
     def role(self) -> str:
         """`owner`, `attached` or `memory`. An attached process may become the owner at any time."""
@@ -170,6 +198,28 @@ def salvage(path: str, accept_loss: bool = False) -> bytes:
 
     Keys of the answer: `set_aside` (each `from`, `to`), and `data`, which is what `doctor` then answers. DirectoryBusy
     while a node runs. CorruptData, saying what would be lost, if that is the state itself and `accept_loss` is false.
+    """
+
+def log_pipe() -> tuple[int, int]:
+    """The two ends of the pipe, for reading and writing, into which the core's log goes from the first call on.
+
+    A line is `LEVEL TARGET MESSAGE`, with the levels ERROR, WARN and INFO. Lines that find no room are dropped.
+    """
+
+def look_at_member(options: bytes) -> bytes:
+    """Ask one member of a cluster how it is: that one, whether or not it leads or has a majority behind it.
+
+    Args:
+        options: a map: `node` ("host:port" where it serves clients), as in `Client.connect` the `tls_` keys and
+            `insecure`, `timeout_ms` (default 3,000; connecting may take up to 5 s besides).
+
+    Returns:
+        `[health, members]`: the map of `Client.health`, and `[[node, name, address, address for clients], ...]`.
+
+    Raises:
+        ClusterUnreachable: nobody listens there.
+        TimedOut: it does not answer.
+        ForeignDirectory: it refuses this process.
     """
 
 def new_ids(n: int) -> list[bytes]:

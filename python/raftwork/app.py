@@ -19,15 +19,16 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Never, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
 
 from raftwork import config, events, filters, options
 from raftwork.batches import Batch, batches
-from raftwork.config import Config
+from raftwork.config import Config, Settings
 from raftwork.context import JobContext
 from raftwork.durations import Duration
 from raftwork.errors import ConfigError, InvalidTask, NotRunning, OutcomeUnknown, TaskNotRegistered
 from raftwork.job import Job, JobInfo
+from raftwork.network import Network
 from raftwork.operators import BulkAnswer, Queues, WorkerInfo, change_one, changed, id_of, not_found
 from raftwork.options import UNSET, Executor, Unique, UniqueKey
 from raftwork.retry import Retry
@@ -50,10 +51,12 @@ class Raftwork:
 
     Args:
         name: shown in lists of processes.
-        storage: where jobs live, as a URL (`raft:///relative`, `raft:////absolute`, `memory://`) or a Storage. Default:
-            the directory `.raftwork` here.
+        storage: where jobs live, as a URL (`raft:///relative`, `raft:////absolute`, `raftwork://host:port,host:port`,
+            `memory://`) or a Storage. Default: the directory `.raftwork` here.
         queue, max_attempts, max_crashes, timeout, keep_result, keep_failed: what tasks use that say nothing else.
         submit_timeout, session_ttl, segment_bytes, snapshot_bytes: of the storage. See `raftwork.config.SETTINGS`.
+        listen, listen_clients, advertise, advertise_clients, members: make this process a node of a cluster.
+        tls_ca, tls_certificate, tls_key, insecure: how connections to other machines are protected.
 
     A setting that is not given here is taken from `RAFTWORK_*`, then `raftwork.toml` or `[tool.raftwork]` in
     `pyproject.toml` of the working directory, then the defaults.
@@ -69,33 +72,10 @@ class Raftwork:
         self,
         name: str,
         storage: str | Storage | None = None,
-        *,
-        queue: str = UNSET,
-        max_attempts: int = UNSET,
-        max_crashes: int = UNSET,
-        timeout: Duration | None = UNSET,
-        keep_result: Duration = UNSET,
-        keep_failed: Duration = UNSET,
-        submit_timeout: Duration = UNSET,
-        session_ttl: Duration = UNSET,
-        segment_bytes: int | None = UNSET,
-        snapshot_bytes: int | None = UNSET,
-        **unknown: Never,
+        **settings: Unpack[Settings],
     ) -> None:
         self.name = options.check_name(name, "The name of the application")
-        self._given: dict[str, Any] = {
-            "queue": queue,
-            "max_attempts": max_attempts,
-            "max_crashes": max_crashes,
-            "timeout": timeout,
-            "keep_result": keep_result,
-            "keep_failed": keep_failed,
-            "submit_timeout": submit_timeout,
-            "session_ttl": session_ttl,
-            "segment_bytes": segment_bytes,
-            "snapshot_bytes": snapshot_bytes,
-            **unknown,
-        }
+        self._given: dict[str, Any] = dict(settings)
         self._own_storage = storage if isinstance(storage, Storage) else None
         if storage is not None and self._own_storage is None:
             self._given["storage"] = storage
@@ -251,6 +231,7 @@ class Raftwork:
                     submit_timeout_ms=settings["submit_timeout"],
                     segment_bytes=settings["segment_bytes"],
                     snapshot_bytes=settings["snapshot_bytes"],
+                    network=Network.of(settings),
                 )
             return self._storage
 

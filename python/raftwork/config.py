@@ -10,17 +10,42 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
-from raftwork.durations import duration_ms
+from raftwork import network
+from raftwork.durations import Duration, duration_ms
 from raftwork.errors import ConfigError, TaskError
 from raftwork.options import UNSET, check_name
 from raftwork.retry import check_attempts
 
-__all__ = ["SETTINGS", "Config", "Setting", "Source"]
+__all__ = ["SETTINGS", "Config", "Setting", "Settings", "Source"]
+
+
+class Settings(TypedDict, total=False):
+    """What the constructor of an application takes by name. Meanings, defaults and ranges: `SETTINGS`."""
+
+    queue: str
+    max_attempts: int
+    max_crashes: int
+    timeout: Duration | None
+    keep_result: Duration
+    keep_failed: Duration
+    submit_timeout: Duration
+    session_ttl: Duration
+    segment_bytes: int | None
+    snapshot_bytes: int | None
+    listen: str | None
+    listen_clients: str | None
+    advertise: str | None
+    advertise_clients: str | None
+    members: str | Sequence[str] | None
+    tls_ca: str | os.PathLike[str] | None
+    tls_certificate: str | os.PathLike[str] | None
+    tls_key: str | os.PathLike[str] | None
+    insecure: str | None
 
 
 class Setting(NamedTuple):
@@ -65,8 +90,8 @@ def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _url(value: Any) -> str:
     if not isinstance(value, str) or "://" not in value:
         raise ConfigError(
-            f"storage={value!r} is not a URL. Write raft:///jobs (a directory here), raft:////var/lib/jobs (absolute) "
-            "or memory://."
+            f"storage={value!r} is not a URL. Write raft:///jobs (a directory here), raft:////var/lib/jobs (absolute), "
+            "raftwork://host:port (a cluster) or memory://."
         )
     return value
 
@@ -76,8 +101,16 @@ def _attempts(value: Any) -> int:
     return check_attempts(number, "max_attempts")
 
 
+def _networked(name: str, meaning: str) -> Setting:
+    return Setting(_optional(network.CHECKS[name]), None, meaning)
+
+
 SETTINGS: Final[dict[str, Setting]] = {
-    "storage": Setting(_url, "raft:///.raftwork", "Where jobs live: raft:///relative, raft:////absolute, memory://."),
+    "storage": Setting(
+        _url,
+        "raft:///.raftwork",
+        "Where jobs live: raft:///relative, raft:////absolute, raftwork://host:port,host:port, memory://.",
+    ),
     "queue": Setting(lambda value: check_name(value, "The queue"), "default", "Queue of tasks that name none."),
     "max_attempts": Setting(_attempts, 10, "Runs of a job whose task has no retry policy, 1 to 10,000."),
     "max_crashes": Setting(
@@ -104,6 +137,15 @@ SETTINGS: Final[dict[str, Setting]] = {
         None,
         "Log written between two snapshots, 1 MiB to 16 GiB.",
     ),
+    "listen": _networked("listen", "Where this node listens for the other members, host:port; none: it is alone."),
+    "listen_clients": _networked("listen_clients", "Where it listens for clients; none: the port after listen."),
+    "advertise": _networked("advertise", "Where members reach what listens at listen; none: there."),
+    "advertise_clients": _networked("advertise_clients", "Where clients reach what listens for them; none: there."),
+    "members": _networked("members", "Where the first members listen for each other: a list, or text with commas."),
+    "tls_ca": _networked("tls_ca", "File with the authority of all certificates of the cluster, PEM."),
+    "tls_certificate": _networked("tls_certificate", "File with the own certificate, PEM."),
+    "tls_key": _networked("tls_key", "File with its private key, PEM."),
+    "insecure": _networked("insecure", "A sentence that allows connections without protection; see the cluster page."),
 }
 """Every setting: its check, default and meaning. Durations are in milliseconds once checked."""
 

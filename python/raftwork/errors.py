@@ -23,7 +23,8 @@
     │   ├── NodeFailed           RW315  the node stopped because of an earlier error
     │   ├── NotRunning           RW316  the storage is closed
     │   ├── ForkedProcess        RW317  this object belongs to the parent process
-    │   └── SessionExpired       RW318  this process was silent for longer than its session lives
+    │   ├── SessionExpired       RW318  this process was silent for longer than its session lives
+    │   └── ClusterUnreachable   RW319  no member of the cluster answers
     └── JobError                        about one job
         ├── JobNotFound          RW401  no job of this id, or it was deleted
         ├── UniqueConflict       RW402  a job with the same unique key exists
@@ -41,6 +42,7 @@ import uuid
 from dataclasses import dataclass
 
 __all__ = [
+    "ClusterUnreachable",
     "ConfigError",
     "CorruptData",
     "DirectoryBusy",
@@ -234,6 +236,12 @@ class SessionExpired(StorageError):
     """This process was silent for longer than its session lives, so its jobs were given to others."""
 
     code = "RW318"
+
+
+class ClusterUnreachable(StorageError):
+    """No member of the cluster answers at the given addresses, or none of them has a majority behind it."""
+
+    code = "RW319"
 
 
 class JobError(RaftworkError):

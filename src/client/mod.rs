@@ -13,6 +13,8 @@
 //! link       a directory or a cluster, and the node that answers for it
 //! contacts   the members of a cluster, as a client knows them
 //! takeover   finding the next owner
+//! probe      asks one member how it is
+//! log_pipe   lines of the log, for another thread to read
 //! asking     asks whoever owns it
 //! new_ids    ids of jobs
 //! ```
@@ -23,9 +25,11 @@ pub mod contacts;
 pub mod fetcher;
 pub mod heart;
 pub mod link;
+pub mod log_pipe;
 pub mod memory;
 pub mod new_ids;
 pub mod patience;
+pub mod probe;
 mod pump;
 pub mod request;
 pub mod session;
@@ -219,6 +223,15 @@ impl Client {
     pub fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
         self.check_process()?;
         self.backend().view(question)
+    }
+
+    /// Waits until the state at hand has everything that was answered anywhere before this call. In a cluster: until a
+    /// majority was heard.
+    pub fn fresh(&self, patience: &mut Patience<'_>) -> Result<()> {
+        self.check_process()?;
+        let slot = Slot::new();
+        self.backend().fresh(slot.filler());
+        slot.wait(patience)
     }
 
     /// Waits until a job is final, and gives its detail.

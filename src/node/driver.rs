@@ -188,7 +188,14 @@ impl Shared {
     /// What a change of leader means to this node.
     fn mind_leadership(&self, engine: &Engine) {
         let leads = engine.replica.leads_in();
-        *self.leader.lock() = engine.replica.leader();
+        let leader = engine.replica.leader();
+        if leader != std::mem::replace(&mut *self.leader.lock(), leader) && self.post.is_some() {
+            let term = engine.replica.term();
+            match leader {
+                Some(leader) => log::info!("member {leader} leads in term {term}"),
+                None => log::info!("no leader is known in term {term}"),
+            }
+        }
         if leads == std::mem::replace(&mut *self.leads.lock(), leads) {
             return;
         }

@@ -3,6 +3,7 @@
 
 use super::Shared;
 use crate::base::codec::Writer;
+use crate::net::{Security, Tls};
 
 /// A map whose length is known when everything is in it.
 struct Map {
@@ -52,14 +53,29 @@ fn text_or_nil(writer: &mut Writer, text: Option<String>) -> &mut Writer {
     }
 }
 
+fn number_or_nil(writer: &mut Writer, number: Option<u64>) -> &mut Writer {
+    match number {
+        Some(number) => writer.u64(number),
+        None => writer.nil(),
+    }
+}
+
 impl Shared {
     pub(super) fn health(&self) -> Vec<u8> {
         let figures = self.figures.lock().clone();
         let (syncs_p50, syncs_p99, syncs) = self.syncs.summary();
         let mut map = Map::new();
-        map.text("role", figures.role)
+        map.text("node", &self.identity.node.to_string())
+            .text("cluster", &self.identity.cluster.to_string())
+            .text("role", figures.role)
             .number("term", figures.term.0)
+            .put("leader", |writer| text_or_nil(writer, figures.leader.map(|leader| leader.to_string())))
+            .number("peers_connected", self.post.as_ref().map_or(0, |post| post.connected()) as u64)
+            .flag("cut_off", self.ticks.is_cut_off())
+            .text("protection", self.protection())
+            .put("certificate_expires_ms", |writer| number_or_nil(writer, self.certificate_expires_ms()))
             .number("index", figures.index.0)
+            .number("committed", figures.committed.0)
             .number("applied", figures.applied.0)
             .text("durability", "fsync")
             .number("log_bytes", figures.log_bytes)
@@ -89,6 +105,27 @@ impl Shared {
             alarms.iter().fold(writer, |writer, alarm| writer.str(alarm))
         });
         map.into_bytes()
+    }
+
+    /// What protects connections to other machines.
+    fn protection(&self) -> &'static str {
+        match self.config.cluster.as_ref().map(|cluster| &cluster.security) {
+            None => "no port",
+            Some(Security::Plain) => "this machine only",
+            Some(Security::Insecure) => "insecure",
+            Some(Security::Tls(_)) => "tls",
+        }
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        match self.config.cluster.as_ref().map(|cluster| &cluster.security) {
+            Some(Security::Tls(tls)) => Some(tls),
+            _ => None,
+        }
+    }
+
+    fn certificate_expires_ms(&self) -> Option<u64> {
+        self.tls()?.expires_at().map(|at| at.0)
     }
 
     fn inbox_health(&self) -> Map {
@@ -124,6 +161,9 @@ impl Shared {
             alarms.push("the disk is full: writes wait for room".into());
         }
         alarms.extend(self.stamp.lock().alarm().map(str::to_owned));
+        if let Some(trouble) = self.tls().and_then(Tls::trouble) {
+            alarms.push(format!("the changed certificate files are not used, the old ones stay in force: {trouble}"));
+        }
         if let Some(index) = self.opened.suspect_upto {
             alarms.push(format!("the end of the log was damaged; answered writes up to {index} may be lost"));
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::base::{LogIndex, Result, Term};
+use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::disk::{Access, Disk, File};
 use crate::replica::{Members, Replica};
 
@@ -136,6 +136,8 @@ pub(super) struct Figures {
     pub term: Term,
     pub index: LogIndex,
     pub applied: LogIndex,
+    pub committed: LogIndex,
+    pub leader: Option<NodeId>,
     /// Bytes of log on disk, and behind the newest snapshot.
     pub log_bytes: u64,
     pub log_bytes_open: u64,
@@ -150,7 +152,6 @@ pub(super) struct Figures {
     pub stalled: bool,
     /// Who is a member, as of the last entry applied.
     pub members: Members,
-    pub committed: LogIndex,
 }
 
 impl Figures {
@@ -159,6 +160,8 @@ impl Figures {
         self.term = replica.term();
         self.index = replica.last_index();
         self.applied = replica.applied();
+        self.committed = replica.committed();
+        self.leader = replica.leader();
         self.log_bytes = replica.wal().bytes();
         self.log_bytes_open = replica.log_bytes();
         self.snapshot_index = replica.upkeep().newest;
@@ -167,6 +170,5 @@ impl Figures {
         self.entries += applied as u64;
         self.group_entries_max = self.group_entries_max.max(applied);
         self.stalled = replica.is_stalled();
-        self.committed = replica.committed();
     }
 }

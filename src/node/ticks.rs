@@ -1,6 +1,7 @@
 //! The election clock, and what is tried again at each of its ticks. Only a node that is one of several has it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ pub(super) struct Ticks {
     stopped: Mutex<bool>,
     wake: Condvar,
     again: Mutex<Vec<Again>>,
+    cut_off: AtomicBool,
 }
 
 impl Ticks {
@@ -52,6 +54,11 @@ impl Ticks {
         self.again.lock().push((request, done));
     }
 
+    /// Whether no leader was known for so long that an election should have been over.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
     pub fn take_again(&self) -> Vec<Again> {
         std::mem::take(&mut *self.again.lock())
     }
@@ -74,6 +81,7 @@ impl Shared {
                 self.follow_members(cluster, &mut known);
             }
             leaderless = if self.leader.lock().is_some() { 0 } else { leaderless + 1 };
+            self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS, Ordering::Relaxed);
             let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);
             if let Some(tell) = cut_off {
                 tell();

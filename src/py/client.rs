@@ -138,6 +138,12 @@ impl Client {
         Ok(PyBytes::new(py, &health))
     }
 
+    #[pyo3(signature = (timeout = None))]
+    fn fresh(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let inner = self.checked(py)?;
+        guard::patiently(py, timeout, |patience| inner.fresh(patience).map_err(Failure::from))
+    }
+
     fn role(&self, py: Python<'_>) -> PyResult<&'static str> {
         Ok(self.checked(py)?.role().name())
     }

@@ -43,10 +43,18 @@ fn words(error: &Error) -> (&'static str, String) {
         Error::TimedOut(_) => ("TimedOut", format!("{error}. Wait longer, or look again later.")),
         Error::NotFound(_) => ("JobNotFound", format!("{error}. It was deleted, or its retention is over.")),
         Error::DiskFull(_) => ("DiskFull", format!("{error}. Make room; the node goes on by itself.")),
+        Error::Disk { operation: "connect to", path, message } => (
+            "ClusterUnreachable",
+            format!("{path} does not answer: {message}. Start the member, or correct the address."),
+        ),
         Error::Disk { .. } => {
             ("DiskError", format!("{error}. Check the disk; the directory is opened again by itself when it works."))
         }
         Error::Corrupt { .. } => ("CorruptData", format!("{error}. Run `raftwork doctor` on the directory.")),
+        Error::Busy { path, holder } if path.starts_with("raftwork://") => (
+            "ClusterUnreachable",
+            format!("no member of {path} can answer ({holder}). Start the members, or correct the addresses."),
+        ),
         Error::Busy { .. } => ("DirectoryBusy", format!("{error}, which does not answer. End it, or try again.")),
         Error::Foreign(_) => ("ForeignDirectory", format!("{error}.")),
         Error::Poisoned(_) => ("NodeFailed", format!("{error}. Start the process again; it reads the disk afresh.")),

@@ -20,12 +20,16 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use crate::client::request::Failure;
+
 /// Every name of the module, in one block.
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<client::Client>()?;
     module.add_class::<fetcher::Fetcher>()?;
     module.add_function(wrap_pyfunction!(doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(log_pipe, module)?)?;
+    module.add_function(wrap_pyfunction!(look_at_member, module)?)?;
     module.add_function(wrap_pyfunction!(new_ids, module)?)?;
     module.add_function(wrap_pyfunction!(salvage, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
@@ -77,6 +81,20 @@ fn doctor<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyBytes>> {
 fn salvage<'py>(py: Python<'py>, path: &str, accept_loss: bool) -> PyResult<Bound<'py, PyBytes>> {
     let report = py.detach(|| crate::node::doctor::salvage(Path::new(path), accept_loss));
     report.map(|report| PyBytes::new(py, &report)).map_err(|error| errors::raise(py, &error))
+}
+
+#[pyfunction]
+fn log_pipe(py: Python<'_>) -> PyResult<(i32, i32)> {
+    crate::client::log_pipe::ends().map_err(|error| errors::raise(py, &error))
+}
+
+#[pyfunction]
+fn look_at_member<'py>(py: Python<'py>, options: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let (address, security, timeout) = options::member(options).map_err(|error| errors::raise(py, &error))?;
+    let said = guard::patiently(py, Some(timeout.as_secs_f64()), |patience| {
+        crate::client::probe::look_at(&address, &security, patience).map_err(Failure::from)
+    })?;
+    Ok(PyBytes::new(py, &said))
 }
 
 #[pyfunction]

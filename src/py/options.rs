@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long an owner that is starting may take before others give up.
 const OPEN_TIMEOUT_MS: u64 = 30_000;
 
+/// How long a member may take to say how it is.
+const LOOK_TIMEOUT_MS: u64 = 3_000;
+
 /// Sessions may live from half a second to an hour without a sign of life.
 const TTL_MS: std::ops::RangeInclusive<u64> = 500..=3_600_000;
 
@@ -185,6 +188,21 @@ pub fn connect(bytes: &[u8]) -> Result<(Contacts, Options, Duration)> {
         Ok(true)
     })?;
     Ok((Contacts::new(nodes, protection.security()?)?, options, Duration::from_millis(open_timeout_ms)))
+}
+
+/// Options of `look_at_member`: its address, protection, and how long to wait.
+pub fn member(bytes: &[u8]) -> Result<(Address, Security, Duration)> {
+    let (mut protection, mut node, mut timeout_ms) = (Protection::default(), None, LOOK_TIMEOUT_MS);
+    each_key(bytes, |key, reader| {
+        match key {
+            "node" => node = Some(Address::parse(reader.str()?)?),
+            "timeout_ms" => timeout_ms = reader.u64()?,
+            _ => return protection.take(key, reader),
+        }
+        Ok(true)
+    })?;
+    let node = node.ok_or_else(|| Error::Invalid("node is missing: the address of the member".into()))?;
+    Ok((node, protection.security()?, Duration::from_millis(timeout_ms)))
 }
 
 /// Options of `Client.open`, and how long to wait for an owner that is starting.

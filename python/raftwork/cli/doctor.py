@@ -112,7 +112,8 @@ def _print(app: Raftwork, report: dict[str, Any]) -> None:
     table(["Check", "Measured#", "Limit#", "Advice"], checks, empty="")
     say("")
     if report["data"] is None:
-        say(f"There is no data directory {report['directory'] or ''} yet.")
+        where = report["directory"]
+        say(f"There is no data directory {where} yet." if where else "This storage has no data directory here.")
         return
     _print_data(report["data"])
 

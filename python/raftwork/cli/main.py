@@ -19,6 +19,8 @@ __all__ = ["cli", "exit_status", "main", "run"]
 
 COMMANDS = {
     "worker": ("raftwork.cli.worker:worker", "Run the jobs of an application."),
+    "node": ("raftwork.cli.node:node", "Run one node of a cluster, without workers."),
+    "cluster": ("raftwork.cli.cluster:cluster", "How the members of a cluster are."),
     "status": ("raftwork.cli.status:status", "How the storage is, and how many jobs are in which state."),
     "queues": ("raftwork.cli.status:queues", "Every queue: what waits, runs and went through."),
     "jobs": ("raftwork.cli.jobs:jobs", "List jobs, newest first."),

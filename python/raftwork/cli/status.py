@@ -57,13 +57,14 @@ def _report(app: Raftwork) -> dict[str, Any]:
 
 def _print_report(app: Raftwork, report: dict[str, Any]) -> None:
     health = report["health"]
-    say(f"storage   {report['storage']}")
-    for name in (*_HEALTH_FIRST, *sorted(health.keys() - set(_HEALTH_FIRST))):
-        value = health.get(name)
-        if isinstance(value, str | int | float | bool) and value != "":
-            say(f"{name:<9} {value}")
+    names = [*_HEALTH_FIRST, *sorted(health.keys() - set(_HEALTH_FIRST))]
+    plain = {name: health[name] for name in names if isinstance(health.get(name), str | int | float | bool)}
+    width = max(len(name) for name in ("storage", *plain))
+    for name, value in {"storage": report["storage"], **plain}.items():
+        if value != "":
+            say(f"{name:<{width}} {value}")
     for alarm in health.get("alarms") or ():
-        say(click.style(f"alarm     {alarm}", fg="red"))
+        say(click.style(f"{'alarm':<{width}} {alarm}", fg="red"))
     say("")
     counts = report["jobs"]
     table(["State", "Jobs#"], [(state_style(state), counts.get(state.value, 0)) for state in JobState], empty="")

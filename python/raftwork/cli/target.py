@@ -14,9 +14,13 @@ import click
 
 from raftwork.app import Raftwork
 from raftwork.errors import ConfigError, NotRunning
+from raftwork.storage.remote import RemoteStorage
 from raftwork.worker.target import load
 
 __all__ = ["Target", "common", "connected", "directory_of", "load_app", "target_options"]
+
+CLUSTER_WAIT_MS = 10_000
+"""How long a command waits for a member of a cluster: longer than an election, shorter than a person's patience."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,6 +93,8 @@ def connected(target: Target, *, create: bool = False) -> Generator[Raftwork]:
     directory = directory_of(url)
     if not create and directory is not None and not directory.exists():
         _no_directory(url, directory)
+    if isinstance(app.storage, RemoteStorage):
+        app.storage.open_timeout_ms = min(app.storage.open_timeout_ms, CLUSTER_WAIT_MS)
     app.open()
     try:
         yield app

@@ -141,6 +141,8 @@ class Capabilities:
     """Stored jobs survive the end of this process."""
     shared: bool
     """Other processes see the same jobs."""
+    replicated: bool = False
+    """Several nodes have every stored job, and the others go on when one ends."""
     manual_clock: bool = False
     """`advance` moves its clock, and nothing else does."""
 

@@ -6,11 +6,14 @@ refusals arrive as exceptions. A question is the same without a write, answered 
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
 import socket
 import threading
+import time
+import uuid
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +22,9 @@ from typing import Any
 import msgspec
 
 from raftwork import _core
-from raftwork.errors import NotRunning, OutcomeUnknown, TimedOut
+from raftwork.errors import JobNotFound, NotRunning, OutcomeUnknown, TimedOut
 from raftwork.job import JobInfo
+from raftwork.storage import core_log
 from raftwork.storage.base import (
     Accepted,
     Change,
@@ -73,6 +77,7 @@ class ClientStorage(Storage):
             if self._closed:
                 raise NotRunning(f"{self!r} is closed. Open another one, or use the application with app.open().")
             if self._client is None:
+                core_log.start()
                 client = self._connect()
                 self._completions = Completions(client)
                 self._client = client
@@ -194,11 +199,30 @@ class ClientStorage(Storage):
     # Waiting
 
     def wait(self, job: bytes, timeout: float | None = None) -> JobInfo:
-        return JobInfo.unpack((self._client or self._open()).wait(job, timeout))
+        try:
+            return JobInfo.unpack((self._client or self._open()).wait(job, timeout))
+        except TimedOut:
+            if not _is_short(timeout):
+                raise
+            return self._final(job)
 
     async def await_final(self, job: bytes, timeout: float | None = None) -> JobInfo:
         completions = self._completions_of()
-        return JobInfo.unpack(await completions.future(lambda client: client.start_wait(job), timeout, lambda e: e))
+        try:
+            return JobInfo.unpack(await completions.future(lambda client: client.start_wait(job), timeout, lambda e: e))
+        except TimedOut:
+            if not _is_short(timeout):
+                raise
+            return await asyncio.to_thread(self._final, job)
+
+    def _final(self, job: bytes) -> JobInfo:
+        """The job if it is final now: for a time-out that is shorter than the way to the node and back."""
+        info = self.job(job)
+        if info is None:
+            raise JobNotFound(f"No job has the id {uuid.UUID(bytes=job)}.", uuid.UUID(bytes=job))
+        if not info.state.final:
+            raise TimedOut(f"The job {info.id} is {info.state.value}.")
+        return info
 
     # Reads
 
@@ -233,6 +257,25 @@ class ClientStorage(Storage):
     def due(self, queues: Sequence[str], functions: Sequence[str]) -> int:
         number: int = self._view((8, queues, functions))
         return number
+
+    def fresh(self, timeout: float | None = None) -> None:
+        """Return when reads here have everything that was answered anywhere before this call.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            TimedOut: no majority of the cluster was heard in time.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return (self._client or self._open()).fresh(timeout)
+            except TimedOut:
+                # The node itself gives up after some seconds; this caller may have more patience.
+                timeout = None if until is None else until - time.monotonic()
+                if timeout is not None and timeout <= 0:
+                    raise
 
     # Inside
 
@@ -276,6 +319,11 @@ def enqueue_command(jobs: Sequence[NewJob]) -> bytes:
     return _encode((4, [_Raw(spec.packed) for spec in places], rows))
 
 
+def _is_short(timeout: float | None) -> bool:
+    """Whether a wait may be over before a node that is far away could answer."""
+    return timeout is not None and timeout < 1.0
+
+
 def _clashes(payload: list[Any] | None) -> list[Clash]:
     return _NO_CLASHES if payload is None else [Clash(*row) for row in payload]
 
@@ -299,6 +347,7 @@ def _at_exit() -> None:
         # Best effort: what is acknowledged is on disk already; this only lets the next owner start at once.
         with contextlib.suppress(Exception):
             storage.close(2.0)
+    core_log.stop(1.0)
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

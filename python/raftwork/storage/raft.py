@@ -1,4 +1,7 @@
-"""`raft://`: the default. The first process that opens the directory owns the node, others attach over its socket."""
+"""`raft://`: the default. The first process that opens the directory owns the node, others attach over its socket.
+
+With `listen` in its network the node is one of several: see `raftwork.network`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import msgspec
 
 from raftwork import _core
+from raftwork.network import Network
 from raftwork.storage.base import Capabilities
 from raftwork.storage.client import ClientStorage
 
@@ -20,13 +24,15 @@ class RaftStorage(ClientStorage):
 
     Args:
         path: the data directory; made on first use, readable by this user only.
-        session_ttl_ms: silence after which this process counts as dead.
+        session_ttl_ms: silence, in milliseconds, after which this process counts as dead.
         submit_timeout_ms: longest wait of one write.
         segment_bytes, snapshot_bytes: sizes of the log, for the process that owns the node. None: the core's defaults.
+        network: how the node is one of several, for the process that owns it. None: it is alone and has no port.
         labels: shown with this process's sessions.
-    """
 
-    capabilities = Capabilities(durable=True, shared=True)
+    Raises:
+        ConfigError: settings of the network do not go together.
+    """
 
     def __init__(
         self,
@@ -36,12 +42,15 @@ class RaftStorage(ClientStorage):
         submit_timeout_ms: int = 30_000,
         segment_bytes: int | None = None,
         snapshot_bytes: int | None = None,
+        network: Network | None = None,
         labels: dict[str, str] | None = None,
     ) -> None:
         super().__init__(submit_timeout_ms)
+        member = (network or Network()).node_options()
+        self.capabilities = Capabilities(durable=True, shared=True, replicated=bool(member))
         # Absolute from now on: a program that changes its directory must not open another one later.
         self.path = Path(os.path.abspath(path))
-        self._options: dict[str, Any] = {"ttl_ms": session_ttl_ms, "kind": "client", "labels": labels or {}}
+        self._options: dict[str, Any] = {"ttl_ms": session_ttl_ms, "kind": "client", "labels": labels or {}, **member}
         if segment_bytes is not None:
             self._options["segment_bytes"] = segment_bytes
         if snapshot_bytes is not None:

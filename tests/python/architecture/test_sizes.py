@@ -27,6 +27,7 @@ FORBIDDEN = {
 ALLOWED = {
     ("python/raftwork/clock.py", "time.time"): "it is the one place",
     ("python/raftwork/clock.py", "datetime.now"): "it is the one place",
+    ("python/raftwork/cli/node.py", "logging.basicConfig"): "the process is nothing but our node",
     ("python/raftwork/cli/worker.py", "logging.basicConfig"): "the process is nothing but our worker",
     (
         "python/raftwork/worker/child.py",

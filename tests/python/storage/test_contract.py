@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from raftwork.storage.base import Storage
+from raftwork.storage.client import ClientStorage
 from raftwork.storage.memory import MemoryStorage
 from raftwork.storage.raft import RaftStorage
+from raftwork.storage.remote import RemoteStorage
+from raftwork.testing.cluster import Cluster
 from raftwork.testing.conformance import StorageContract
+from raftwork.testing.conformance.making import PATIENCE, empty
 
 
 class TestMemory(StorageContract):
@@ -41,3 +45,27 @@ class TestRaft(StorageContract):
         storage = RaftStorage(tmp_path / "jobs")
         yield storage
         storage.close()
+
+
+class TestMember(StorageContract):
+    """Three nodes, through one that does not lead: as a process beside it, over the socket of its directory."""
+
+    @pytest.fixture
+    def storage(self, cluster: Cluster) -> Iterator[Storage]:
+        yield from emptied(RaftStorage(cluster.data(cluster.follower())))
+
+
+class TestRemote(StorageContract):
+    """Three nodes, over the network."""
+
+    @pytest.fixture
+    def storage(self, cluster: Cluster) -> Iterator[Storage]:
+        yield from emptied(RemoteStorage(cluster.clients))
+
+
+def emptied(storage: ClientStorage) -> Iterator[Storage]:
+    """Without what earlier tests left; totals stay."""
+    storage.fresh(PATIENCE)
+    empty(storage)
+    yield storage
+    storage.close()

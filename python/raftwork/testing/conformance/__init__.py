@@ -10,6 +10,9 @@
 One file for each family of verbs. Tests speak through `raftwork.storage.base` only. With a manual clock they move it;
 with a real one they use short delays and wait to be woken, never for a time. What a storage cannot do is asked of its
 `capabilities`; such tests do not apply and pass at once.
+
+A storage that costs much to make may be shared by all tests: `making.empty` takes away what earlier ones left. Only
+totals of what went through stay, so tests look at how much those grow.
 """
 
 from raftwork.testing.conformance.claiming import ClaimContract

@@ -22,7 +22,7 @@ from raftwork.storage.base import (
     result_succeeded,
 )
 
-__all__ = ["ERROR", "PATIENCE", "Contract", "Worker", "fetching", "new", "put", "spec", "state"]
+__all__ = ["ERROR", "PATIENCE", "Contract", "Worker", "empty", "fetching", "new", "put", "spec", "state"]
 
 ERROR = pack_error("builtins.ValueError", "no", "Traceback: ...")
 PATIENCE = 20.0
@@ -65,6 +65,18 @@ def known(storage: Storage, job: bytes) -> JobInfo:
 def state(storage: Storage, job: bytes) -> JobState:
     """The state of a job, which must be known."""
     return known(storage, job).state
+
+
+def empty(storage: Storage) -> None:
+    """Take away what earlier tests left: sessions of workers, pauses, jobs. Totals of what went through stay."""
+    for session in storage.sessions():
+        if session.kind == "worker":
+            storage.close_session(session.session)
+    for queue in storage.queues():
+        if queue.paused:
+            storage.resume_queue(queue.name)
+    while jobs := storage.jobs(limit=500).jobs:
+        storage.delete([job.id.bytes for job in jobs])
 
 
 class Worker:

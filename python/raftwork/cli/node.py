@@ -1,0 +1,110 @@
+"""`raftwork node`: one node of a cluster, without workers, until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from raftwork.app import Raftwork
+from raftwork.cli.output import show
+from raftwork.cli.target import common
+from raftwork.errors import DirectoryBusy, StorageError
+from raftwork.network import Network
+from raftwork.storage.connect import network_of
+from raftwork.storage.raft import RaftStorage
+from raftwork.worker import end_with_parent
+from raftwork.worker.signals import StopSignals
+
+__all__ = ["node"]
+
+logger = logging.getLogger("raftwork.node")
+
+PATIENCE_S = 5.0
+"""Without a majority for so long, it says what it waits for."""
+
+
+@click.command()
+@click.option("--data", metavar="DIR", type=click.Path(path_type=Path), help="The data directory; made if missing.")
+@click.option("--listen", metavar="HOST:PORT", help="Where this node listens for the other members.")
+@click.option("--members", metavar="A,B,C", help="Where the first members listen, the same list for all of them.")
+@click.option("--listen-clients", metavar="HOST:PORT", help="Where it listens for clients. Default: the next port.")
+@click.option("--advertise", metavar="HOST:PORT", help="Where members reach it, if not at --listen.")
+@click.option("--advertise-clients", metavar="HOST:PORT", help="Where clients reach it, if not at --listen-clients.")
+@click.option("--tls-ca", metavar="FILE", help="The authority of all certificates of the cluster.")
+@click.option("--tls-certificate", metavar="FILE", help="The certificate of this node.")
+@click.option("--tls-key", metavar="FILE", help="Its private key.")
+@click.option("--insecure", metavar="SENTENCE", help="Allow plain connections to other machines.")
+@click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@common
+def node(data: Path | None, log_level: str, as_json: bool, **given: str | None) -> int:
+    """Run one node of a cluster until SIGTERM or Ctrl-C.
+
+    What is not given comes from the settings. It says in one line when it serves: a majority of the members is there,
+    and its state has all they have answered. At a stop it lets another member lead first. Example:
+
+        raftwork node --data /var/lib/shop --listen 10.0.0.1:7000 --members 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000
+    """
+    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if data is not None:
+        settings["storage"] = f"raft:///{quote(str(data.absolute()))}"
+    app = Raftwork("node", **settings)
+    storage = app.storage
+    if not isinstance(storage, RaftStorage):
+        raise click.UsageError(f"storage={app.setting('storage')!r} is no directory. Name one with --data.")
+    network = network_of(app.setting("storage"), Network.of(app.config))
+    if network.listen is None:
+        raise click.UsageError("Where does this node listen for the other members? Name it with --listen HOST:PORT.")
+    stop = threading.Event()
+    end_with_parent()
+    with StopSignals(stop.set, stop.set):
+        try:
+            storage.open()
+            _check_owner(storage)
+            threading.Thread(target=_announce, args=(storage, network, as_json), name="serving", daemon=True).start()
+            stop.wait()
+            logger.info("Stops; if it leads, another member does so first.")
+        finally:
+            app.close()
+    return 0
+
+
+def _check_owner(storage: RaftStorage) -> None:
+    if storage.health()["role"] != "owner":
+        raise DirectoryBusy(f"Another process runs the node of {storage.path}. End it, or name another directory.")
+
+
+def _announce(storage: RaftStorage, network: Network, as_json: bool) -> None:
+    """Say when the node serves, and meanwhile what it waits for."""
+    with contextlib.suppress(StorageError):  # Closed before that.
+        try:
+            storage.fresh(PATIENCE_S)
+        except StorageError:
+            logger.info("Listens at %s and waits for a majority of %s.", network.listen, ", ".join(network.members))
+            storage.fresh()
+        health = storage.health()
+        serving = {
+            "event": "node.serving",
+            "role": health["raft_role"],
+            "node": health["node"],
+            "cluster": health["cluster"],
+            "listen": network.listen,
+            "clients": network.clients(),
+            "directory": str(storage.path),
+            "pid": os.getpid(),
+        }
+        show(serving, as_json, lambda: logger.info(_line(serving)))
+
+
+def _line(serving: dict[str, Any]) -> str:
+    return (
+        "Serves as {role}: node {node} of cluster {cluster}, members at {listen}, clients at {clients}, "
+        "data in {directory}, pid {pid}."
+    ).format(**serving)

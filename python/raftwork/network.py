@@ -1,0 +1,258 @@
+"""What a node needs to be one of several, and what a client needs to reach them: addresses, members, certificates.
+
+Three ways to protect connections, and no fourth
+* nothing is said: plain, and only between processes of one machine (127.0.0.1, ::1, localhost)
+* `tls_ca`, `tls_certificate` and `tls_key`: TLS 1.3 with certificates on both sides, to any address
+* `insecure` with its whole sentence, and RAFTWORK_ALLOW_INSECURE=1: plain, to any address. Each alone is refused
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Protocol
+
+from raftwork.errors import ConfigError
+
+__all__ = ["ALLOW_INSECURE", "INSECURE_WORDS", "Network", "check_address", "check_addresses", "check_insecure"]
+
+INSECURE_WORDS: Final = "i-understand-that-anyone-on-the-network-can-run-jobs"
+"""What the setting `insecure` must say."""
+
+ALLOW_INSECURE: Final = "RAFTWORK_ALLOW_INSECURE"
+"""The variable that must be 1 besides."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_CERTIFICATES = ("tls_ca", "tls_certificate", "tls_key")
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+class Gettable(Protocol):
+    """Values by name."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How a process is on the network. The defaults: not at all."""
+
+    listen: str | None = None
+    """Where this node listens for the other members, `host:port`. None: the node is alone and has no port."""
+    listen_clients: str | None = None
+    """Where it listens for clients. None: the next port."""
+    advertise: str | None = None
+    """Where others reach what listens at `listen`. None: there."""
+    advertise_clients: str | None = None
+    """Where clients reach what listens at `listen_clients`. None: there."""
+    members: tuple[str, ...] = ()
+    """Where the first members listen for each other, this one included."""
+    tls_ca: str | None = None
+    """File with the certificates of the authority that all certificates of this cluster come from, PEM."""
+    tls_certificate: str | None = None
+    """File with the own certificate, PEM."""
+    tls_key: str | None = None
+    """File with its private key, PEM."""
+    insecure: str | None = None
+    """`INSECURE_WORDS`: connections to other machines without protection."""
+
+    @classmethod
+    def of(cls, settings: Gettable) -> Network:
+        """The part of checked settings that is about the network."""
+        found = {field.name: settings[field.name] for field in fields(cls)}
+        return cls(**{name: value for name, value in found.items() if value is not None})
+
+    def with_query(self, query: Mapping[str, str], url: str, allowed: Iterable[str] | None = None) -> Network:
+        """The same with what the query of a storage URL says, which wins.
+
+        Args:
+            query: names and values.
+            url: shown in errors.
+            allowed: the names that make sense there. None: all.
+
+        Raises:
+            ConfigError: a name is unknown, or a value is wrong.
+        """
+        known = CHECKS.keys() if allowed is None else set(allowed)
+        strange = sorted(query.keys() - known)
+        if strange:
+            raise ConfigError(f"storage={url!r}: {', '.join(strange)} is not an option of this storage.")
+        try:
+            checked: dict[str, Any] = {name: CHECKS[name](value) for name, value in query.items()}
+            return replace(self, **checked)
+        except ConfigError as error:
+            raise ConfigError(f"{error.message} It comes from: storage={url!r}.") from None
+
+    def clients(self) -> str | None:
+        """Where this node serves clients, as they reach it. None: it is no node of a cluster."""
+        if self.listen is None:
+            return None
+        beside = next_port(self.advertise or self.listen) if self.listen_clients is None else self.listen_clients
+        return self.advertise_clients or beside
+
+    def clients_of_members(self) -> tuple[str, ...]:
+        """Where the first members serve clients, if each of the others does so at the port after its own."""
+        own = {self.advertise or self.listen: self.clients()}
+        return tuple(own.get(member) or next_port(member) for member in self.members)
+
+    def node_options(self) -> dict[str, Any]:
+        """What the core is told to be a member. Nothing when `listen` is not set.
+
+        Raises:
+            ConfigError: settings that do not go together; the message names them and the way out.
+        """
+        protection = self.client_options()
+        addresses = ("listen", "listen_clients", "advertise", "advertise_clients")
+        told: dict[str, Any] = {name: getattr(self, name) for name in addresses if getattr(self, name) is not None}
+        if self.members:
+            told["members"] = list(self.members)
+        if self.listen is None:
+            if told:
+                raise ConfigError(
+                    f"{', '.join(told)} needs listen: where this node listens for the other members. Set it too, "
+                    "such as RAFTWORK_LISTEN=10.0.0.1:7000; or use raftwork://host:port to be a client of a cluster."
+                )
+            return {}
+        for name in ("listen", "listen_clients"):
+            address, advertised = getattr(self, name), name.replace("listen", "advertise")
+            if address is not None and _host(address) in _EVERYWHERE and getattr(self, advertised) is None:
+                raise ConfigError(
+                    f"{name}={address!r} is every address of this machine, which others cannot call. Set {advertised} "
+                    f"to the one they reach it by, or {name} to one address."
+                )
+        return told | protection
+
+    def client_options(self) -> dict[str, Any]:
+        """What the core is told to protect connections.
+
+        Raises:
+            ConfigError: as `node_options`.
+        """
+        given = {name: getattr(self, name) for name in _CERTIFICATES if getattr(self, name) is not None}
+        if given and len(given) < len(_CERTIFICATES):
+            missing = [name for name in _CERTIFICATES if name not in given]
+            raise ConfigError(f"{' and '.join(given)} is set without {' and '.join(missing)}. TLS needs all three.")
+        insecure = insecure_allowed(self.insecure)
+        if given and insecure:
+            raise ConfigError("insecure and certificates (tls_ca, ...) are both set. Take one of them away.")
+        told: dict[str, Any] = {name: os.path.abspath(path) for name, path in given.items()}
+        return told | {"insecure": True} if insecure else told
+
+
+def insecure_allowed(words: str | None, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether connections may go without protection: only if both the setting and the variable say so.
+
+    Raises:
+        ConfigError: one of them says so and the other does not.
+    """
+    variable = (os.environ if environ is None else environ).get(ALLOW_INSECURE, "")
+    if words is None and variable in ("", "0"):
+        return False
+    if words is None:
+        raise ConfigError(
+            f"{ALLOW_INSECURE}={variable} is set, but the setting insecure is not. For connections without any "
+            f'protection set it to "{INSECURE_WORDS}"; otherwise unset {ALLOW_INSECURE}.'
+        )
+    if variable != "1":
+        raise ConfigError(
+            f"The setting insecure is set, but {ALLOW_INSECURE} is {variable or 'not set'}. For connections without "
+            f"any protection set {ALLOW_INSECURE}=1 in the environment too; otherwise remove insecure and give "
+            "certificates: tls_ca, tls_certificate, tls_key."
+        )
+    return True
+
+
+def check_address(value: Any, name: str) -> str:
+    """A place on the network, `host:port` or `[IPv6]:port`, as it was written.
+
+    Raises:
+        ConfigError: it is none; the message names the setting and shows how it is written.
+    """
+    wrong = ConfigError(f"{name}={value!r} is not an address. Write host:port, such as 10.0.0.1:7000 or [::1]:7000.")
+    if not isinstance(value, str):
+        raise wrong
+    host, colon, port = value.rpartition(":")
+    if not colon or not host:
+        raise ConfigError(f"{name}={value!r} has no port. Write host:port, such as 10.0.0.1:7000.")
+    if not (port.isascii() and port.isdecimal() and int(port) <= 65_535):
+        raise ConfigError(f"{name}={value!r} has no port from 0 to 65,535 behind the last colon.")
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise wrong from None
+    elif ":" in host:
+        raise ConfigError(f"{name}={value!r}: write an IPv6 address in brackets, such as [::1]:7000.")
+    elif not _NAME.fullmatch(host):
+        raise wrong
+    return value
+
+
+def next_port(address: str) -> str:
+    """The same host with the next port."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + 1}"
+
+
+def check_addresses(value: Any, name: str) -> tuple[str, ...]:
+    """Addresses as a list, or as text with commas between them. Each once, one at least.
+
+    Raises:
+        ConfigError: there is none, one is wrong, or one is there twice.
+    """
+    if isinstance(value, str):
+        parts: list[Any] = [part.strip() for part in value.split(",")]
+    elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        parts = list(value)
+    else:
+        raise ConfigError(f"{name}={value!r} is not a list. Write host:port,host:port or a list of such texts.")
+    if not any(parts):
+        raise ConfigError(f"{name}={value!r} names no address. Write host:port,host:port.")
+    found = tuple(check_address(part, name) for part in parts)
+    twice = sorted({part for part in found if found.count(part) > 1})
+    if twice:
+        raise ConfigError(f"{name} names {', '.join(twice)} more than once.")
+    return found
+
+
+def check_insecure(value: Any) -> str:
+    """The sentence that says that connections need no protection, and nothing else.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    if value != INSECURE_WORDS:
+        raise ConfigError(
+            f'insecure={value!r} must be exactly "{INSECURE_WORDS}", and {ALLOW_INSECURE}=1 must be set besides. '
+            "Better: give certificates with tls_ca, tls_certificate and tls_key."
+        )
+    return INSECURE_WORDS
+
+
+def _check_file(name: str, value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigError(f"{name}={value!r} is not the path of a file.")
+    return value
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+CHECKS: Final = {
+    "listen": lambda value: check_address(value, "listen"),
+    "listen_clients": lambda value: check_address(value, "listen_clients"),
+    "advertise": lambda value: check_address(value, "advertise"),
+    "advertise_clients": lambda value: check_address(value, "advertise_clients"),
+    "members": lambda value: check_addresses(value, "members"),
+    "tls_ca": lambda value: _check_file("tls_ca", value),
+    "tls_certificate": lambda value: _check_file("tls_certificate", value),
+    "tls_key": lambda value: _check_file("tls_key", value),
+    "insecure": check_insecure,
+}
+"""Turns what the user wrote for a field into its plain form, or raises ConfigError."""
