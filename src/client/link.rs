@@ -46,7 +46,7 @@ pub fn opened_directories() -> Vec<PathBuf> {
 /// Where the state is to be found.
 pub enum Whereabouts {
     /// In a directory of this machine.
-    Directory(NodeConfig),
+    Directory(Box<NodeConfig>),
     /// With the members of a cluster.
     Cluster(Contacts),
 }

@@ -127,7 +127,7 @@ impl Client {
 
     /// A data directory: this process owns it, or attaches to the one that does. While that one is starting, waits.
     pub fn open(config: NodeConfig, options: Options, patience: &mut Patience<'_>) -> Result<Arc<Client>> {
-        Self::over(Holder::Link(Link::open(Whereabouts::Directory(config), patience)?), options)
+        Self::over(Holder::Link(Link::open(Whereabouts::Directory(Box::new(config)), patience)?), options)
     }
 
     /// A cluster on other machines. While none of its members answers, waits.
@@ -280,6 +280,14 @@ impl Client {
     pub fn health(&self) -> Result<Vec<u8>> {
         self.check_process()?;
         self.backend().health()
+    }
+
+    /// Gives an order to the cluster, see `node::orders`, and waits until it is carried out.
+    pub fn order(&self, order: &[u8], patience: &mut Patience<'_>) -> Result<Vec<u8>> {
+        self.check_process()?;
+        let slot = Slot::new();
+        self.backend().order(order.to_vec(), slot.filler());
+        slot.wait(patience)
     }
 
     /// Moves a manual clock.

@@ -25,6 +25,7 @@ mod maintenance;
 mod memory;
 mod metrics;
 mod open;
+mod orders;
 mod post;
 
 pub mod stamp;
@@ -47,7 +48,7 @@ use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result, Sess
 use crate::disk::{Identity, Lock};
 use crate::machine::{self, Machine};
 use crate::net::Listener;
-use crate::replica::{entry, MemberChange, Members, Opened, Sessions};
+use crate::replica::{entry, Members, Opened, Sessions};
 use crate::snapshot::SnapshotStore;
 
 pub use config::{ClusterConfig, NodeConfig};
@@ -218,36 +219,6 @@ impl Node {
         self.shared.figures.lock().members.clone()
     }
 
-    /// Changes who is a member, on the node that leads; `forced`: also if it leaves no majority that was heard lately.
-    /// Returns when the change is in force.
-    ///
-    /// # Errors
-    /// `NotCommitted`: not here or not now, and why. `Invalid`: the change makes no sense.
-    pub fn change_members(&self, change: MemberChange, forced: bool) -> Result<()> {
-        self.shared.check_running()?;
-        self.shared.change_members(change, forced)?;
-        if let MemberChange::Remove(node) | MemberChange::Replace { old: node, .. } = change {
-            self.shared.drop_member(node)?;
-        }
-        Ok(())
-    }
-
-    /// Lets another member lead, the one that has most of the log.
-    ///
-    /// # Errors
-    /// `NotCommitted`: this node does not lead, or nobody took over in time.
-    pub fn transfer_leadership(&self) -> Result<()> {
-        self.shared.check_running()?;
-        if !self.leads() {
-            return Err(Error::NotCommitted("this node does not lead; ask the leader".into()));
-        }
-        self.shared.hand_over(Instant::now() + TRANSFER_WAIT);
-        match self.leads() {
-            true => Err(Error::NotCommitted("no other voter took over in time".into())),
-            false => Ok(()),
-        }
-    }
-
     /// Calls `tell` each time when no leader was known for a while: this node can answer nothing then, another may.
     pub fn when_cut_off(&self, tell: impl Fn() + Send + Sync + 'static) {
         *self.shared.when_cut_off.lock() = Some(Arc::new(tell));
@@ -297,16 +268,6 @@ impl Node {
     /// MessagePack map: role, term, index, log, snapshot, disk times, queues, sessions, archive, alarms.
     pub fn health(&self) -> Vec<u8> {
         self.shared.health()
-    }
-
-    /// Takes a snapshot and waits until it is on disk and the log before it is dropped.
-    pub fn snapshot_now(&self) -> Result<()> {
-        self.shared.check_running()?;
-        let (send, receive) = std::sync::mpsc::channel();
-        // A receiver that is gone does not want to know any more.
-        let done = Box::new(move |outcome| drop(send.send(outcome)));
-        self.shared.inbox.chore(Chore::Capture(done));
-        receive.recv().unwrap_or(Err(Error::Closed))
     }
 
     /// Looks at the clock again. Only a clock that is moved by hand needs it.
