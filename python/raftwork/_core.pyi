@@ -111,6 +111,14 @@ class Client:
             TimedOut: no majority within `timeout` seconds, or within what the node itself waits (some seconds).
         """
 
+    def order(self, order: bytes, timeout: float | None = None) -> bytes:
+        """Give an order to the cluster and wait until it is carried out.
+
+        Raises:
+            NotCommitted: not here or not now, and why.
+            InvalidOption: the order makes no sense.
+        """
+
     def role(self) -> str:
         """`owner`, `attached` or `memory`. An attached process may become the owner at any time."""
 

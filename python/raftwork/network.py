@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Protocol
 
 from raftwork.errors import ConfigError
+from raftwork.options import check_name
 
 __all__ = ["ALLOW_INSECURE", "INSECURE_WORDS", "Network", "check_address", "check_addresses", "check_insecure"]
 
@@ -50,6 +51,10 @@ class Network:
     """Where clients reach what listens at `listen_clients`. None: there."""
     members: tuple[str, ...] = ()
     """Where the first members listen for each other, this one included."""
+    join: tuple[str, ...] = ()
+    """Where members listen of a cluster that this node joins. Empty: it is one of the first members."""
+    node_name: str | None = None
+    """What people call this node. None: the address where members reach it."""
     tls_ca: str | None = None
     """File with the certificates of the authority that all certificates of this cluster come from, PEM."""
     tls_certificate: str | None = None
@@ -107,8 +112,17 @@ class Network:
         protection = self.client_options()
         addresses = ("listen", "listen_clients", "advertise", "advertise_clients")
         told: dict[str, Any] = {name: getattr(self, name) for name in addresses if getattr(self, name) is not None}
+        if self.members and self.join:
+            raise ConfigError(
+                "members and join are both set. Set members on the first nodes, the same list on each; and join on a node "
+                "that is added later."
+            )
         if self.members:
             told["members"] = list(self.members)
+        if self.join:
+            told["join"] = list(self.join)
+        if self.node_name is not None:
+            told["name"] = self.node_name
         if self.listen is None:
             if told:
                 raise ConfigError(
@@ -250,6 +264,8 @@ CHECKS: Final = {
     "advertise": lambda value: check_address(value, "advertise"),
     "advertise_clients": lambda value: check_address(value, "advertise_clients"),
     "members": lambda value: check_addresses(value, "members"),
+    "join": lambda value: check_addresses(value, "join"),
+    "node_name": lambda value: check_name(value, "The node"),
     "tls_ca": lambda value: _check_file("tls_ca", value),
     "tls_certificate": lambda value: _check_file("tls_certificate", value),
     "tls_key": lambda value: _check_file("tls_key", value),

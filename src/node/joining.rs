@@ -239,6 +239,10 @@ impl Shared {
             self.change_members(MemberChange::AddLearner(node), false)?;
         }
         self.put_member(wish)?;
+        // Without this node's own address the newcomer could not answer it.
+        if let Some(config) = self.config.cluster.as_ref().filter(|_| self.raft_address(self.identity.node).is_none()) {
+            self.put_member(&self.own_record(config)?)?;
+        }
         let members: Vec<_> = self.machine.read().members().map(|member| (member.node, member.raft.clone())).collect();
         let mut answer = Writer::new();
         answer.array(members.len());

@@ -21,6 +21,7 @@ use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
 use crate::net::{Admit, Listener, ListenerConfig};
 use crate::replica::{Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
+use crate::wal::SpareMaker;
 
 /// Name of the archive's directory inside the data directory.
 pub(super) const ARCHIVE_DIR: &str = "archive";
@@ -71,29 +72,11 @@ impl Node {
         shared.inbox.hold_requests(shared.leader.lock().is_none());
         shared.archiver.finished(1);
         let node = Node { shared: shared.clone(), threads: Mutex::default(), closed: Default::default() };
-        let mut threads = Vec::new();
-        let each = shared.clone();
-        threads.push(spawn("raftwork-core", move || each.core_loop())?);
-        let each = shared.clone();
-        threads.push(spawn("raftwork-timer", move || each.timer_loop())?);
-        let each = shared.clone();
-        threads.push(spawn("raftwork-maintenance", move || each.maintenance_loop(&files))?);
-        if shared.archive.read().is_some() {
-            let each = shared.clone();
-            threads.push(spawn("raftwork-archive", move || {
-                if let Some(archive) = &*each.archive.read() {
-                    each.archive_loop(archive);
-                }
-            })?);
-        }
         if shared.config.cluster.is_some() {
             *shared.listener.lock() = listener;
             door.open(&shared);
-            let each = shared.clone();
-            threads.push(spawn("raftwork-tick", move || each.tick_loop())?);
-            let each = shared.clone();
-            threads.push(spawn("raftwork-transfer", move || each.transfer_loop())?);
         }
+        let threads = start_threads(&shared, files)?;
         shared.maintenance.clean();
         *node.threads.lock() = threads;
         if let Some(cluster) = shared.config.cluster.clone() {
@@ -129,6 +112,31 @@ impl Shared {
         let latest = Instant::now() + ORPHANS_WAIT;
         while answered.recv_timeout(latest.saturating_duration_since(Instant::now())).is_ok() {}
     }
+}
+
+fn start_threads(shared: &Arc<Shared>, files: SpareMaker) -> Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    let mut start = |name: &str, body: fn(&Arc<Shared>)| -> Result<()> {
+        let each = shared.clone();
+        threads.push(spawn(name, move || body(&each))?);
+        Ok(())
+    };
+    start("raftwork-core", |shared| shared.core_loop())?;
+    start("raftwork-timer", Shared::timer_loop)?;
+    if shared.archive.read().is_some() {
+        start("raftwork-archive", |shared| {
+            if let Some(archive) = &*shared.archive.read() {
+                shared.archive_loop(archive);
+            }
+        })?;
+    }
+    if shared.config.cluster.is_some() {
+        start("raftwork-tick", Shared::tick_loop)?;
+        start("raftwork-transfer", Shared::transfer_loop)?;
+    }
+    let each = shared.clone();
+    threads.push(spawn("raftwork-maintenance", move || each.maintenance_loop(&files))?);
+    Ok(threads)
 }
 
 /// Letters that are written before the post is there, while the directory is opened, are dropped like others on the way.

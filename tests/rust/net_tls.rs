@@ -357,7 +357,7 @@ fn many_threads_may_send_at_once() {
     let told = dial(at(&listener), home.node(), |config| config.waiting_bytes_max = 256 << 20);
     told.up();
     // A large one now and then keeps the writer busy while others send.
-    let length = |id: u64| if id % 50 == 0 { 1 << 20 } else { id as usize * 13 % 5000 };
+    let length = |id: u64| if id.is_multiple_of(50) { 1 << 20 } else { id as usize * 13 % 5000 };
     std::thread::scope(|scope| {
         for thread in 0..4u8 {
             let dialer = told.dialer.clone();

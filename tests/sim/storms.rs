@@ -39,7 +39,7 @@ pub enum Storm {
     Flap,
     Clog,
     CrashOfAll,
-    RestartStorm,
+    Restarts,
     Echo,
 }
 
@@ -59,7 +59,7 @@ const ALL: [Storm; 15] = [
     Flap,
     Clog,
     CrashOfAll,
-    RestartStorm,
+    Restarts,
     Echo,
 ];
 
@@ -101,7 +101,7 @@ impl Cluster {
             Flap => self.begin_to_flap(node),
             Clog => self.clog(node),
             CrashOfAll => (0..self.nodes.len()).for_each(|node| self.kill(node)),
-            RestartStorm => self.restart_all_again_and_again(),
+            Restarts => self.restart_all_again_and_again(),
             Echo => {
                 let per_mille = self.random.between(10, 300);
                 self.note(format!("{per_mille} of 1000 messages are heard twice"));

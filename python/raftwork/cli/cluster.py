@@ -1,4 +1,4 @@
-"""`raftwork cluster status`: how the members of a cluster are."""
+"""`raftwork cluster`: how the members of a cluster are, and changing who they are."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ import click
 from raftwork import durations
 from raftwork.cli.members import ask_all, report_of, whom_to_ask
 from raftwork.cli.output import say, show, table
-from raftwork.cli.target import Target, common, target_options
+from raftwork.app import Raftwork
+from raftwork.cli.target import Target, common, connected, target_options
+from raftwork.errors import ConfigError
+from raftwork.storage.raft import RaftStorage
+from raftwork.storage.remote import RemoteStorage
 
 __all__ = ["cluster"]
 
 EXIT_STORAGE = 3
 
 COLUMNS = ("Address", "Node#", "Role", "Term#", "Applied#", "Lag#", "Snapshot#", "Log#", "fsync p99#", "")
+MEMBER_COLUMNS = ("Node#", "Name", "Role", "Members", "Clients", "Matched#", "Heard")
+# The orders of the core.
+LIST, REMOVE, TRANSFER, SNAPSHOT = 1, 2, 3, 4
 STYLES = {"leader": "green", "follower": "", "candidate": "yellow", "failed": "red"}
 
 
 @click.group()
 def cluster() -> None:
-    """Ask the members of a cluster."""
+    """Ask the members of a cluster, and change who they are."""
 
 
 @cluster.command()
@@ -41,6 +48,64 @@ def status(timeout: str, target: Target, as_json: bool) -> int:
     report = report_of(ask_all(addresses, network, timeout_ms))
     show(report, as_json, lambda: _print(report))
     return EXIT_STORAGE if report["problems"] else 0
+
+
+@cluster.command()
+@target_options
+@common
+def members(target: Target, as_json: bool) -> None:
+    """Who is a member and whether it votes; asked of the leader, also how far each is."""
+    with connected(target) as app:
+        rows = _order(app, LIST)
+        show(rows, as_json, lambda: table(MEMBER_COLUMNS, [_member_row(row) for row in rows], empty="No members."))
+
+
+@cluster.command()
+@click.argument("node", type=int)
+@click.option("--force", is_flag=True, help="Also if the others that were heard lately are no majority.")
+@target_options
+@common
+def remove(node: int, force: bool, target: Target, as_json: bool) -> None:
+    """Remove the member with this id. A removed node stops; its data directory is of no use any more.
+
+    Remove a member whose disk is lost before its machine joins again: it comes back as a new member.
+    """
+    with connected(target) as app:
+        _order(app, REMOVE, node, force)
+        show({"removed": str(node)}, as_json, lambda: say(f"Node {node} is no member any more."))
+
+
+@cluster.command("transfer-leader")
+@target_options
+@common
+def transfer_leader(target: Target, as_json: bool) -> None:
+    """Let another member lead: the one that has most of the log."""
+    with connected(target) as app:
+        _order(app, TRANSFER)
+        show({"transferred": True}, as_json, lambda: say("Another member leads."))
+
+
+@cluster.command()
+@target_options
+@common
+def snapshot(target: Target, as_json: bool) -> None:
+    """Take a snapshot on the member that answers, and drop its log before it."""
+    with connected(target) as app:
+        _order(app, SNAPSHOT)
+        show({"snapshot": True}, as_json, lambda: say("The snapshot is on disk."))
+
+
+def _order(app: Raftwork, *order: object) -> Any:
+    storage = app.storage
+    if not isinstance(storage, RaftStorage | RemoteStorage):
+        raise ConfigError(f"{storage!r} is no cluster. Name one with --storage raftwork://host:port,host:port.")
+    return storage.order(*order)
+
+
+def _member_row(row: dict[str, Any]) -> list[object]:
+    far = "-" if row["matched"] is None else f"{row['matched']:,}"
+    heard = {None: "", True: "yes", False: "no"}[row["active"]]
+    return [row["node"], row["name"], row["role"], row["raft"], row["client"], far, heard]
 
 
 def _print(report: dict[str, Any]) -> None:

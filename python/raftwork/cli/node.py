@@ -34,6 +34,8 @@ PATIENCE_S = 5.0
 @click.option("--data", metavar="DIR", type=click.Path(path_type=Path), help="The data directory; made if missing.")
 @click.option("--listen", metavar="HOST:PORT", help="Where this node listens for the other members.")
 @click.option("--members", metavar="A,B,C", help="Where the first members listen, the same list for all of them.")
+@click.option("--join", metavar="A,B", help="Members of a cluster that this node joins, in place of --members.")
+@click.option("--node-name", metavar="NAME", help="What people call this node. Default: its address.")
 @click.option("--listen-clients", metavar="HOST:PORT", help="Where it listens for clients. Default: the next port.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where members reach it, if not at --listen.")
 @click.option("--advertise-clients", metavar="HOST:PORT", help="Where clients reach it, if not at --listen-clients.")

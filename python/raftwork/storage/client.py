@@ -112,6 +112,16 @@ class ClientStorage(Storage):
         found.setdefault("status", "alarm" if found.get("alarms") else "ok")
         return found
 
+    def order(self, *order: Any) -> Any:
+        """Give an order to the cluster: its number and what it needs, see `raftwork cluster`.
+
+        Raises:
+            NotCommitted: not here or not now, and why.
+            InvalidOption: the order makes no sense.
+        """
+        client = self._client or self._open()
+        return _decode(client.order(_encode(order), self._timeout))
+
     def new_ids(self, count: int) -> list[bytes]:
         return _core.new_ids(count)
 
