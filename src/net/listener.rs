@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Connections that the system holds until they are accepted.
+const BACKLOG: i32 = 4_096;
 /// When the system has no socket or thread for one more: so long until the next try.
 const SHORT_OF_MEANS: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -138,6 +140,8 @@ impl Listener {
         config.security.check(&resolved, &config.address)?;
         let failed = |error: std::io::Error| Error::disk("listen at", &config.address, &error);
         let listener = TcpListener::bind(&resolved[..]).map_err(failed)?;
+        // The library's queue is short: in a flood it would be full, and an honest one try again only after a second.
+        rustix::net::listen(&listener, BACKLOG).map_err(|error| failed(error.into()))?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;

@@ -439,3 +439,17 @@ fn a_flood_of_handshakes_leaves_room_for_an_honest_one() {
     drop(flood);
     until(|| (listener.tally().strangers, listener.tally().served) == (0, 1));
 }
+
+/// Threat 10: connections that end at once, as fast as they can be made.
+#[test]
+fn ten_thousand_connections_do_not_keep_an_honest_one_out() {
+    let home = Home::new();
+    let listener = home.listener(Admit::NODES);
+    let address = listener.address();
+    let flood = std::thread::spawn(move || (0..10_000).filter(|_| TcpStream::connect(address).is_ok()).count());
+    for _ in 0..10 {
+        dial(at(&listener), home.node(), |_| ()).up();
+    }
+    assert!(flood.join().unwrap() > 0);
+    until(|| (listener.tally().strangers, listener.tally().served) == (0, 0));
+}
