@@ -127,7 +127,7 @@ impl Client {
 
     /// A data directory: this process owns it, or attaches to the one that does. While that one is starting, waits.
     pub fn open(config: NodeConfig, options: Options, patience: &mut Patience<'_>) -> Result<Arc<Client>> {
-        Self::over(Holder::Link(Link::open(Whereabouts::Directory(config), patience)?), options)
+        Self::over(Holder::Link(Link::open(Whereabouts::Directory(Box::new(config)), patience)?), options)
     }
 
     /// A cluster on other machines. While none of its members answers, waits.
@@ -145,7 +145,13 @@ impl Client {
             labels: options.labels,
         };
         let backend = holder.backend();
-        let heart = if matches!(holder, Holder::Memory(_)) { None } else { Some(Heart::start()?) };
+        let heart = match &holder {
+            Holder::Memory(_) => None,
+            Holder::Link(link) => {
+                let link = Arc::downgrade(link);
+                Some(Heart::start(move || link.upgrade().iter().for_each(|link| link.mind_silence()))?)
+            }
+        };
         let session = Session::new(backend, Arc::new(SystemClock), identity.clone(), true);
         if let Some(heart) = &heart {
             heart.add(&session);
