@@ -3,7 +3,7 @@
 //! Callbacks run on the thread that completed the work. They are short, take no lock that is held for long, and never
 //! touch Python. A backend calls each `Done` exactly once, also when it is closed (`Error::Closed`).
 
-use crate::base::{JobId, Result, SessionId};
+use crate::base::{Error, JobId, Result, SessionId};
 use crate::node::Node;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,6 +51,11 @@ pub trait Backend: Send + Sync {
     /// Calls `done` as soon as the state at hand has everything that was answered anywhere before the call.
     fn fresh(&self, done: Done<()>) {
         done(Ok(()));
+    }
+    /// Does what an operator asks of the cluster, see `node::orders`. Takes as long as it takes, on a thread of its own.
+    fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
+        let _ = order;
+        done(Err(Error::Invalid("there is no cluster here to give orders to".into())));
     }
     /// Where the leader serves clients, if another node leads.
     fn leader_address(&self) -> Option<String> {
@@ -129,6 +134,10 @@ impl Backend for Node {
 
     fn fresh(&self, done: Done<()>) {
         Node::fresh(self, done);
+    }
+
+    fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
+        Node::order(self, order, done);
     }
 
     fn leader_address(&self) -> Option<String> {

@@ -8,7 +8,7 @@ use super::place::Other;
 use super::wire::{self, Kind};
 use crate::base::codec::Reader;
 use crate::base::{limits, Error, Result, SessionId};
-use crate::net::{Accepted, Frame, Frames, Outgoing, Stream};
+use crate::net::{Accepted, Certified, Frame, Frames, Outgoing, Role, Stream};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,12 +20,17 @@ const REGISTERED_MAX: usize = limits::INBOX_REQUESTS_MAX;
 /// feature level.
 const OWN_OPERATIONS: [u64; 7] = [3, 13, 14, 16, 17, 18, 19];
 
+/// The client whose certificate lets it change the cluster.
+const OPERATOR: &str = "admin";
+
 /// One attached process.
 pub struct Peer {
     backend: Arc<dyn Backend>,
     outgoing: Arc<Outgoing>,
     /// The owner closes: errors are not answers any more, the next owner gives them.
     closing: Arc<AtomicBool>,
+    /// Whether it may change the cluster.
+    gives_orders: bool,
     requests: AtomicUsize,
     state: Mutex<State>,
 }
@@ -39,8 +44,19 @@ struct State {
 }
 
 impl Peer {
-    pub fn new(backend: Arc<dyn Backend>, outgoing: Arc<Outgoing>, closing: Arc<AtomicBool>) -> Arc<Self> {
-        Arc::new(Self { backend, outgoing, closing, requests: AtomicUsize::new(0), state: Mutex::default() })
+    /// `identity`: whom its certificate names, if it has one.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        outgoing: Arc<Outgoing>,
+        closing: Arc<AtomicBool>,
+        identity: Option<&Certified>,
+    ) -> Arc<Self> {
+        let gives_orders = identity.is_none_or(|identity| match &identity.role {
+            Role::Node => true,
+            Role::Client(name) => name == OPERATOR,
+        });
+        let (requests, state) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { backend, outgoing, closing, gives_orders, requests, state })
     }
 
     /// Ends the connection; the reading thread cleans up.
@@ -111,6 +127,7 @@ impl Peer {
                 let peer = self.clone();
                 self.backend.fresh(Box::new(move |done| peer.reply(id, done.map(|()| Vec::new()))));
             }
+            Kind::Order => self.order(id, payload),
             Kind::Wait => self.wait(id, &payload)?,
             Kind::ForgetWait => {
                 let wait = self.state.lock().waits.remove(&id).flatten();
@@ -167,6 +184,15 @@ impl Peer {
             peer.reply(id, answer);
         };
         self.backend.start(request, Box::new(done));
+    }
+
+    fn order(self: &Arc<Self>, id: u64, order: Vec<u8>) {
+        if !self.gives_orders {
+            let why = "this certificate is a client's; orders to the cluster need one of a node, or of client/admin";
+            return self.reply(id, Err(Error::Foreign(why.into())));
+        }
+        let peer = self.clone();
+        self.backend.order(order, Box::new(move |answer| peer.reply(id, answer)));
     }
 
     fn wait(self: &Arc<Self>, id: u64, payload: &[u8]) -> Result<()> {

@@ -42,6 +42,7 @@ pub enum Question {
     Wait(JobId, Done<()>),
     Heartbeat(SessionId, Done<()>),
     Fresh(Done<()>),
+    Order(Vec<u8>, Done<Vec<u8>>),
 }
 
 impl Question {
@@ -53,6 +54,7 @@ impl Question {
             Question::Wait(job, _) => wire::encode(Kind::Wait, id, &job.0),
             Question::Heartbeat(session, _) => wire::encode(Kind::Heartbeat, id, &session.0.to_le_bytes()),
             Question::Fresh(_) => wire::encode(Kind::Fresh, id, &[]),
+            Question::Order(order, _) => wire::encode(Kind::Order, id, order),
         }
     }
 
@@ -71,7 +73,9 @@ impl Question {
 
     pub fn answer(self, answer: Result<Vec<u8>>) {
         match self {
-            Question::Submit(_, done) | Question::View(_, done) | Question::Health(done) => done(answer),
+            Question::Submit(_, done) | Question::View(_, done) | Question::Health(done) | Question::Order(_, done) => {
+                done(answer)
+            }
             Question::Wait(_, done) | Question::Heartbeat(_, done) | Question::Fresh(done) => done(answer.map(drop)),
         }
     }

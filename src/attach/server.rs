@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::place::Address;
 use super::wire::{self, Kind};
 use crate::base::{limits, Error, Result};
-use crate::net::{Accepted, Listener, ListenerConfig, Outgoing, Stream};
+use crate::net::{Accepted, Certified, Listener, ListenerConfig, Outgoing, Stream};
 use parking_lot::Mutex;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
 use std::collections::BTreeMap;
@@ -148,7 +148,7 @@ impl Shared {
         }
         let stream = Arc::new(Stream::unix(stream));
         let Ok(outgoing) = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX) else { return };
-        let (number, peer) = self.add(false, outgoing);
+        let (number, peer) = self.add(false, outgoing, None);
         let shared = self.clone();
         let started = std::thread::Builder::new().name("raftwork-peer".into()).spawn(move || {
             peer.serve(&stream, &shared.own);
@@ -162,8 +162,8 @@ impl Shared {
 }
 
 impl Shared {
-    fn add(&self, far: bool, outgoing: Arc<Outgoing>) -> (u64, Arc<Peer>) {
-        let peer = Peer::new(self.backend.clone(), outgoing, self.closing.clone());
+    fn add(&self, far: bool, outgoing: Arc<Outgoing>, identity: Option<&Certified>) -> (u64, Arc<Peer>) {
+        let peer = Peer::new(self.backend.clone(), outgoing, self.closing.clone(), identity);
         let mut peers = self.peers.lock();
         peers.last += 1;
         let number = peers.last;
@@ -173,7 +173,7 @@ impl Shared {
 
     /// Serves a client of another machine on the thread of its connection.
     fn let_in_far(&self, accepted: Accepted) {
-        let (number, peer) = self.add(true, accepted.outgoing.clone());
+        let (number, peer) = self.add(true, accepted.outgoing.clone(), accepted.identity.as_ref());
         peer.serve_far(accepted, &self.own);
         self.peers.lock().open.remove(&number);
     }

@@ -39,6 +39,8 @@ pub enum Kind {
     Disarm = 11,
     /// Answer: `Reply` without bytes, once the state at hand has everything that was answered anywhere before.
     Fresh = 12,
+    /// What an operator asks of the cluster: see `node::orders`. Answer: `Reply` with bytes.
+    Order = 13,
     /// Answer to anything: status 0 and bytes, or an error.
     Reply = 64,
     /// The connection is open: magic, cluster, group, process of the owner.
@@ -53,7 +55,8 @@ impl Kind {
     /// What this frame says. An unknown kind ends the connection, like everything else that cannot be read.
     pub fn of(frame: &Frame) -> Result<Kind> {
         use Kind::*;
-        let owner = [Hello, Submit, View, Wait, ForgetWait, Watch, Unwatch, Arm, Heartbeat, Health, Disarm, Fresh];
+        let owner =
+            [Hello, Submit, View, Wait, ForgetWait, Watch, Unwatch, Arm, Heartbeat, Health, Disarm, Fresh, Order];
         let attached = [Reply, Welcome, Refused, Event];
         let known = owner.into_iter().chain(attached).find(|kind| *kind as u8 == frame.kind);
         known.ok_or_else(|| Error::Invalid(format!("a frame of kind {}", frame.kind)))

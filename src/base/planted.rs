@@ -30,20 +30,66 @@ pub enum Bug {
     NoDirectorySync,
     /// A received snapshot counts before it is on disk.
     ReceivedNotSynced,
+    /// A snapshot does not name the learners.
+    ForgetLearners,
+    /// A member whose disk was lost comes back under its old id and votes.
+    AmnesiacVote,
+    /// A change of the members is applied twice.
+    ChangeTwice,
+    /// Nobody ends a joint configuration.
+    StayJoint,
+    /// A leader that is removed goes on.
+    RemovedLeaderStays,
+    /// A member whose state differs from that of the others goes on.
+    IgnoreDigest,
     /// The question of a linearizable read is the same in each round.
     ReadIdReused,
     /// A read is answered without asking anybody.
     ReadUnconfirmed,
-    /// A sign of life counts although nobody confirmed that this member still leads.
-    BeatUnconfirmed,
     /// An answer to a forwarded request is matched by its index alone.
     PlacedWithoutTerm,
     /// A new leader counts on from what it heard before.
     TtlNotRestarted,
+    /// Damage in the middle of the log is cut away like a torn end.
+    CutInTheMiddle,
+    /// The log does not check what it reads.
+    NoBodyChecksum,
+    /// A failed sync is tried again and believed.
+    SyncRetried,
+    /// A member whose log lost its end does not know that any more after its next start.
+    SuspicionForgotten,
+    /// A snapshot counts before it is on disk.
+    SnapshotNotSynced,
+    /// A snapshot is not checked when it is read.
+    NoChunkChecksum,
+    /// The commit index after a start may lie behind the snapshot.
+    CommitBehindSnapshot,
+    /// The first entry behind the snapshot is not applied after a start.
+    SkipAtStart,
+    /// A full disk refuses requests that are in the log already.
+    FullDiskRefuses,
+    /// Two jobs of one claim get the same token.
+    TokenReused,
+    /// A move is missing in the figures.
+    TallyDrift,
+    /// The time of the log ends sessions.
+    ExpireByLogTime,
+    /// A snapshot does not hold the answers of sessions.
+    RepliesLost,
+    /// A job is due a little too early.
+    EarlyPromotion,
+    /// Whoever waits shortest is handed out first.
+    LastFirst,
+    /// A lost run spends an attempt.
+    CrashSpendsAttempt,
+    /// The time of the log follows each leader's clock, also backwards.
+    TimeGoesBack,
+    /// A new leader believes its wall clock, whatever it did before.
+    JumpBelieved,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 34] = [
         Bug::AnswerBeforeSync,
         Bug::SendBeforePersist,
         Bug::ForgetVote,
@@ -58,9 +104,26 @@ impl Bug {
         Bug::ReceivedNotSynced,
         Bug::ReadIdReused,
         Bug::ReadUnconfirmed,
-        Bug::BeatUnconfirmed,
         Bug::PlacedWithoutTerm,
         Bug::TtlNotRestarted,
+        Bug::CutInTheMiddle,
+        Bug::NoBodyChecksum,
+        Bug::SyncRetried,
+        Bug::SuspicionForgotten,
+        Bug::SnapshotNotSynced,
+        Bug::NoChunkChecksum,
+        Bug::CommitBehindSnapshot,
+        Bug::SkipAtStart,
+        Bug::FullDiskRefuses,
+        Bug::TokenReused,
+        Bug::TallyDrift,
+        Bug::ExpireByLogTime,
+        Bug::RepliesLost,
+        Bug::EarlyPromotion,
+        Bug::LastFirst,
+        Bug::CrashSpendsAttempt,
+        Bug::TimeGoesBack,
+        Bug::JumpBelieved,
     ];
 }
 

@@ -95,6 +95,7 @@ impl Link {
             Question::Wait(job, done) => drop(self.wait_at(node, job, done)),
             Question::Heartbeat(session, done) => node.heartbeat(session, done),
             Question::Fresh(done) => node.fresh(done),
+            Question::Order(order, done) => node.order(order, done),
         }
     }
 
@@ -292,6 +293,10 @@ impl Backend for Link {
         if let Owner::Us(node, _) = self.owner() {
             node.lapse(session);
         }
+    }
+
+    fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
+        self.ask(Question::Order(order, done));
     }
 
     fn fresh(&self, done: Done<()>) {

@@ -288,6 +288,14 @@ impl Client {
         self.backend().health()
     }
 
+    /// Gives an order to the cluster, see `node::orders`, and waits until it is carried out.
+    pub fn order(&self, order: &[u8], patience: &mut Patience<'_>) -> Result<Vec<u8>> {
+        self.check_process()?;
+        let slot = Slot::new();
+        self.backend().order(order.to_vec(), slot.filler());
+        slot.wait(patience)
+    }
+
     /// Moves a manual clock.
     pub fn advance(&self, span: Millis) -> Result<()> {
         self.check_process()?;

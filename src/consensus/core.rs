@@ -13,7 +13,7 @@ use super::event::{Action, Event, Placed, Role, Write};
 use super::logging::logger;
 
 /// Ticks without a word from the leader until an election; raft-rs draws from one to two times this.
-const ELECTION_TICKS: usize = 20;
+pub const ELECTION_TICKS: usize = 20;
 /// After the leader is known to be gone, an election follows within so many ticks; drawn, so that two members seldom
 /// begin one at the same time.
 const HURRIED_TICKS: usize = 4;
@@ -49,7 +49,7 @@ pub struct CoreConfig {
 
 /// One member of a Raft group. The module says in which order its actions must be done.
 pub struct Core<S: LogStore> {
-    raw: RawNode<S>,
+    pub(super) raw: RawNode<S>,
     seed: u64,
     /// Messages that wait for the write of this number.
     held: VecDeque<(u64, Vec<Message>)>,
@@ -127,6 +127,11 @@ impl<S: LogStore> Core<S> {
 
     /// Appends entries behind the log, all in one step. `NotCommitted`: none of them was taken.
     pub fn propose(&mut self, entries: Vec<Bytes>, actions: &mut Vec<Action>) -> Result<Placed> {
+        let entries = entries.into_iter().map(|data| Entry { data, ..Entry::default() });
+        self.propose_entries(entries.collect(), actions)
+    }
+
+    pub(super) fn propose_entries(&mut self, entries: Vec<Entry>, actions: &mut Vec<Action>) -> Result<Placed> {
         // A follower would forward the entries without a word, and nobody would ever answer.
         if self.role() != Role::Leader {
             return Err(Error::NotCommitted("this node does not lead".into()));
@@ -138,7 +143,6 @@ impl<S: LogStore> Core<S> {
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.raw.raft.id;
-        let entries: Vec<Entry> = entries.into_iter().map(|data| Entry { data, ..Entry::default() }).collect();
         message.set_entries(entries.into());
         self.raw.step(message).map_err(|error| Error::NotCommitted(error.to_string()))?;
         self.collect(actions);
@@ -175,7 +179,7 @@ impl<S: LogStore> Core<S> {
         }
     }
 
-    fn collect(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn collect(&mut self, actions: &mut Vec<Action>) {
         while self.installing.is_none() && self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let number = ready.number();
@@ -233,7 +237,10 @@ impl<S: LogStore> Core<S> {
             }
             _ => self.raw.apply_conf_change(&parse::<ConfChangeV2>(&entry.data, entry.get_index())?),
         };
-        applied.map_err(|error| Error::Poisoned(format!("membership change at {}: {error}", entry.get_index())))
+        let members =
+            applied.map_err(|error| Error::Poisoned(format!("membership change at {}: {error}", entry.get_index())))?;
+        self.leave_if_removed(&members);
+        Ok(members)
     }
 
     pub fn role(&self) -> Role {

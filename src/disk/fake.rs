@@ -5,6 +5,7 @@
 //! * Names are lost one by one, unless their directory was synced.
 //! * A failed sync loses what it should have saved, while reads still show it: no later sync brings it back. A failed sync
 //!   of a directory only leaves the names to the next one: file systems stop when they cannot write their journal.
+//! * A disk can be told to lie: to lose a write, or to put it somewhere else (`Lie`).
 //!
 //! One assumption is made, as by every log that writes a sector twice: bytes of a sector that a write does not change
 //! survive the write. SQLite calls it "powersafe overwrite".
@@ -21,8 +22,10 @@ use super::{Access, Disk, File};
 use crate::base::planted::{has, Bug};
 use crate::base::{Error, Result};
 
+mod damage;
 mod medium;
 
+pub use damage::Lie;
 pub use medium::SECTOR_BYTES;
 use medium::{next, Inode};
 
@@ -90,6 +93,7 @@ struct State {
     /// Handles of an earlier life are dead.
     life: u64,
     faults: Vec<(Op, u64, Fault, bool)>,
+    lies: Vec<(u64, Lie)>,
     random: u64,
 }
 
@@ -133,6 +137,7 @@ impl FakeDisk {
             off: false,
             life: 0,
             faults: Vec::new(),
+            lies: Vec::new(),
             random: seed.wrapping_mul(2).wrapping_add(1),
         };
         FakeDisk { state: Arc::new(Mutex::new(state)) }
@@ -148,6 +153,11 @@ impl FakeDisk {
         self.state.lock().counts.get(&op).copied().unwrap_or(0)
     }
 
+    /// Calls of all kinds so far.
+    pub fn calls(&self) -> u64 {
+        self.state.lock().counts.values().sum()
+    }
+
     /// Switches the power off within the step with this number, counted from 1: it fails, and so does all that follows.
     pub fn cut_at_step(&self, step: u64) {
         self.state.lock().cut_at = Some(step);
@@ -159,10 +169,11 @@ impl FakeDisk {
         self.state.lock().faults.push((op, number, fault, for_good));
     }
 
-    /// Takes back all faults and the planned cut.
+    /// Takes back all faults, lies and the planned cut.
     pub fn heal(&self) {
         let mut state = self.state.lock();
         state.faults.clear();
+        state.lies.clear();
         state.cut_at = None;
     }
 
@@ -199,6 +210,11 @@ impl FakeDisk {
         self.state.lock().life += 1;
     }
 
+    /// All files, in the order of their paths.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state.lock().names.files.keys().cloned().collect()
+    }
+
     /// Content of a file as reads show it.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state.lock();
@@ -224,6 +240,7 @@ impl FakeDisk {
             pending: state.pending.clone(),
             counts: state.counts.clone(),
             faults: state.faults.clone(),
+            lies: state.lies.clone(),
             ..*state
         };
         FakeDisk { state: Arc::new(Mutex::new(copy)) }
@@ -419,11 +436,12 @@ impl File for FakeFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let lie = self.disk.state.lock().next_lie();
         self.with(Op::Write, "write", |inode, entered| {
             // A write that fails has often done a part of its work; one cut short by the power may have done all.
             let cut = matches!(&entered, Err(Error::Disk { message, .. }) if message == "the power is off");
             let done = if entered.is_ok() || cut { bytes.len() } else { bytes.len() / 2 };
-            inode.write(offset as usize, &bytes[..done]);
+            inode.write(offset as usize, &bytes[..done], lie);
             entered
         })
     }

@@ -112,7 +112,7 @@ fn next_state(job: &Job, spec: &Spec, ending: Ending) -> State {
 fn account(job: &mut Job, ending: Ending, to: State, now: Millis) {
     let (attempt, started) = (job.attempt, job.at);
     if matches!(ending, Ending::Snoozed | Ending::Released | Ending::Crashed | Ending::Lost) {
-        job.attempt -= 1;
+        job.attempt -= u32::from(ending != Ending::Lost || !has(Bug::CrashSpendsAttempt));
     }
     let crashed = matches!(ending, Ending::Crashed | Ending::Lost);
     if crashed {

@@ -31,6 +31,7 @@ use super::tally::Tally;
 use super::unique::Window;
 use super::{Job, Machine, Session};
 use crate::base::codec::Writer;
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, LogIndex, Millis, Result};
 
 /// Version of the state that an image holds; a machine reads its own and all earlier ones.
@@ -217,8 +218,9 @@ fn encode_session(session: &Session, writer: &mut Writer) {
     for (name, text) in session.labels.iter() {
         writer.array(2).str(name).str(text);
     }
-    writer.u64(session.opened.0).u64(session.replies.acked).array(session.replies.kept.len());
-    for (sequence, reply) in &session.replies.kept {
+    let kept = session.replies.kept.iter().filter(|_| !has(Bug::RepliesLost));
+    writer.u64(session.opened.0).u64(session.replies.acked).array(kept.clone().count());
+    for (sequence, reply) in kept {
         writer.array(2).u64(*sequence).bin(reply);
     }
     writer.array(session.rota.len());

@@ -15,6 +15,7 @@ use super::queues::rank;
 use super::table::Slot;
 use super::tally::Tally;
 use super::{outcome::Refusal, Machine};
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, LeaseToken, Millis, SessionId};
 
 /// Where a job belongs, read from its specification.
@@ -75,7 +76,9 @@ impl Machine {
             job.at = at;
             job.order = order;
         });
-        self.tallies(home, |tally| tally.shift(from, to));
+        if !(has(Bug::TallyDrift) && to == State::Scheduled) {
+            self.tallies(home, |tally| tally.shift(from, to));
+        }
         let free = self.link(slot, home);
         debug_assert!(free, "a number is given once");
         match to {
@@ -171,7 +174,8 @@ impl Machine {
     /// The next number of the kind that a state needs: token, ordinal or place in line.
     fn next_order(&mut self, state: State) -> u64 {
         if state == State::Processing {
-            self.token = (self.token + 1).max(self.applied.0);
+            let next = self.token + u64::from(!has(Bug::TokenReused));
+            self.token = next.max(self.applied.0);
             return self.token;
         }
         if state.is_final() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::table::Slot;
 use super::tally::Tally;
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, Millis};
 
 /// Place in a line: smaller is earlier.
@@ -17,6 +18,7 @@ pub(super) type Rank = u64;
 pub(super) fn rank(priority: i64, order: u64) -> Rank {
     let reversed = (limits::PRIORITY_MAX - priority) as u64;
     debug_assert!(reversed < 256 && order < 1 << 56);
+    let order = if has(Bug::LastFirst) { (1 << 56) - 1 - order } else { order };
     (reversed << 56) | order
 }
 

@@ -5,12 +5,18 @@ use super::outcome::{self, Outcome};
 use super::record::JobRecord;
 use super::table::Slot;
 use super::Machine;
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, JobId, Millis};
 
 impl Machine {
     /// Cancels what expired, enqueues what is due, ends pauses, and forgets unique windows that are over.
     pub(super) fn tick(&mut self, items_max: usize) -> Outcome {
         let items_max = items_max.min(limits::UPKEEP_ITEMS_MAX);
+        if has(Bug::ExpireByLogTime) {
+            let old = self.sessions.values().find(|session| session.opened.plus(session.ttl) < self.clock);
+            let old = old.map(|session| session.id);
+            old.map(|session| self.end_session(session, false));
+        }
         let mut done = self.expire(items_max);
         done += self.promote(items_max - done);
         done += self.end_pauses(items_max - done);
@@ -52,7 +58,8 @@ impl Machine {
     /// Enqueues jobs that are due (J9), those that were due first before the others.
     fn promote(&mut self, items_max: usize) -> usize {
         for done in 0..items_max {
-            let due = self.due.first_key_value().filter(|((at, _), _)| *at <= self.clock);
+            let early = Millis(if has(Bug::EarlyPromotion) { 20 } else { 0 });
+            let due = self.due.first_key_value().filter(|((at, _), _)| *at <= self.clock.plus(early));
             let Some((_, slot)) = due else { return done };
             self.move_to(*slot, State::Enqueued, self.clock);
         }

@@ -26,18 +26,7 @@ pub enum Role {
 impl Certified {
     /// Reads the name out of a certificate. Says nothing about whether the certificate is good.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self> {
-        let wrong = |why: String| Error::Foreign(format!("the certificate {why}"));
-        let certificate =
-            webpki::EndEntityCert::try_from(certificate).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let mut names = certificate.valid_uri_names().filter(|name| name.starts_with(SCHEME));
-        match (names.next(), names.next()) {
-            (Some(name), None) => Self::parse(name),
-            (None, _) => Err(wrong(format!(
-                "names no cluster: it needs the URI {SCHEME}<cluster id>/node or {SCHEME}<cluster id>/client/<name> as \
-                 subject alternative name"
-            ))),
-            (Some(_), Some(_)) => Err(wrong(format!("has more than one URI that begins with {SCHEME}"))),
-        }
+        Self::parse(&uri_of(certificate)?)
     }
 
     /// Reads the URI.
@@ -58,6 +47,35 @@ impl Certified {
             ))
         })
     }
+}
+
+/// The URI of our scheme in a certificate.
+fn uri_of(certificate: &CertificateDer<'_>) -> Result<String> {
+    let wrong = |why: String| Error::Foreign(format!("the certificate {why}"));
+    let certificate =
+        webpki::EndEntityCert::try_from(certificate).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let mut names = certificate.valid_uri_names().filter(|name| name.starts_with(SCHEME));
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(name.to_owned()),
+        (None, _) => Err(wrong(format!(
+            "names no cluster: it needs the URI {SCHEME}<cluster id>/node or {SCHEME}<cluster id>/client/<name> as subject \
+             alternative name"
+        ))),
+        (Some(_), Some(_)) => Err(wrong(format!("has more than one URI that begins with {SCHEME}"))),
+    }
+}
+
+/// The URI in the certificate of a cluster's authority, which is no role: nobody gets in with it.
+pub(super) fn authority_uri(cluster: ClusterId) -> String {
+    format!("{SCHEME}{cluster}/authority")
+}
+
+/// The cluster that an authority's certificate is for.
+pub(super) fn authority_of(certificate: &CertificateDer<'_>) -> Result<ClusterId> {
+    let uri = uri_of(certificate)?;
+    let cluster = uri.strip_prefix(SCHEME).and_then(|rest| ClusterId::parse(rest.strip_suffix("/authority")?));
+    cluster
+        .ok_or_else(|| Error::Foreign(format!("the certificate has the name {uri:?}, and an authority's is expected")))
 }
 
 impl Role {

@@ -119,7 +119,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     }
 }
 
-fn check_mode(key: &Path) -> Result<()> {
+/// Refuses a private key that others can read.
+pub fn check_mode(key: &Path) -> Result<()> {
     let found = std::fs::metadata(key).map_err(|error| Error::disk("read", key.display(), &error))?;
     match found.mode() & 0o077 {
         0 => Ok(()),

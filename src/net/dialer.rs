@@ -5,7 +5,9 @@
 //! * The name is looked up at each try, as machines move. Pauses between tries double up to a second and vary, so that many
 //!   do not come back at the same moment.
 //! * A peer that vanished without a word is noticed: the system ends a connection on which nothing is confirmed.
-//! * A refused certificate is no passing fault: the next try waits longer, and the log says it once a minute.
+//! * A refused certificate is no passing fault: the next try waits longer. So does one after a welcome that was refused as
+//!   `Foreign`. The log says the same reason once a minute.
+//! * A panic in one of the functions ends the connection for good, and says so.
 
 use super::outgoing::EndOnDrop;
 use super::packet::Frame;
@@ -15,9 +17,12 @@ use super::socket::Socket;
 use super::{Address, Frames, Outgoing, Security, Stream};
 use crate::base::{limits, Error, Result};
 use parking_lot::{Condvar, Mutex};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The same reason is told again after so long.
+const COMPLAINTS_APART: Duration = Duration::from_secs(60);
 /// A connection that was up for so long did not fail at once again: the pauses begin anew.
 const STEADY: Duration = Duration::from_millis(limits::RECONNECT_MS_MAX);
 
@@ -79,7 +84,6 @@ struct Shared {
     state: Mutex<State>,
     /// The address changed, or it is over.
     changed: Condvar,
-    complaints: Seldom,
 }
 
 struct State {
@@ -97,8 +101,7 @@ impl Dialer {
     pub fn start(config: DialerConfig) -> Result<Arc<Self>> {
         let address = config.address.clone();
         let state = State { address, socket: None, outgoing: None, moved: false, ended: false };
-        let complaints = Seldom::new(1, Duration::from_secs(60));
-        let shared = Arc::new(Shared { config, state: Mutex::new(state), changed: Condvar::new(), complaints });
+        let shared = Arc::new(Shared { config, state: Mutex::new(state), changed: Condvar::new() });
         let dialing = shared.clone();
         std::thread::Builder::new()
             .name("raftwork-dial".into())
@@ -156,8 +159,23 @@ impl State {
 }
 
 impl Shared {
+    /// The dialer's thread.
     fn run(&self) {
+        if catch_unwind(AssertUnwindSafe(|| self.keep_up())).is_err() {
+            let mut state = self.state.lock();
+            state.ended = true;
+            state.cut();
+            drop(state);
+            log::error!("{}: a panic ended the connection for good", self.config.name);
+            let why = Error::Poisoned("a panic on the thread of a connection".into());
+            // Perhaps it is what panicked.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.config.changed)(Change::Down(why))));
+        }
+    }
+
+    fn keep_up(&self) {
         let mut pause = Pause::new();
+        let (mut last, mut complaints) = (None, Seldom::new(1, COMPLAINTS_APART));
         while !self.state.lock().ended {
             let error = match self.establish() {
                 Ok(link) => {
@@ -176,10 +194,14 @@ impl Shared {
                 return;
             }
             drop(state);
-            self.complaints.warn(format_args!("{}: no connection: {error}", self.config.name));
-            let refused = matches!(error, Error::Foreign(_));
+            if last.as_ref() != Some(&error) {
+                complaints = Seldom::new(1, COMPLAINTS_APART);
+            }
+            complaints.warn(format_args!("{}: no connection: {error}", self.config.name));
+            let span = pause.next(&error);
+            last = Some(error.clone());
             (self.config.changed)(Change::Down(error));
-            self.wait(pause.next(refused));
+            self.wait(span);
         }
     }
 
@@ -206,9 +228,19 @@ impl Shared {
         let socket = dial(&address, &config.security, deadline, config.silence)?;
         self.keep(|state| state.socket = Some(socket.clone()))?;
         let (stream, _) = config.security.begin(socket, deadline)?;
-        stream.write_first((config.hello)())?;
+        let written = stream.write_first((config.hello)());
         let mut frames = Frames::new();
-        (config.welcome)(&next(&mut frames, &stream)?.ok_or(Error::Closed)?)?;
+        let heard = next(&mut frames, &stream);
+        // Whoever refused the certificate may have gone before the hello could leave, and its reason is still there.
+        if !matches!(heard, Err(Error::Foreign(_))) {
+            written?;
+        }
+        let welcome = heard?.ok_or_else(|| Error::Disk {
+            operation: "connect to",
+            path: address.to_string(),
+            message: "the other side ended the connection before it let this one in; its log says why".into(),
+        })?;
+        (config.welcome)(&welcome)?;
         stream.set_deadline(None)?;
         let stream = Arc::new(stream);
         let outgoing = Outgoing::start(stream.clone(), config.waiting_bytes_max)?;
@@ -269,12 +301,35 @@ impl Pause {
     }
 
     /// Between a half and the whole of a span that doubles.
-    fn next(&mut self, certificate: bool) -> Duration {
-        let span = if certificate { limits::CERTIFICATE_PAUSE_MS } else { self.0 };
+    fn next(&mut self, error: &Error) -> Duration {
+        let span = if matches!(error, Error::Foreign(_)) { limits::CERTIFICATE_PAUSE_MS } else { self.0 };
         self.0 = (self.0 * 2).min(limits::RECONNECT_MS_MAX);
-        let mut random = [0; 8];
         // Without random bytes it is the shortest pause.
-        let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK);
-        Duration::from_millis(span / 2 + u64::from_le_bytes(random) % (span / 2 + 1))
+        let random = super::random().map_or(0, u64::from_le_bytes);
+        Duration::from_millis(span / 2 + random % (span / 2 + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_vary() {
+        let mut pause = Pause::new();
+        let mut seen = Vec::new();
+        for whole in [20, 40, 80, 160, 320, 640, 1000, 1000, 1000] {
+            let span = pause.next(&Error::Closed).as_millis() as u64;
+            assert!((whole / 2..=whole).contains(&span), "{span} is not between a half and the whole of {whole}");
+            seen.push(span);
+        }
+        assert!(seen[6] != seen[7] || seen[7] != seen[8], "{seen:?}");
+    }
+
+    #[test]
+    fn a_refused_certificate_is_not_tried_hot() {
+        let mut pause = Pause::new();
+        assert!(pause.next(&Error::Foreign("expired".into())) >= Duration::from_millis(2_500));
+        assert!(pause.next(&Error::Closed) <= Duration::from_millis(40), "the next reason is another");
     }
 }

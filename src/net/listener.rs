@@ -7,6 +7,7 @@
 //!   that had its chance makes room. So a flood takes no more than these places, and a later honest one gets one soon.
 //! * Memory is taken for what has arrived, and of a stranger nothing longer than the first frame is read.
 
+use super::inherited::Noted;
 use super::outgoing::EndOnDrop;
 use super::packet::Frame;
 use super::seldom::Seldom;
@@ -149,9 +150,13 @@ impl Listener {
             complaints: Seldom::new(10, Duration::from_secs(60)),
         });
         let accepting = shared.clone();
+        let noted = Noted::of(&listener);
         let thread = std::thread::Builder::new()
             .name("raftwork-accept".into())
-            .spawn(move || accepting.accept(&listener))
+            .spawn(move || {
+                accepting.accept(&listener);
+                drop(noted);
+            })
             .map_err(|error| Error::disk("start a thread", "raftwork-accept", &error))?;
         Ok(Self { shared, address, accepting: Mutex::new(Some(thread)) })
     }
@@ -285,7 +290,12 @@ impl Place {
             }
             Err(_) if shared.closing.load(Ordering::Acquire) => {}
             Err(error) => {
-                shared.guests.lock().refuse(error.to_string());
+                let mut guests = shared.guests.lock();
+                // What its thread saw is not why: its socket was shut for it.
+                let evicted = !guests.strangers.contains_key(&self.number);
+                let error = if evicted { Error::Overloaded("it made room for a newer one".into()) } else { error };
+                guests.refuse(error.to_string());
+                drop(guests);
                 shared.complaints.warn(format_args!("{name}: {peer} was not let in: {error}"));
             }
         }
@@ -318,7 +328,7 @@ impl Place {
     fn become_known(&self, socket: &Arc<Socket>) -> Result<()> {
         let mut guests = self.shared.guests.lock();
         if guests.strangers.remove(&self.number).is_none() || self.shared.closing.load(Ordering::Acquire) {
-            return Err(Error::Overloaded("it had to make room for another".into()));
+            return Err(Error::Closed);
         }
         guests.served.insert(self.number, socket.clone());
         Ok(())

@@ -3,6 +3,7 @@
 //! ```text
 //! packet     one frame
 //! socket     a Unix or TCP socket whose calls end at a deadline
+//! inherited  sockets that a forked child lets go of
 //! stream     a connected stream: Unix, TCP, or TLS on TCP
 //! outgoing   sending without being blocked by a slow reader
 //! address    host:port
@@ -11,6 +12,9 @@
 //! credentials what is in these files
 //! certified  whom a certificate names: cluster and role
 //! judge      which certificates are let in
+//! pki        a cluster's own authority: makes certificates
+//! private    files that are their owner's alone
+//! invitation one line of text to join a cluster with
 //! listener   accepts connections, within budgets
 //! dialer     keeps one connection up
 //! seldom     log lines that a stranger could make many of
@@ -20,10 +24,14 @@ pub mod address;
 pub mod certified;
 mod credentials;
 pub mod dialer;
+mod inherited;
+pub mod invitation;
 mod judge;
 pub mod listener;
 mod outgoing;
 pub mod packet;
+pub mod pki;
+mod private;
 pub mod security;
 mod seldom;
 mod socket;
@@ -33,9 +41,28 @@ pub mod tls;
 pub use address::Address;
 pub use certified::{Certified, Role};
 pub use dialer::{Change, Dialer, DialerConfig};
+pub use inherited::open_sockets;
+pub use invitation::Invitation;
 pub use listener::{Accepted, Listener, ListenerConfig};
-pub use outgoing::Outgoing;
+pub use outgoing::{together, Outgoing};
 pub use packet::{Frame, Frames};
+pub use pki::Authority;
 pub use security::{connect, Admit, Security};
 pub use stream::Stream;
-pub use tls::Tls;
+pub use tls::{Fingerprint, Tls};
+
+use crate::base::{Error, Result};
+
+/// Bytes that nobody can guess.
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // So few bytes come at once or not at all.
+    rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()))
+        .map_err(|error| Error::disk("ask for", "random bytes", &error.into()))?;
+    Ok(bytes)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}

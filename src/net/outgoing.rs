@@ -1,18 +1,30 @@
 //! The sending half of a connection: the thread that has something to say sends it, if that does not block.
 //!
-//! What does not fit into the socket waits in a bounded queue for a thread of its own. So a peer that does not read
-//! never blocks whoever answers it; when the queue is full the connection ends (`send`) or the frame is dropped (`offer`).
+//! What holds
+//! * Frames leave in the order in which they were given. One thread sends at a time, and what others give meanwhile it takes
+//!   along: under load many frames share one call of the system, and one record of TLS.
+//! * What does not fit into the socket waits in a bounded queue for a thread of its own. So a peer that does not read never
+//!   blocks whoever answers it; when the queue is full the connection ends (`send`) or the frame is dropped (`offer`).
+//! * What one thread sends within `together` leaves at its end, in one piece for each connection.
 
 use super::packet::failed;
 use super::Stream;
 use crate::base::{Error, Result};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Waiting frames that are smaller together go out in one write.
 const WRITE_BYTES: usize = 64 << 10;
+/// Writes that a thread does for others before the connection's own takes over.
+const WRITES_FOR_OTHERS: usize = 16;
+
+thread_local! {
+    /// Connections that this thread has given something within `together`.
+    static GATHERING: RefCell<Option<Vec<Arc<Outgoing>>>> = const { RefCell::new(None) };
+}
 
 /// The sending half of one connection.
 pub struct Outgoing {
@@ -21,25 +33,47 @@ pub struct Outgoing {
     waiting_bytes_max: usize,
     state: Mutex<State>,
     changed: Condvar,
+    me: Weak<Outgoing>,
 }
 
 #[derive(Default)]
 struct State {
-    /// As they go over the wire, in order.
+    /// Frames, in order.
     waiting: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// The writer has taken something out and not written it yet.
-    writing: bool,
+    /// Part of what goes over the wire, which did not fit into the socket. Left to the writer.
+    left: Vec<u8>,
+    /// Somebody sends, or the writer is about to.
+    sending: bool,
+    /// The writer is to go on.
+    writer: bool,
     ended: bool,
     /// Why it ended, if that was found out here.
     failure: Option<Error>,
 }
 
+/// What is sent by this thread meanwhile leaves afterwards, many frames at once.
+pub fn together<R>(work: impl FnOnce() -> R) -> R {
+    struct Release;
+    impl Drop for Release {
+        fn drop(&mut self) {
+            let gathered = GATHERING.take().unwrap_or_default();
+            gathered.into_iter().for_each(|outgoing| outgoing.flush());
+        }
+    }
+    if GATHERING.with_borrow(Option::is_some) {
+        return work();
+    }
+    GATHERING.set(Some(Vec::new()));
+    let _release = Release;
+    work()
+}
+
 impl Outgoing {
     /// Starts the writer. From now on nobody else may write to the stream.
     pub fn start(stream: Arc<Stream>, waiting_bytes_max: usize) -> Result<Arc<Self>> {
-        let outgoing =
-            Arc::new(Self { stream, waiting_bytes_max, state: Mutex::new(State::default()), changed: Condvar::new() });
+        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        let outgoing = Arc::new_cyclic(|me| Self { stream, waiting_bytes_max, state, changed, me: me.clone() });
         let writer = outgoing.clone();
         std::thread::Builder::new()
             .name("raftwork-write".into())
@@ -76,22 +110,70 @@ impl Outgoing {
         if state.ended {
             return;
         }
-        // Under the lock: ciphertext must leave in the order in which it was made.
-        let mut bytes = match self.stream.seal(frame) {
-            Ok(bytes) => bytes,
-            Err(error) => return self.end_locked(state, Some(failed("write to", error))),
-        };
-        if state.waiting.is_empty() && !state.writing {
-            match self.stream.send_sealed(&bytes) {
-                Ok(sent) if sent == bytes.len() => return,
-                Ok(sent) => drop(bytes.drain(..sent)),
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return self.end_locked(state, Some(failed("write to", error.into()))),
+        state.bytes += frame.len();
+        state.waiting.push_back(frame);
+        if !state.sending && !self.gather() {
+            self.flush_locked(state);
+        }
+    }
+
+    /// Whether this thread flushes later.
+    fn gather(&self) -> bool {
+        GATHERING.with_borrow_mut(|gathering| {
+            let Some(gathered) = gathering else { return false };
+            if !gathered.iter().any(|other| std::ptr::eq(&**other, self)) {
+                gathered.extend(self.me.upgrade());
+            }
+            true
+        })
+    }
+
+    fn flush(&self) {
+        let mut state = self.state.lock();
+        if !state.sending && !state.ended {
+            self.flush_locked(&mut state);
+        }
+    }
+
+    /// Sends what waits, also what others give meanwhile, as long as it does not block.
+    fn flush_locked(&self, state: &mut MutexGuard<'_, State>) {
+        state.sending = true;
+        for _ in 0..WRITES_FOR_OTHERS {
+            let Some(bytes) = self.take(state) else {
+                state.sending = false;
+                return;
+            };
+            match MutexGuard::unlocked(state, || self.stream.send_sealed(&bytes)) {
+                Ok(sent) if sent == bytes.len() => {}
+                Ok(sent) => state.left = bytes[sent..].to_vec(),
+                Err(Errno::AGAIN | Errno::INTR) => state.left = bytes,
+                Err(error) => self.end_locked(state, Some(failed("write to", error.into()))),
+            }
+            if !state.left.is_empty() {
+                break;
             }
         }
-        state.bytes += bytes.len();
-        state.waiting.push_back(bytes);
+        state.writer = true;
         self.changed.notify_all();
+    }
+
+    /// The next piece as it goes over the wire. Nothing: all is sent, or it is over.
+    fn take(&self, state: &mut State) -> Option<Vec<u8>> {
+        if state.ended {
+            return None;
+        }
+        let mut bytes = state.waiting.pop_front()?;
+        while state.waiting.front().is_some_and(|next| bytes.len() + next.len() <= WRITE_BYTES) {
+            bytes.extend(state.waiting.pop_front().unwrap_or_default());
+        }
+        state.bytes -= bytes.len();
+        match self.stream.seal(bytes) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.end_locked(state, Some(failed("write to", error)));
+                None
+            }
+        }
     }
 
     /// Ends the connection in both directions.
@@ -107,8 +189,11 @@ impl Outgoing {
     fn end_locked(&self, state: &mut State, failure: Option<Error>) {
         if !std::mem::replace(&mut state.ended, true) {
             state.failure = failure;
-            if state.waiting.is_empty() && !state.writing {
+            if !state.sending {
                 // A peer that cannot take these few bytes does without them.
+                while let Some(frame) = state.waiting.pop_front() {
+                    let _ = self.stream.seal(frame).map(|bytes| self.stream.send_sealed(&bytes));
+                }
                 let _ = self.stream.send_sealed(&self.stream.seal_end());
             }
             state.waiting.clear();
@@ -117,20 +202,23 @@ impl Outgoing {
         }
     }
 
+    /// The life of the writer: waits until something does not fit, then sends until nothing is left.
     fn run(&self) {
         let mut state = self.state.lock();
-        while !state.ended {
-            let Some(mut bytes) = state.waiting.pop_front() else {
+        loop {
+            while !state.writer && !state.ended {
                 self.changed.wait(&mut state);
+            }
+            if state.ended {
+                return;
+            }
+            let left = std::mem::take(&mut state.left);
+            let bytes = if left.is_empty() { self.take(&mut state) } else { Some(left) };
+            let Some(bytes) = bytes else {
+                (state.writer, state.sending) = (false, false);
                 continue;
             };
-            while state.waiting.front().is_some_and(|next| bytes.len() + next.len() <= WRITE_BYTES) {
-                bytes.extend(state.waiting.pop_front().unwrap_or_default());
-            }
-            state.bytes -= bytes.len();
-            state.writing = true;
             let written = MutexGuard::unlocked(&mut state, || self.stream.write_sealed(&bytes));
-            state.writing = false;
             if let Err(error) = written {
                 self.end_locked(&mut state, Some(failed("write to", error)));
             }

@@ -3,12 +3,13 @@
 
 use parking_lot::Mutex;
 use rustix::net::{send, sockopt, SendFlags};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::inherited::Noted;
 use super::packet::failed;
 use crate::base::Result;
 
@@ -16,6 +17,8 @@ use crate::base::Result;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub struct Socket {
+    /// Dropped first.
+    _noted: Noted,
     kind: Kind,
     deadline: Mutex<Option<Instant>>,
 }
@@ -27,7 +30,7 @@ enum Kind {
 
 impl Socket {
     pub fn unix(socket: UnixStream) -> Self {
-        Self { kind: Kind::Unix(socket), deadline: Mutex::new(None) }
+        Self { _noted: Noted::of(&socket), kind: Kind::Unix(socket), deadline: Mutex::new(None) }
     }
 
     /// Small frames leave at once, and a peer whose machine confirms nothing for `silence` counts as gone, whether bytes are
@@ -40,7 +43,7 @@ impl Socket {
         sockopt::set_tcp_keepidle(&socket, (silence / 2).max(second))?;
         sockopt::set_tcp_keepintvl(&socket, second)?;
         sockopt::set_tcp_user_timeout(&socket, silence.as_millis().try_into().unwrap_or(u32::MAX))?;
-        Ok(Self { kind: Kind::Tcp(socket), deadline: Mutex::new(None) })
+        Ok(Self { _noted: Noted::of(&socket), kind: Kind::Tcp(socket), deadline: Mutex::new(None) })
     }
 
     /// Every later call ends until then; without a deadline, a single one may last `span`, or for ever.
@@ -85,7 +88,7 @@ impl Socket {
     }
 
     /// Ends the own direction and waits a little until the other side has ended too: closing a socket with unread bytes in
-    /// it resets the connection, and a reset destroys what the other side has not read yet.
+    /// it resets the connection, and a reset may overtake or destroy what the other side has not read yet.
     pub fn part(&self) {
         self.shut(Shutdown::Write);
         *self.deadline.lock() = Some(Instant::now() + LAST_WORDS);
@@ -111,6 +114,14 @@ impl Write for &Socket {
         match &self.kind {
             Kind::Unix(socket) => (&*socket).write(bytes),
             Kind::Tcp(socket) => (&*socket).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> std::io::Result<usize> {
+        self.begin()?;
+        match &self.kind {
+            Kind::Unix(socket) => (&*socket).write_vectored(pieces),
+            Kind::Tcp(socket) => (&*socket).write_vectored(pieces),
         }
     }
 

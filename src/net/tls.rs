@@ -7,7 +7,8 @@
 
 use super::certified::Certified;
 use super::credentials::{Credentials, Files, Stamp};
-use super::judge::{explain, Judge, Trust};
+pub use super::judge::explain;
+use super::judge::{Judge, Trust};
 use super::security::Admit;
 use super::socket::Socket;
 use super::Stream;
@@ -15,6 +16,7 @@ use crate::base::{Error, Millis, Result};
 use parking_lot::Mutex;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
@@ -31,8 +33,14 @@ pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
-        Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+        Self(super::sha256(certificate))
+    }
+
+    /// Of the first certificate in a PEM text.
+    pub fn of_pem(pem: &str) -> Result<Self> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|error| Error::Invalid(format!("no certificate as PEM: {error}")))?;
+        Ok(Self::of(&certificate))
     }
 }
 
@@ -207,6 +215,8 @@ fn handshake(socket: Arc<Socket>, mut connection: Connection, judge: &Judge) -> 
                 }
                 None => super::packet::failed("read", error),
             };
+            // The alert that tells the other side.
+            while connection.wants_write() && connection.write_tls(&mut &*socket).is_ok() {}
             socket.part();
             return Err(why);
         }

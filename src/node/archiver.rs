@@ -2,10 +2,13 @@
 //!
 //! What holds
 //! * A job leaves memory only after its record is on disk in the archive; in between it is in both.
+//! * Each member keeps its own archive, and only the leader evicts: a while after it archived, so that the others have too.
+//!   One that was away lacks the history of that time, never work.
 //! * The archive never slows the log down: it reads small batches under the machine's lock and writes them outside.
 //! * Moving and expiring take turns for as long as either has something to do. A turn of expiry removes more records than
 //!   a turn of moving adds, so history does not grow without bound however fast jobs finish.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +29,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Evicted jobs after which the freed memory goes back to the system, when the pump pauses.
 const TRIM_JOBS: u64 = 20_000;
 
+/// Between the leader's archiving of a job and its eviction, if there are other members: they archive for themselves.
+const EVICT_AFTER: Duration = Duration::from_secs(3);
+
 /// How often it goes back once nothing is due: the first time may be too early, as sled tidies up for some seconds.
 const TRIMS_AFTERWARDS: u8 = 2;
 
@@ -33,6 +39,8 @@ const TRIMS_AFTERWARDS: u8 = 2;
 struct State {
     finished: usize,
     since: Option<Instant>,
+    /// When what was archived.
+    ripening: VecDeque<(Instant, u64)>,
     stopped: bool,
 }
 
@@ -97,6 +105,20 @@ impl Archiver {
         worth
     }
 
+    /// What was archived `EVICT_AFTER` ago, given what is archived now.
+    fn ripe(&self, watermark: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        if state.ripening.back().is_none_or(|(_, last)| *last < watermark) {
+            state.ripening.push_back((now, watermark));
+        }
+        let mut ripe = None;
+        while state.ripening.front().is_some_and(|(since, _)| now - *since >= EVICT_AFTER) {
+            ripe = state.ripening.pop_front().map(|(_, watermark)| watermark);
+        }
+        ripe
+    }
+
     /// Waits a moment, or less if the node closes.
     fn pause(&self) {
         let mut state = self.state.lock();
@@ -112,7 +134,7 @@ impl Shared {
         let mut expire_at = Instant::now();
         let (mut evicted, mut trims_left) = (0, 0);
         // What was archived, but not evicted before the last stop.
-        let mut round = self.evict(archive.watermark());
+        let mut round = self.evict_ripe(archive);
         loop {
             match round {
                 Ok(jobs) => {
@@ -146,6 +168,8 @@ impl Shared {
                 Ok(moved)
             };
             round = take_turns(moves, || self.expire_some(archive, &mut expire_at), || self.archiver.is_stopped());
+            // Among several, what was archived in earlier rounds is ripe by now.
+            round = round.and_then(|moved| Ok(moved + self.evict_ripe(archive)?));
         }
     }
 
@@ -158,8 +182,8 @@ impl Shared {
                 break;
             }
             archived += batch.len();
-            let watermark = archive.put(&batch)?;
-            evicted += self.evict(watermark)?;
+            archive.put(&batch)?;
+            evicted += self.evict_ripe(archive)?;
         }
         Ok((archived > 0).then_some(evicted))
     }
@@ -176,6 +200,19 @@ impl Shared {
             *expire_at = Instant::now() + EXPIRE_EVERY;
         }
         more
+    }
+
+    /// Lets those jobs leave memory that all members have archived by now, if this is the one to decide.
+    fn evict_ripe(self: &Arc<Self>, archive: &Archive) -> Result<u64> {
+        let watermark = archive.watermark();
+        if self.post.is_none() {
+            return self.evict(watermark);
+        }
+        let ripe = self.archiver.ripe(watermark);
+        match ripe.filter(|_| self.leads.lock().is_some()) {
+            Some(ripe) => self.evict(ripe),
+            None => Ok(0),
+        }
     }
 
     /// Lets finished jobs up to this ordinal leave memory.

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, ClusterId, Error, GroupId, Result};
 use crate::disk::{Disk, RealDisk};
 use crate::net::{Address, Admit, ListenerConfig, Security};
+
+/// How long a new node waits for the other members, unless it is told otherwise.
+const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a node is one of several.
 #[derive(Clone)]
@@ -18,8 +22,15 @@ pub struct ClusterConfig {
     /// Where others reach what listens at `listen`, if they see it at another address.
     pub advertise: Option<Address>,
     pub advertise_clients: Option<Address>,
-    /// Where the first members listen for each other, this one included; the same list for all of them.
+    /// Where the first members listen for each other, this one included; the same list for all of them, and only read by
+    /// a node without data. With `joins`: members of the group to join. Nobody: this node begins a group.
     pub members: Vec<Address>,
+    /// This node joins a group that there is already, and never begins one.
+    pub joins: bool,
+    /// What people call this node. Nothing: the address where others reach it.
+    pub name: Option<String>,
+    /// How long a new node waits for the others before it gives up.
+    pub patience: Duration,
     /// How bytes between machines are protected.
     pub security: Security,
 }
@@ -33,6 +44,9 @@ impl ClusterConfig {
             advertise: None,
             advertise_clients: None,
             members,
+            joins: false,
+            name: None,
+            patience: JOIN_PATIENCE,
             security: Security::Plain,
         }
     }
@@ -53,6 +67,20 @@ impl ClusterConfig {
     /// Where other members reach this node.
     pub fn reached(&self) -> Address {
         self.advertise.clone().unwrap_or_else(|| self.listen.clone())
+    }
+
+    /// Where clients reach this node.
+    pub fn clients_reached(&self) -> Result<Address> {
+        match (&self.advertise_clients, &self.advertise) {
+            (Some(address), _) => Ok(address.clone()),
+            (None, Some(address)) if self.listen_clients.is_none() => next_port(address),
+            _ => self.clients(),
+        }
+    }
+
+    /// What people call this node.
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.reached().to_string())
     }
 }
 

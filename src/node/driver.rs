@@ -20,10 +20,10 @@ use std::time::Instant;
 
 use super::inbox::{Batch, Chore, Slot, Ticket};
 use super::metrics::FAILED;
-use super::stamp::Stamp;
 use super::{Done, Shared};
 use crate::base::{Error, Result, SessionId};
-use crate::replica::{Replica, Turn, Whom};
+use crate::net::together;
+use crate::replica::{Replica, Role, Turn, Whom};
 
 /// What only the driver touches.
 pub(super) struct Engine {
@@ -32,6 +32,11 @@ pub(super) struct Engine {
     pub wanted: Vec<Done<()>>,
     pub writing: Vec<Done<()>>,
 }
+
+/// What a node says that is no member any more.
+const REMOVED: &str =
+    "this node was removed from the cluster; to add this machine again, set its data directory aside and \
+                       start the node";
 
 /// Who waited for a snapshot, and what became of it.
 type Told = Vec<(Done<()>, Result<()>)>;
@@ -50,6 +55,11 @@ impl Engine {
         for _ in 0..ticks {
             self.replica.tick(turn)?;
         }
+        if ticks > 0 && self.replica.role() == Role::Leader {
+            if let Some(learner) = self.replica.promote_ready(turn)? {
+                log::info!("member {learner} has everything and becomes a voter");
+            }
+        }
         reads.into_iter().for_each(|ticket| self.replica.read(ticket));
         if !beats.is_empty() {
             let sessions = beats.iter().map(|beat| beat.0).collect();
@@ -57,6 +67,9 @@ impl Engine {
         }
         self.replica.turn(shared.now(), proposals, turn)?;
         self.take_beats(shared, turn);
+        if turn.removed || self.replica.is_removed() {
+            return Err(Error::Poisoned(REMOVED.into()));
+        }
         self.look_at_snapshots(shared, told);
         Ok(())
     }
@@ -73,7 +86,14 @@ impl Engine {
             Chore::Unreachable(peer) => self.replica.unreachable(peer, turn)?,
             Chore::Gone(peer) => self.replica.gone(peer, turn)?,
             Chore::SnapshotSent { to, arrived } => self.replica.snapshot_sent(to, arrived, turn)?,
-            Chore::HandOver => self.replica.hand_over(turn)?,
+            Chore::HandOver => match self.replica.transfer_to_best(turn) {
+                // Nobody to hand it to: the others elect somebody when they can.
+                Ok(_) | Err(Error::NotCommitted(_)) => {}
+                Err(error) => return Err(error),
+            },
+            Chore::ChangeMembers { change, forced, ticket } => {
+                self.replica.change_members(change, forced, ticket, turn)?;
+            }
         }
         Ok(())
     }
@@ -147,13 +167,14 @@ impl Shared {
             return refuse(batch, &self.inbox.stopped().unwrap_or(Error::Closed));
         };
         let mut told = Told::new();
+        let ticked = batch.ticks > 0;
         let run = AssertUnwindSafe(|| engine.run(self, batch, &mut turn, &mut told));
         let outcome = catch_unwind(run).unwrap_or_else(|panic| {
             self.panicked.store(true, Ordering::Release);
             Err(Error::Poisoned(format!("panic in a turn: {}", words(&*panic))))
         });
         match &outcome {
-            Ok(()) => self.look_after(engine, turn.applied),
+            Ok(()) => self.look_after(engine, turn.applied, ticked),
             Err(error) => self.fail(&mut slot, error, &mut turn),
         }
         drop(slot);
@@ -180,14 +201,14 @@ impl Shared {
         }
         if leads.is_some() {
             let (wall, monotonic) = (self.config.clock.wall(), self.config.clock.monotonic());
-            *self.stamp.lock() = Stamp::new(wall, monotonic, engine.replica.stamped());
+            self.stamp.lock().lead(wall, monotonic, engine.replica.stamped());
             self.sessions.lock().restart(monotonic);
         }
         self.timer.leads(leads.is_some());
         self.leads_changed.notify_all();
     }
 
-    fn look_after(&self, engine: &Engine, applied: usize) {
+    fn look_after(&self, engine: &Engine, applied: usize, ticked: bool) {
         let stalled = engine.replica.is_stalled();
         self.mind_leadership(engine);
         let nobody_leads = engine.replica.leader().is_none();
@@ -195,7 +216,11 @@ impl Shared {
         if stalled {
             self.maintenance.retry_later();
         }
-        self.figures.lock().update(&engine.replica, applied);
+        let mut figures = self.figures.lock();
+        figures.update(&engine.replica, applied);
+        if ticked {
+            figures.members = engine.replica.members();
+        }
     }
 
     /// Hands out what a turn gave. Sessions and the timer first, as answers may lead to questions about both; then the
@@ -207,9 +232,8 @@ impl Shared {
             }
             self.timer.due(turn.next_due, turn.sessions.is_some());
         }
-        for (ticket, answer) in turn.answers {
-            ticket.answer(answer);
-        }
+        // Many answers go to one connection.
+        together(|| turn.answers.into_iter().for_each(|(ticket, answer)| ticket.answer(answer)));
         if turn.restored {
             self.wakeups.restored();
             self.archiver.finished(1);
@@ -265,8 +289,10 @@ pub(super) fn refuse(batch: Batch, why: &Error) {
         proposal.ticket.answer(Err(Error::NotCommitted(why.to_string())));
     }
     for chore in batch.chores {
-        if let Chore::Capture(done) = chore {
-            done(Err(why.clone()));
+        match chore {
+            Chore::Capture(done) => done(Err(why.clone())),
+            Chore::ChangeMembers { ticket, .. } => ticket.answer(Err(Error::NotCommitted(why.to_string()))),
+            _ => {}
         }
     }
     for ticket in batch.reads {

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Done;
 use crate::base::{limits, Error, NodeId, Result, SessionId};
-use crate::replica::{Letter, Proposal, SnapshotWritten};
+use crate::replica::{Letter, MemberChange, Proposal, SnapshotWritten};
 
 /// How often a waiting caller looks at what its own caller wants it to look at (signals).
 const CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -150,6 +150,8 @@ pub(super) enum Chore {
     SnapshotSent { to: NodeId, arrived: bool },
     /// Let another member lead, the one that has most of the log.
     HandOver,
+    /// Change who is a member; also against the odds.
+    ChangeMembers { change: MemberChange, forced: bool, ticket: Ticket },
 }
 
 /// Work for one turn.

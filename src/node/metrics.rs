@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::disk::{Access, Disk, File};
-use crate::replica::Replica;
+use crate::replica::{Members, Replica};
 
 /// Times that are kept; percentiles speak about these.
 const SAMPLES: usize = 1024;
@@ -150,6 +150,8 @@ pub(super) struct Figures {
     /// Entries of the largest group.
     pub group_entries_max: usize,
     pub stalled: bool,
+    /// Who is a member, as of the last entry applied.
+    pub members: Members,
 }
 
 impl Figures {

@@ -20,13 +20,15 @@ mod driver;
 mod health;
 mod history;
 mod inbox;
+mod joining;
 mod maintenance;
 mod memory;
 mod metrics;
 mod open;
+mod orders;
 mod post;
 
-mod stamp;
+pub mod stamp;
 mod ticks;
 mod timer;
 mod transfers;
@@ -46,7 +48,7 @@ use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result, Sess
 use crate::disk::{Identity, Lock};
 use crate::machine::{self, Machine};
 use crate::net::Listener;
-use crate::replica::{entry, Opened, Sessions};
+use crate::replica::{entry, Members, Opened, Sessions};
 use crate::snapshot::SnapshotStore;
 
 pub use config::{ClusterConfig, NodeConfig};
@@ -64,6 +66,8 @@ type Tell = Box<dyn FnOnce() + Send>;
 
 /// Before a request that a change of leader left open is asked again.
 const REPEAT_PAUSE: Duration = Duration::from_millis(5);
+/// How long a transfer of leadership may take that somebody asked for.
+const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 /// How long `close` waits until another member leads.
 const HANDOVER_WAIT: Duration = Duration::from_millis(500);
 /// How long `close` waits for the writes that were accepted, and for those who still read the archive.
@@ -96,6 +100,8 @@ struct Shared {
     /// Who leads, as of the last turn.
     leader: Mutex<Option<NodeId>>,
     ticks: ticks::Ticks,
+    /// The command that lists this node is on its way.
+    listing: AtomicBool,
     /// Letters to other members. Nothing: it is alone.
     post: Option<Arc<post::Post>>,
     /// Where other members are let in.
@@ -203,6 +209,16 @@ impl Node {
         Some(address).filter(|address| !address.is_empty())
     }
 
+    /// The member that this node is.
+    pub fn id(&self) -> NodeId {
+        self.shared.identity.node
+    }
+
+    /// Who is a member as of a moment ago; on the leader also how far each is.
+    pub fn members(&self) -> Members {
+        self.shared.figures.lock().members.clone()
+    }
+
     /// Calls `tell` each time when no leader was known for a while: this node can answer nothing then, another may.
     pub fn when_cut_off(&self, tell: impl Fn() + Send + Sync + 'static) {
         *self.shared.when_cut_off.lock() = Some(Arc::new(tell));
@@ -252,16 +268,6 @@ impl Node {
     /// MessagePack map: role, term, index, log, snapshot, disk times, queues, sessions, archive, alarms.
     pub fn health(&self) -> Vec<u8> {
         self.shared.health()
-    }
-
-    /// Takes a snapshot and waits until it is on disk and the log before it is dropped.
-    pub fn snapshot_now(&self) -> Result<()> {
-        self.shared.check_running()?;
-        let (send, receive) = std::sync::mpsc::channel();
-        // A receiver that is gone does not want to know any more.
-        let done = Box::new(move |outcome| drop(send.send(outcome)));
-        self.shared.inbox.chore(Chore::Capture(done));
-        receive.recv().unwrap_or(Err(Error::Closed))
     }
 
     /// Looks at the clock again. Only a clock that is moved by hand needs it.
@@ -422,7 +428,7 @@ impl Shared {
     fn close(&self, deadline: Instant) -> bool {
         self.timer.stop();
         self.archiver.stop();
-        self.hand_over(deadline);
+        self.hand_over(deadline.min(Instant::now() + HANDOVER_WAIT));
         self.inbox.stop(Error::Closed);
         self.ticks.stop();
         if let Some(listener) = self.listener.lock().take() {
@@ -452,9 +458,8 @@ impl Shared {
     }
 
     /// Lets another member lead before this one goes, so that nobody waits for an election.
-    fn hand_over(&self, deadline: Instant) {
+    fn hand_over(&self, until: Instant) {
         let Some(post) = &self.post else { return };
-        let until = deadline.min(Instant::now() + HANDOVER_WAIT);
         let mut leads = self.leads.lock();
         if leads.is_none() || post.connected() == 0 {
             return;

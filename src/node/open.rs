@@ -10,15 +10,16 @@ use super::driver::Engine;
 use super::inbox::Inbox;
 use super::metrics::{Figures, MeteredDisk, Times};
 
+use super::joining::{self, Beginning, Door};
 use super::post::Post;
 use super::stamp::Stamp;
 use super::wakeups::Wakeups;
 use super::{ClusterConfig, Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
-use crate::base::{limits, ClusterId, Error, NodeId, Result};
+use crate::base::{limits, Error, NodeId, Result};
 use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
-use crate::net::{Address, Admit, Listener, ListenerConfig};
+use crate::net::{Admit, Listener, ListenerConfig};
 use crate::replica::{Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
 
 /// Name of the archive's directory inside the data directory.
@@ -36,6 +37,9 @@ impl Node {
         check_expected(&config)?;
         let syncs = Arc::new(Times::new());
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk { disk: config.disk.clone(), syncs: syncs.clone() });
+        let door = Arc::new(Door::default());
+        let listener = config.cluster.as_ref().map(|cluster| listen(cluster, &door)).transpose()?;
+        let beginning = begin(&config)?;
         let replica_config = ReplicaConfig {
             disk,
             dir: config.dir.clone(),
@@ -44,7 +48,7 @@ impl Node {
             log_bytes_max: config.log_bytes_max,
             log_bytes_for_peers: limits::LOG_BYTES_FOR_PEERS,
             now: config.clock.wall(),
-            newcomer: config.cluster.as_ref().map(newcomer),
+            newcomer: newcomer(&config, beginning),
         };
         let post: Arc<OnceLock<Arc<Post>>> = Arc::default();
         let (replica, opened) = Replica::open(&replica_config, outbox(&post))?;
@@ -55,8 +59,9 @@ impl Node {
             log::error!("a salvage of this directory gave up {loss}");
         }
         let files = replica.wal().spare();
-        let security = config.cluster.as_ref().map(|cluster| cluster.security.clone());
-        let own_post = security.map(|security| Post::new(replica.identity(), security));
+        let to_post =
+            |cluster: &ClusterConfig| Post::new(replica.identity(), cluster.reached(), cluster.security.clone());
+        let own_post = config.cluster.as_ref().map(to_post);
         if let Some(own_post) = &own_post {
             let _ = post.set(own_post.clone());
         }
@@ -81,12 +86,9 @@ impl Node {
                 }
             })?);
         }
-        if let Some(cluster) = shared.config.cluster.clone() {
-            let members = cluster.members.iter().map(|address| (node_of(&cluster, address), address.clone())).collect();
-            shared.reach(&members)?;
-            let each = shared.clone();
-            let listening = ListenerConfig::new("the members' port", cluster.listen, cluster.security, Admit::NODES);
-            *shared.listener.lock() = Some(Listener::start(listening, move |accepted| each.serve_member(accepted))?);
+        if shared.config.cluster.is_some() {
+            *shared.listener.lock() = listener;
+            door.open(&shared);
             let each = shared.clone();
             threads.push(spawn("raftwork-tick", move || each.tick_loop())?);
             let each = shared.clone();
@@ -94,6 +96,14 @@ impl Node {
         }
         shared.maintenance.clean();
         *node.threads.lock() = threads;
+        if let Some(cluster) = shared.config.cluster.clone() {
+            if shared.is_joining() {
+                shared.join(&cluster)?;
+            }
+            if beginning == Some(Beginning::Begins) {
+                shared.wait_for_voters(cluster.members.len() / 2 + 1, cluster.patience);
+            }
+        }
         shared.expire_orphans();
         shared.tell_held();
         Ok(Arc::new(node))
@@ -131,16 +141,30 @@ fn outbox(post: &Arc<OnceLock<Arc<Post>>>) -> Outbox {
     })
 }
 
-fn node_of(cluster: &ClusterConfig, address: &Address) -> NodeId {
-    let text = format!("{:?}{address}", cluster.members);
-    NodeId(1 + u64::from(crate::base::checksum::crc32c(text.as_bytes())))
+/// Opens the port for members. Until the node behind it is open, it says so.
+fn listen(cluster: &ClusterConfig, door: &Arc<Door>) -> Result<Listener> {
+    let door = door.clone();
+    let (address, security) = (cluster.listen.clone(), cluster.security.clone());
+    let listening = ListenerConfig::new("the members' port", address, security, Admit::NODES);
+    Listener::start(listening, move |accepted| door.serve(accepted))
 }
 
-fn newcomer(cluster: &ClusterConfig) -> Newcomer {
-    Newcomer {
-        cluster: ClusterId([7; 16]),
-        node: node_of(cluster, &cluster.reached()),
-        voters: cluster.members.iter().map(|address| node_of(cluster, address)).collect(),
+/// What becomes of a directory without data, of a node that is one of several.
+fn begin(config: &NodeConfig) -> Result<Option<Beginning>> {
+    match &config.cluster {
+        Some(cluster) if Identity::load(&*config.disk, &config.dir)?.is_none() => joining::begin(cluster).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Whom a new directory belongs to, if not to a group of its own.
+fn newcomer(config: &NodeConfig, beginning: Option<Beginning>) -> Option<Newcomer> {
+    match beginning {
+        // The one group there is, see `base::ids::GroupId`.
+        Some(Beginning::Joins(cluster, _)) => {
+            Some(Newcomer { cluster, node: NodeId(config.disk.random().max(1)), voters: Vec::new() })
+        }
+        _ => None,
     }
 }
 
@@ -178,6 +202,7 @@ fn share(
     let identity = *replica.identity();
     let mut figures = Figures::default();
     figures.update(&replica, 0);
+    figures.members = replica.members();
     Shared {
         inbox: Inbox::new(config.inbox_requests_max, config.inbox_bytes_max),
         wakeups: Wakeups::new(machine.clone()),
@@ -192,6 +217,7 @@ fn share(
         leader: Mutex::new(replica.leader()),
         ticks: Default::default(),
         post,
+        listing: Default::default(),
         listener: Mutex::default(),
         snapshots: replica.snapshots().clone(),
         maintenance: Default::default(),

@@ -5,7 +5,7 @@
 //!
 //! | kind | name    | payload                                                                                      |
 //! |------|---------|----------------------------------------------------------------------------------------------|
-//! | 1    | Hello   | magic, version (u16), cluster (16), group, from, to, purpose (1: 1 letters, 2 a snapshot)     |
+//! | 1    | Hello   | magic, version (u16), cluster (16), group, from, to, purpose (1: 1 letters, 2 a snapshot), the address where others reach it |
 //! | 2    | Letter  | see `replica::wire`                                                                          |
 //! | 3    | Piece   | index, term, offset, last (1), bytes of a snapshot's file                                    |
 //! | 4    | Ask     | index, term: how much of this snapshot is there?                                             |
@@ -14,6 +14,8 @@
 //! | 67   | Taken   | index, term, bytes that are there; or all bits set: refused, begin again                     |
 //!
 //! What holds
+//! * Who comes from a new address says where it is reached now, and is reached there from then on: before it is, no leader
+//!   could tell it anything, nor take in what it wants to have listed.
 //! * A letter is read only after its sender's cluster, group and id are known, and it must be from that member and for this.
 //! * Letters of one member arrive in their order, or not at all. What is dropped is reported, and raft-rs sends it again.
 
@@ -54,13 +56,15 @@ pub(super) enum Purpose {
 }
 
 /// The first words of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     pub cluster: ClusterId,
     pub group: GroupId,
     pub from: NodeId,
     pub to: NodeId,
     pub purpose: Purpose,
+    /// Where the one who speaks is reached.
+    pub address: Address,
 }
 
 impl Hello {
@@ -70,6 +74,7 @@ impl Hello {
         out.extend_from_slice(&self.cluster.0);
         [self.group.0, self.from.0, self.to.0].iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         out.push(self.purpose as u8);
+        out.extend_from_slice(self.address.to_string().as_bytes());
         packet::encode(HELLO, 0, &out).expect("a hello is short")
     }
 
@@ -87,13 +92,15 @@ impl Hello {
         let (cluster, rest) = rest.split_first_chunk::<16>().ok_or_else(stranger)?;
         let (numbers, purpose) = rest.split_first_chunk::<24>().ok_or_else(stranger)?;
         let number = |place: usize| u64::from_le_bytes(numbers[place * 8..place * 8 + 8].try_into().expect("8 bytes"));
+        let (purpose, address) = purpose.split_first().ok_or_else(stranger)?;
         let purpose = match purpose {
-            [1] => Purpose::Letters,
-            [2] => Purpose::Snapshot,
+            1 => Purpose::Letters,
+            2 => Purpose::Snapshot,
             _ => return Err(stranger()),
         };
+        let address = Address::parse(std::str::from_utf8(address).map_err(|_| stranger())?)?;
         let (group, from, to) = (GroupId(number(0)), NodeId(number(1)), NodeId(number(2)));
-        Ok(Self { cluster: ClusterId(*cluster), group, from, to, purpose })
+        Ok(Self { cluster: ClusterId(*cluster), group, from, to, purpose, address })
     }
 }
 
@@ -111,6 +118,7 @@ pub(super) struct Post {
     me: NodeId,
     cluster: ClusterId,
     group: GroupId,
+    own: Address,
     security: Security,
     links: RwLock<BTreeMap<NodeId, Arc<Dialer>>>,
     addresses: Mutex<BTreeMap<NodeId, Address>>,
@@ -122,11 +130,12 @@ pub(super) struct Post {
 }
 
 impl Post {
-    pub fn new(identity: &Identity, security: Security) -> Arc<Self> {
+    pub fn new(identity: &Identity, own: Address, security: Security) -> Arc<Self> {
         Arc::new(Self {
             me: identity.node,
             cluster: identity.cluster,
             group: identity.group,
+            own,
             security,
             links: RwLock::default(),
             addresses: Mutex::default(),
@@ -168,7 +177,21 @@ impl Post {
     }
 
     pub fn hello(&self, to: NodeId, purpose: Purpose) -> Hello {
-        Hello { cluster: self.cluster, group: self.group, from: self.me, to, purpose }
+        let address = self.own.clone();
+        Hello { cluster: self.cluster, group: self.group, from: self.me, to, purpose, address }
+    }
+
+    /// A member says where it is reached.
+    fn moved(&self, member: NodeId, address: Address) {
+        let mut addresses = self.addresses.lock();
+        if addresses.get(&member).is_none_or(|known| *known == address) {
+            return;
+        }
+        log::info!("member {member} is at {address} now");
+        if let Some(link) = self.links.read().get(&member) {
+            link.set_address(address.clone());
+        }
+        addresses.insert(member, address);
     }
 
     pub fn address(&self, member: NodeId) -> Option<Address> {
@@ -234,6 +257,9 @@ impl Shared {
             Ok(hello) => {
                 outgoing.send(packet::encode(WELCOME, 0, &[]).expect("an empty frame"));
                 let (from, purpose) = (hello.from, hello.purpose);
+                if let Some(post) = &self.post {
+                    post.moved(from, hello.address);
+                }
                 let ended = match purpose {
                     Purpose::Letters => self.read_letters(accepted, from),
                     Purpose::Snapshot => self.receive_snapshots(accepted, from),

@@ -4,7 +4,10 @@
 //! * It never goes back, also not over a restart.
 //! * Between two readings it moves by what the monotonic clock moved, give or take `JUMP_MAX`; a larger jump of the wall
 //!   clock, forwards or backwards, raises an alarm and is ignored until the two agree again or the node is restarted.
+//! * A new leader continues where the log is, if its own time is far behind that; else its clocks count as before. So a
+//!   wall clock that jumped while its node followed is not believed when the node leads.
 
+use crate::base::planted::{has, Bug};
 use crate::base::Millis;
 
 /// The largest step of the wall clock against the monotonic one that is followed.
@@ -12,7 +15,7 @@ const JUMP_MAX: Millis = Millis(60_000);
 
 /// Cluster time from two readings at a time.
 #[derive(Debug)]
-pub(super) struct Stamp {
+pub struct Stamp {
     /// A moment on both clocks when they were last believed together.
     wall: Millis,
     monotonic: Millis,
@@ -48,6 +51,17 @@ impl Stamp {
             self.latest = self.latest.max(wall);
         }
         self.latest
+    }
+
+    /// This node leads from now on; the newest stamp of the log is `latest`.
+    pub fn lead(&mut self, wall: Millis, monotonic: Millis, latest: Millis) {
+        if has(Bug::JumpBelieved) {
+            *self = Self::new(wall, monotonic, latest);
+        }
+        let behind = latest.since(self.now(wall, monotonic));
+        if behind > JUMP_MAX {
+            *self = Self { latest: self.latest, ..Self::new(wall, monotonic, latest) };
+        }
     }
 
     /// Why the wall clock is not followed at the moment.
@@ -95,5 +109,22 @@ mod tests {
         let mut stamp = Stamp::new(Millis(1_000), Millis(0), Millis(10_000_000));
         assert_eq!(stamp.now(Millis(1_500), Millis(500)).0, 10_000_500);
         assert!(stamp.alarm().is_some());
+    }
+
+    #[test]
+    fn t2_a_clock_that_jumped_while_its_node_followed_is_not_believed_when_it_leads() {
+        let mut stamp = Stamp::new(Millis(1_000_000), Millis(0), Millis(1_000_000));
+        stamp.lead(Millis(9_000_000), Millis(5_000), Millis(1_004_000));
+        assert_eq!(stamp.now(Millis(9_001_000), Millis(6_000)).0, 1_006_000);
+        assert!(stamp.alarm().is_some_and(|text| text.contains("ahead")));
+    }
+
+    #[test]
+    fn a_new_leader_continues_a_log_that_is_ahead() {
+        let mut stamp = Stamp::new(Millis(1_000), Millis(0), Millis(1_000));
+        stamp.lead(Millis(2_000), Millis(1_000), Millis(10_000_000));
+        assert_eq!(stamp.now(Millis(2_500), Millis(1_500)).0, 10_000_500);
+        stamp.lead(Millis(3_000), Millis(2_000), Millis(10_000_600));
+        assert_eq!(stamp.now(Millis(3_500), Millis(2_500)).0, 10_001_500, "it goes on as before");
     }
 }

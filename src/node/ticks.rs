@@ -1,5 +1,6 @@
 //! The election clock, and what is tried again at each of its ticks. Only a node that is one of several has it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +68,7 @@ impl Shared {
     /// The life of the thread that ticks.
     pub(super) fn tick_loop(self: &Arc<Self>) {
         let clock = self.config.clock.clone();
-        let mut leaderless = 0;
+        let (mut leaderless, mut known) = (0, BTreeMap::new());
         let (mut ticked, mut at) = (clock.monotonic(), Instant::now() + TICK);
         while self.ticks.wait(at) {
             let passed = clock.monotonic().since(ticked).0 / TICK.as_millis() as u64;
@@ -75,6 +76,9 @@ impl Shared {
             at = Instant::now() + TICK;
             if passed > 0 {
                 self.inbox.tick(passed.min(TICKS_MAX.into()) as u32, TICKS_MAX);
+            }
+            if let Some(cluster) = &self.config.cluster {
+                self.follow_members(cluster, &mut known);
             }
             leaderless = if self.leader.lock().is_some() { 0 } else { leaderless + 1 };
             self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS, Ordering::Relaxed);

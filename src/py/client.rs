@@ -144,6 +144,13 @@ impl Client {
         guard::patiently(py, timeout, |patience| inner.fresh(patience).map_err(Failure::from))
     }
 
+    #[pyo3(signature = (order, timeout = None))]
+    fn order<'py>(&self, py: Python<'py>, order: &[u8], timeout: Option<f64>) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.checked(py)?;
+        let answer = guard::patiently(py, timeout, |patience| inner.order(order, patience).map_err(Failure::from))?;
+        Ok(PyBytes::new(py, &answer))
+    }
+
     fn role(&self, py: Python<'_>) -> PyResult<&'static str> {
         Ok(self.checked(py)?.role().name())
     }

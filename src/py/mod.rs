@@ -39,22 +39,26 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// Runs in every child that is forked by Python: no lock of the parent is to live on in it. The numbers of its files stay
-/// taken, as the parent's objects still name them here; behind them is nothing any more.
+/// Runs in every child that is forked by Python: no lock and no connection of the parent is to live on in it. The numbers of
+/// its files stay taken, as the parent's objects still name them here; behind them is nothing any more.
 #[pyfunction]
 fn forked(py: Python<'_>) -> PyResult<()> {
     crate::disk::lock::release_in_forked_child();
     let directories = crate::client::link::opened_directories();
-    if directories.is_empty() {
+    let mut inherited = crate::net::open_sockets();
+    if directories.is_empty() && inherited.is_empty() {
         return Ok(());
     }
     let nothing = std::fs::File::open("/dev/null")?;
     for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
         let inside = |path: &PathBuf| directories.iter().any(|directory| path.starts_with(directory));
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
-        if let (Some(number), true) = (number, std::fs::read_link(entry.path()).is_ok_and(|path| inside(&path))) {
-            py.import("os")?.call_method1("dup2", (nothing.as_raw_fd(), number, false))?;
+        if std::fs::read_link(entry.path()).is_ok_and(|path| inside(&path)) {
+            inherited.extend(number);
         }
+    }
+    for number in inherited {
+        py.import("os")?.call_method1("dup2", (nothing.as_raw_fd(), number, false))?;
     }
     Ok(())
 }

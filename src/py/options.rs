@@ -113,6 +113,8 @@ struct Membership {
     advertise: Option<Address>,
     advertise_clients: Option<Address>,
     members: Vec<Address>,
+    join: Vec<Address>,
+    name: Option<String>,
 }
 
 impl Membership {
@@ -126,6 +128,14 @@ impl Membership {
                 self.members = addresses(reader)?;
                 return Ok(true);
             }
+            "join" => {
+                self.join = addresses(reader)?;
+                return Ok(true);
+            }
+            "name" => {
+                self.name = Some(reader.str()?.to_owned());
+                return Ok(true);
+            }
             _ => return Ok(false),
         };
         *address = Some(Address::parse(reader.str()?)?);
@@ -134,13 +144,30 @@ impl Membership {
 
     fn cluster(self, security: Security) -> Result<Option<ClusterConfig>> {
         let Some(listen) = self.listen else {
-            if self.members.is_empty() && self.advertise.is_none() && self.listen_clients.is_none() {
+            if self.members.is_empty()
+                && self.join.is_empty()
+                && self.advertise.is_none()
+                && self.listen_clients.is_none()
+            {
                 return Ok(None);
             }
-            return Err(Error::Invalid("members, advertise and listen_clients need listen: host:port".into()));
+            return Err(Error::Invalid("members, join, advertise and listen_clients need listen: host:port".into()));
         };
-        let Self { listen_clients, advertise, advertise_clients, members, .. } = self;
-        Ok(Some(ClusterConfig { listen, listen_clients, advertise, advertise_clients, members, security }))
+        if !self.members.is_empty() && !self.join.is_empty() {
+            return Err(Error::Invalid("members and join together: a node is one of the first, or it joins".into()));
+        }
+        let Self { listen_clients, advertise, advertise_clients, name, .. } = self;
+        let joins = !self.join.is_empty();
+        let members = if joins { self.join } else { self.members };
+        Ok(Some(ClusterConfig {
+            listen_clients,
+            advertise,
+            advertise_clients,
+            joins,
+            name,
+            security,
+            ..ClusterConfig::new(listen, members)
+        }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Committed entries into the state machine, answers out.
 
 use super::{entry, Position, Replica, Turn};
+use crate::base::planted::{has, Bug};
 use crate::base::{LogIndex, Result, Term};
 use crate::consensus::{Entry, EntryType};
 use crate::machine::Machine;
@@ -23,7 +24,7 @@ impl<T> Replica<T> {
             let mut answer = None;
             if entry.get_entry_type() != EntryType::EntryNormal {
                 // Also when it is empty: that is how a joint configuration ends.
-                self.members = self.core.change_members(&entry)?;
+                self.apply_change(&entry, turn)?;
             } else if !entry.data.is_empty() {
                 let (now, request) = entry::split(&entry.data)?;
                 let operation = entry::operation(request);
@@ -32,12 +33,16 @@ impl<T> Replica<T> {
                 self.stamped = self.stamped.max(now);
             }
             self.tickets.applied(at, answer, &mut turn.answers);
-            if at.term > self.applied.term {
+            if at.term > self.applied.term && !has(Bug::PlacedWithoutTerm) {
                 // The log goes on in a new term, so what older leaders placed behind here is gone for good.
                 self.tickets.overruled(at, &mut turn.answers);
             }
             self.applied = at;
             turn.applied += 1;
+            self.answer_change(&entry, turn);
+        }
+        if let Some(differs) = turn.effects.differs.take() {
+            self.begin_doubt(differs, turn);
         }
         self.report(&machine, sessions_changed, turn);
         if self.alone() {
@@ -55,6 +60,7 @@ impl<T> Replica<T> {
 
     /// Whether no other member could ask for entries.
     pub(super) fn alone(&self) -> bool {
-        self.members.voters.len() == 1 && self.members.learners.is_empty() && self.members.voters_outgoing.is_empty()
+        let others = [&self.members.learners, &self.members.voters_outgoing];
+        self.members.voters == [self.identity.node.0] && others.iter().all(|list| list.is_empty())
     }
 }

@@ -5,6 +5,7 @@
 //! * Every entry in here is also in the write-ahead log, or in the write that is on its way there.
 //! * raft-rs gets no error but `Compacted`, `Unavailable` and `SnapshotTemporarilyUnavailable`; others make it panic.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use crate::base::{LogIndex, Term};
@@ -32,6 +33,8 @@ pub struct LogCache {
     start: RaftState,
     /// The newest snapshot that is on disk.
     snapshot: SnapshotMetadata,
+    /// A member needs a snapshot, and the newest one does not name it: it would refuse that.
+    wanted: Cell<bool>,
 }
 
 impl LogCache {
@@ -60,6 +63,12 @@ impl LogCache {
     /// A newer snapshot is on disk.
     pub fn set_snapshot(&mut self, snapshot: SnapshotMetadata) {
         self.snapshot = snapshot;
+        self.wanted.set(false);
+    }
+
+    /// Whether a member waits for a snapshot that is newer than the newest.
+    pub fn wants_snapshot(&self) -> bool {
+        self.wanted.get()
     }
 
     /// Forgets the oldest entries until at most `bytes_max` are left, none behind `upto`.
@@ -70,6 +79,11 @@ impl LogCache {
                 self.before = Position { index: LogIndex(entry.index), term: Term(entry.term) };
             }
         }
+    }
+
+    /// Entries from an index on, as far as they are still in memory.
+    pub fn entries(&self, from: LogIndex) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.place(from.0).unwrap_or(0).min(self.entries.len())..)
     }
 
     /// Place of an index in `entries`.
@@ -150,7 +164,13 @@ impl Storage for LogCache {
         Ok(self.last().index.0)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> RaftResult<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> RaftResult<Snapshot> {
+        let members = self.snapshot.get_conf_state();
+        let lists = [&members.voters, &members.learners, &members.voters_outgoing];
+        if !lists.into_iter().flatten().any(|member| *member == to) {
+            self.wanted.set(true);
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
         if self.snapshot.index < request_index || self.snapshot.index < self.before.index.0 {
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }

@@ -14,9 +14,12 @@
 //! * Entries are applied once each, in order, with stamps that never go back (T1).
 
 mod apply;
+mod digests;
+mod doubt;
 pub mod entry;
 mod forward;
 pub mod log_store;
+mod members;
 mod open;
 mod peers;
 mod persist;
@@ -26,6 +29,7 @@ mod suspicion;
 mod tickets;
 pub mod upkeep;
 pub mod wire;
+mod words;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -36,14 +40,18 @@ use parking_lot::RwLock;
 
 use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
-use crate::consensus::{Action, ConfState, Core, Event, Placed, Role};
+use crate::consensus::{Action, ConfState, Core, EntryType, Event, Placed};
 use crate::disk::{Disk, Identity};
-use crate::machine::{Effects, Machine};
+use crate::machine::{Differs, Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
+pub use crate::consensus::{MemberChange, Role};
+use doubt::Doubt;
 use forward::Forwards;
 pub use log_store::{LogCache, Position};
+use members::{Changing, Watch};
+pub use members::{Members, PeerProgress};
 pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
 use reads::Reads;
 pub use reads::{Beat, Whom};
@@ -52,6 +60,7 @@ use suspicion::Suspicion;
 use tickets::Tickets;
 pub use upkeep::{Capture, SnapshotWritten, Upkeep};
 pub use wire::{Letter, Note};
+pub use words::Word;
 
 /// Where a replica lives and how large its log may become.
 #[derive(Clone, Debug)]
@@ -71,12 +80,14 @@ pub struct ReplicaConfig {
     pub newcomer: Option<Newcomer>,
 }
 
-/// A member of a group that begins with several: each makes its directory from the same list.
+/// A member of a group that begins with several, each of which makes its directory from the same list; or a node that
+/// joins a group.
 #[derive(Clone, Debug)]
 pub struct Newcomer {
     pub cluster: ClusterId,
+    /// Never used before in this cluster: an id means a disk, and goes with it.
     pub node: NodeId,
-    /// All first members, this one included.
+    /// All first members, this one included. Nobody: it joins, and waits for the leader to send it a state.
     pub voters: Vec<NodeId>,
 }
 
@@ -107,6 +118,10 @@ pub struct Turn<T> {
     pub next_due: Option<Millis>,
     /// Entries applied.
     pub applied: usize,
+    /// This node was removed from the group: close it.
+    pub removed: bool,
+    /// Its state is not that of the leader which wrote its mark into the log: raise an alarm.
+    pub differs: Option<Differs>,
 }
 
 impl<T> Default for Turn<T> {
@@ -119,6 +134,8 @@ impl<T> Default for Turn<T> {
             sessions: None,
             next_due: None,
             applied: 0,
+            removed: false,
+            differs: None,
         }
     }
 }
@@ -147,6 +164,13 @@ pub struct Replica<T> {
     outbox: Outbox,
     /// The end of the log was cut where it may have been acknowledged.
     suspicion: Option<Suspicion>,
+    /// A change of the members that was proposed here.
+    change: Option<Changing<T>>,
+    watch: Watch,
+    removed: bool,
+    doubt: Doubt,
+    /// The newest mark that was proposed, and the term in which it was.
+    digest_told: (Term, LogIndex),
     failed: Option<String>,
 }
 
@@ -176,6 +200,7 @@ impl<T> Replica<T> {
     fn abandon(&mut self, why: &str, turn: &mut Turn<T>) {
         self.tickets.abandon(why, &mut turn.answers);
         self.forwards.abandon(why, &mut turn.answers);
+        self.abandon_change(why, turn);
         self.reads.abandon(&Error::NotCommitted(why.to_owned()), turn);
     }
 
@@ -194,6 +219,10 @@ impl<T> Replica<T> {
     }
 
     fn propose(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
+        if self.removed {
+            refuse(proposals, &Error::NotCommitted("this node was removed from the group".into()), turn);
+            return Ok(());
+        }
         if self.role() != Role::Leader {
             self.answer_peers(&Error::NotCommitted("this node does not lead".into()));
             if !proposals.is_empty() {
@@ -218,7 +247,7 @@ impl<T> Replica<T> {
             self.tell_peers(peers, &Err(definite(&error)));
             return if matches!(error, Error::DiskFull(_)) { Ok(()) } else { Err(error) };
         }
-        self.stamped = self.stamped.max(now);
+        self.stamped = if has(Bug::TimeGoesBack) { now } else { self.stamped.max(now) };
         let (own, tickets): (Vec<_>, Vec<_>) =
             proposals.into_iter().map(|proposal| (proposal.entry, proposal.ticket)).unzip();
         let own_count = own.len() as u64;
@@ -237,6 +266,19 @@ impl<T> Replica<T> {
         Ok(())
     }
 
+    fn settle_or_fail(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        let outcome = self.settle(turn);
+        self.or_fail(outcome, turn)
+    }
+
+    /// An error is the end of this replica.
+    fn or_fail(&mut self, outcome: Result<()>, turn: &mut Turn<T>) -> Result<()> {
+        if let Err(error) = &outcome {
+            self.fail(&error.to_string(), turn);
+        }
+        outcome
+    }
+
     /// Does what consensus asks for, in its order, until it asks for nothing more. When the disk has no room for what is
     /// in consensus already, that stays first in line and `is_stalled` tells.
     fn settle(&mut self, turn: &mut Turn<T>) -> Result<()> {
@@ -248,6 +290,7 @@ impl<T> Replica<T> {
                     let (number, restores) = (write.number, write.snapshot.is_some());
                     if let Some(unwritten) = self.write(write, turn)? {
                         self.actions.push_front(unwritten);
+                        self.refuse_what_waits(Bug::FullDiskRefuses, turn);
                         return Ok(());
                     }
                     self.core.step(Event::Persisted(number), &mut next);
@@ -266,13 +309,20 @@ impl<T> Replica<T> {
             self.actions.extend(next.drain(..));
         }
         self.mind_forwards(false, turn);
-        if has(Bug::RefuseOnStepDown) && self.role() != Role::Leader && !self.tickets.is_empty() {
-            let mut waiting = Vec::new();
-            self.tickets.abandon("", &mut waiting);
-            let refused = || Err(Error::NotCommitted("this node no longer leads".into()));
-            turn.answers.extend(waiting.into_iter().map(|(ticket, _)| (ticket, refused())));
+        if self.role() != Role::Leader {
+            self.refuse_what_waits(Bug::RefuseOnStepDown, turn);
         }
         Ok(())
+    }
+
+    /// A planted bug: what is in the log is said to be refused.
+    fn refuse_what_waits(&mut self, bug: Bug, turn: &mut Turn<T>) {
+        if has(bug) && !self.tickets.is_empty() {
+            let mut waiting = Vec::new();
+            self.tickets.abandon("", &mut waiting);
+            let refused = || Err(Error::NotCommitted(format!("{bug:?}")));
+            turn.answers.extend(waiting.into_iter().map(|(ticket, _)| (ticket, refused())));
+        }
     }
 
     /// Whether a write waits for room on the disk. Every turn tries it again, and takes no proposals before it is done.
@@ -291,6 +341,16 @@ impl<T> Replica<T> {
 
     pub fn wal(&self) -> &Wal {
         &self.wal
+    }
+
+    /// Whether its log may have lost its end, so that it neither votes nor leads.
+    pub fn is_suspect(&self) -> bool {
+        self.suspicion.is_some()
+    }
+
+    /// What is in memory of the log.
+    pub fn log(&self) -> &LogCache {
+        self.core.log()
     }
 
     pub fn identity(&self) -> &Identity {
@@ -333,9 +393,12 @@ impl<T> Replica<T> {
         self.core.last_index()
     }
 
-    /// The time of the newest entry.
+    /// The time of the newest entry, applied or not: a new leader may have entries of another one that are yet to be.
     pub fn stamped(&self) -> Millis {
-        self.stamped
+        let ahead = self.log().entries(LogIndex(self.applied.index.0 + 1));
+        let stamps = ahead.filter(|entry| entry.get_entry_type() == EntryType::EntryNormal);
+        let stamps = stamps.filter_map(|entry| entry::split(&entry.data).ok());
+        stamps.map(|(stamp, _)| stamp).fold(self.stamped, Millis::max)
     }
 }
 

@@ -5,6 +5,9 @@
 //! * the term at the snapshot is the one the snapshot names; terms never decrease
 //! * the commit index lies inside the log, and the hard state's term is not older than the last entry
 //! * this node is a member
+//!
+//! A node that joins a group has neither snapshot nor entries until the leader sends it a state. Its log has no mark, and
+//! that is how it is told from a member that lost something: the log of every member begins with one.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -12,8 +15,10 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::doubt::Doubt;
 use super::forward::Forwards;
 use super::log_store::{LogCache, Position};
+use super::members::Watch;
 use super::persist::restored;
 use super::reads::Reads;
 use super::suspicion::Suspicion;
@@ -64,9 +69,18 @@ impl<T> Replica<T> {
         let snapshots = Arc::new(SnapshotStore::open(config.disk.clone(), &config.dir, &identity)?);
         let (mut wal, mut recovered) =
             Wal::open(config.disk.clone(), &config.dir, &identity, wal_config(config, false))?;
-        begin_log(&mut wal, &mut recovered)?;
+        let joins = joins(&recovered, snapshots.latest().as_ref());
+        if joins {
+            // It voted for nobody, so what its log lost was no vote.
+            recovered.suspect_upto = None;
+        } else {
+            begin_log(&mut wal, &mut recovered)?;
+        }
         snapshots.settle(recovered.mark.map(|mark| (mark.index, mark.term)))?;
-        let (meta, machine) = load_snapshot(&snapshots, &config.dir)?;
+        let (meta, machine) = match joins {
+            true => (SnapshotMeta::default(), Machine::new()),
+            false => load_snapshot(&snapshots, &config.dir)?,
+        };
         if needs_restart(&meta, &recovered) {
             restart_log(&mut wal, &mut recovered, &meta)?;
         }
@@ -76,7 +90,11 @@ impl<T> Replica<T> {
         let opened = Opened { cut_bytes, suspect_upto, losses, replayed: 0 };
         let stored = Stored { identity, snapshots, wal, recovered, meta, machine };
         let mut replica = Replica::assemble(config, stored, outbox)?;
-        let replayed = if replica.alone() { replica.lead()? } else { replica.follow()? };
+        let mut replayed = replica.follow()?;
+        // Only now: the entries may have told of other members.
+        if replica.alone() {
+            replayed += replica.lead()?;
+        }
         Ok((replica, Opened { replayed, ..opened }))
     }
 
@@ -87,7 +105,7 @@ impl<T> Replica<T> {
         let known = recovered.hard_state;
         let mut hard_state = HardState { term: known.term, vote: known.vote, ..HardState::default() };
         // A snapshot holds only what is committed, and the commit index is written late.
-        hard_state.commit = known.commit.max(meta.index);
+        hard_state.commit = if has(Bug::CommitBehindSnapshot) { known.commit } else { known.commit.max(meta.index) };
         let metadata = metadata(&meta);
         let members: ConfState = metadata.get_conf_state().clone();
         let mut log = LogCache::new(metadata, hard_state);
@@ -113,6 +131,11 @@ impl<T> Replica<T> {
             upkeep: Upkeep::new(config, newest),
             outbox,
             suspicion,
+            change: None,
+            watch: Watch::default(),
+            removed: false,
+            doubt: Doubt::default(),
+            digest_told: Default::default(),
             failed: None,
         })
     }
@@ -121,23 +144,25 @@ impl<T> Replica<T> {
     fn follow(&mut self) -> Result<usize> {
         let mut turn = Turn::default();
         let mut actions = Vec::new();
+        if has(Bug::SkipAtStart) && self.last_index() > self.applied.index {
+            self.applied.index.0 += 1;
+        }
         self.core.step(Event::Applied(self.applied.index), &mut actions);
         self.actions.extend(actions);
         self.settle(&mut turn)?;
         Ok(turn.applied)
     }
 
-    /// Replays what is known to be committed, then campaigns. With one voter it leads at once, and its first entry
-    /// commits whatever else the log holds.
+    /// Campaigns, after everything was replayed that is known to be committed: raft-rs refuses to campaign over a
+    /// membership change that is not applied. With one voter it leads at once, and its first entry commits whatever else
+    /// the log holds.
     fn lead(&mut self) -> Result<usize> {
         let mut turn = Turn::default();
-        // Committed entries first: raft-rs refuses to campaign over a membership change that is not applied.
-        for event in [Event::Applied(self.applied.index), Event::Campaign] {
-            let mut actions = Vec::new();
-            self.core.step(event, &mut actions);
-            self.actions.extend(actions);
-            self.settle(&mut turn)?;
-        }
+        self.suspicion = None; // There is nobody to ask.
+        let mut actions = Vec::new();
+        self.core.step(Event::Campaign, &mut actions);
+        self.actions.extend(actions);
+        self.settle(&mut turn)?;
         if self.is_stalled() {
             return Err(Error::DiskFull("the log has no room for its first entry".into()));
         }
@@ -175,10 +200,13 @@ fn bootstrap(config: &ReplicaConfig) -> Result<Identity> {
     ensure_dir(disk, &config.dir)?;
     clear_snapshots(disk, &config.dir)?;
     let (_, recovered) = Wal::open(config.disk.clone(), &config.dir, &identity, wal_config(config, true))?;
-    if !recovered.created {
+    // An attempt with the same id may have made it already, but nothing is written to it before there is an identity.
+    if !recovered.created && !is_new(&recovered) {
         return Err(no_identity(&config.dir));
     }
-    write_state(config.disk.clone(), &config.dir, &identity, &Machine::new(), FIRST, &voters)?;
+    if !voters.is_empty() {
+        write_state(config.disk.clone(), &config.dir, &identity, &Machine::new(), FIRST, &voters)?;
+    }
     identity.store(disk, &config.dir)?;
     Ok(identity)
 }
@@ -260,6 +288,11 @@ fn restarted(log: &mut Recovered, hard_state: wal::HardState, meta: &SnapshotMet
     log.suspect_upto = log.suspect_upto.map(|upto| upto.max(meta.index + 1));
 }
 
+/// Whether this is the log of a node that joins and has no state yet.
+fn joins(log: &Recovered, newest: Option<&SnapshotMeta>) -> bool {
+    newest.is_none() && log.mark.is_none() && log.last_index() == 0
+}
+
 /// Whether nothing was ever written to a log.
 fn is_new(log: &Recovered) -> bool {
     log.last_index() == 0 && log.hard_state == wal::HardState::default()
@@ -306,6 +339,9 @@ fn check_version(dir: &Path, meta: &SnapshotMeta) -> Result<()> {
 /// Whether a start from this snapshot and this log would be refused, without starting. The log is read from the disk.
 pub fn rehearse(disk: &dyn Disk, dir: &Path, identity: &Identity, meta: Option<&SnapshotMeta>) -> Result<()> {
     let mut log = wal::read_on(disk, dir)?.ok_or_else(|| corrupt(dir, "the log is missing"))?;
+    if joins(&log, meta) {
+        return Ok(());
+    }
     let meta = meta.ok_or_else(|| corrupt(dir, NO_SNAPSHOT))?;
     if is_new(&log) {
         (log.previous_index, log.previous_term, log.hard_state) = (FIRST.index, FIRST.term, begun());
@@ -346,7 +382,8 @@ fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &Recovered) 
     if log.entries.last().is_some_and(|entry| entry.term > log.hard_state.term) {
         return Err(corrupt(dir, format!("the log is newer than term {}", log.hard_state.term)));
     }
-    if !meta.voters.contains(&identity.node.0) {
+    let members = [&meta.voters, &meta.learners, &meta.voters_outgoing];
+    if meta.index > 0 && !members.into_iter().flatten().any(|member| *member == identity.node.0) {
         return Err(Error::Foreign(format!(
             "node {} is not a member of the group in {}; use another directory",
             identity.node,

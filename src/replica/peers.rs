@@ -5,7 +5,9 @@ use super::open::load;
 use super::suspicion::LogEnd;
 use super::upkeep::metadata;
 use super::wire::{Letter, Note};
+use super::words::Word;
 use super::{Position, Replica, Turn};
+use crate::base::planted::{has, Bug};
 use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::consensus::{Action, Event, Message, MessageType, SnapshotMetadata, Write};
 use crate::wal::{Group, HardState, Mark};
@@ -15,12 +17,16 @@ impl<T> Replica<T> {
     pub fn receive(&mut self, letters: Vec<Letter>, turn: &mut Turn<T>) -> Result<()> {
         let mut admitted = Vec::with_capacity(letters.len());
         for letter in letters {
+            if self.removed {
+                return Ok(()); // It is done.
+            }
+            self.notice(&letter);
             match letter {
                 Letter::Raft(message) => admitted.extend(self.admit(message)?),
                 Letter::Note { from, note, .. } => {
                     // What a peer says after its messages must be heard after them.
                     self.event(Event::Messages(std::mem::take(&mut admitted)), turn)?;
-                    self.take_note(from, note, turn);
+                    self.take_note(from, note, turn)?;
                 }
             }
         }
@@ -28,7 +34,7 @@ impl<T> Replica<T> {
         self.spoil_votes(turn)
     }
 
-    fn take_note(&mut self, from: NodeId, note: Note, turn: &mut Turn<T>) {
+    fn take_note(&mut self, from: NodeId, note: Note, turn: &mut Turn<T>) -> Result<()> {
         match note {
             Note::AskLog(end) => {
                 self.core.forget_progress(from, end.1);
@@ -41,20 +47,36 @@ impl<T> Replica<T> {
             Note::Refused { number, why } => self.refused(number, &why, turn),
             Note::Beat { number, sessions } => self.take_beat(from, number, sessions),
             Note::Beaten { number, expired } => self.hear_of_beat(number, &expired, turn),
+            Note::Word(word) => return self.hear_word(from, word, turn),
         }
+        Ok(())
     }
 
     /// One tick of the election clock passed.
     pub fn tick(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        self.check_alive()?;
+        if self.removed {
+            return Ok(());
+        }
+        self.watch();
         self.leaderless = if self.leader().is_some() { 0 } else { self.leaderless + 1 };
         if self.leaderless == PATIENCE_TICKS {
             self.abandon("no leader is known for a while", turn);
         }
         self.mind_forwards(true, turn);
         self.mind_reads(turn);
+        let outcome = self.ask_digests();
+        self.or_fail(outcome, turn)?;
+        if self.doubt.is_open() {
+            return self.settle_or_fail(turn); // It must not lead either.
+        }
         let end = self.log_end();
         self.suspicion = self.suspicion.take().filter(|suspicion| !suspicion.is_over(end));
-        let Some(suspicion) = &mut self.suspicion else { return self.event(Event::Tick, turn) };
+        let Some(suspicion) = &mut self.suspicion else {
+            self.event(Event::Tick, turn)?;
+            self.end_replacement(turn)?;
+            return self.tell_digest(turn);
+        };
         // It must not lead, so its election clock stands.
         if suspicion.asks() {
             self.others().into_iter().for_each(|to| self.tell(to, Note::AskLog(end)));
@@ -66,6 +88,18 @@ impl<T> Replica<T> {
     pub fn gone(&mut self, peer: NodeId, turn: &mut Turn<T>) -> Result<()> {
         if self.leader() == Some(peer) && self.suspicion.is_none() {
             return self.event(Event::LeaderGone, turn);
+        }
+        Ok(())
+    }
+
+    fn hear_word(&mut self, from: NodeId, word: Word, turn: &mut Turn<T>) -> Result<()> {
+        match word {
+            Word::AskMember { at } => self.answer_member(from, at),
+            Word::NotMember { at } => self.hear_not_member(at, turn),
+            Word::Digest { index, mark, asks } => {
+                let outcome = self.hear_digest(from, index, mark, asks);
+                self.or_fail(outcome, turn)?;
+            }
         }
         Ok(())
     }
@@ -85,7 +119,7 @@ impl<T> Replica<T> {
         }
     }
 
-    fn others(&self) -> Vec<NodeId> {
+    pub(super) fn others(&self) -> Vec<NodeId> {
         let voters = self.members.voters.iter().chain(&self.members.voters_outgoing).map(|voter| NodeId(*voter));
         voters.filter(|voter| *voter != self.identity.node).collect()
     }
@@ -111,11 +145,11 @@ impl<T> Replica<T> {
         self.event(Event::Transfer(peer), turn)
     }
 
-    /// Lets the voter lead that has most of the log and was heard of lately.
+    /// Lets the voter lead that has most of the log and was heard of lately, if there is one.
     pub fn hand_over(&mut self, turn: &mut Turn<T>) -> Result<()> {
-        match self.core.best_successor() {
-            Some(peer) => self.transfer(peer, turn),
-            None => Ok(()),
+        match self.best_successor() {
+            Ok(peer) => self.transfer(peer, turn),
+            Err(_) => Ok(()),
         }
     }
 
@@ -124,11 +158,7 @@ impl<T> Replica<T> {
         let mut actions = Vec::new();
         self.core.step(event, &mut actions);
         self.actions.extend(actions);
-        let outcome = self.settle(turn);
-        if let Err(error) = &outcome {
-            self.fail(&error.to_string(), turn);
-        }
-        outcome
+        self.settle_or_fail(turn)
     }
 
     /// A message as raft-rs may see it, or nothing. Kinds that a member only says to itself are refused, as raft-rs would believe
@@ -143,7 +173,10 @@ impl<T> Replica<T> {
             | MessageType::MsgCheckQuorum => false,
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
                 let candidate = (Term(message.log_term), LogIndex(message.index));
-                self.suspicion.as_ref().is_none_or(|suspicion| suspicion.may_follow(candidate))
+                let knows = !self.is_joining() || has(Bug::AmnesiacVote);
+                let trusts = self.suspicion.as_ref().is_none_or(|suspicion| suspicion.may_follow(candidate));
+                // One without a state may be one that lost it (D5); one in doubt may elect a leader that is wrong.
+                knows && trusts && !self.doubt.is_open()
             }
             MessageType::MsgHeartbeat => {
                 // A leader may know of entries that this log has lost; raft-rs panics when it hears of them.
@@ -178,6 +211,7 @@ impl<T> Replica<T> {
         self.applied = Position { index: LogIndex(mark.index), term: Term(mark.term) };
         self.upkeep.newest = LogIndex(mark.index);
         self.tickets.passed_over(self.applied.index, &mut turn.answers);
+        self.abandon_change("the answer is in a state that came from another member", turn);
         turn.next_due = restored.next_due();
         turn.sessions = Some(restored.sessions().collect());
         turn.restored = true;

@@ -81,17 +81,6 @@ impl<T> Reads<T> {
         [node.0, self.life, number].iter().flat_map(|part| part.to_le_bytes()).collect()
     }
 
-    /// Confirms what a planted bug confirms by itself, and gives the others.
-    fn confirm_some(&mut self, askers: Vec<Asker<T>>, applied: LogIndex) -> Vec<Asker<T>> {
-        let unconfirmed = |asker: &Asker<T>| match asker {
-            Asker::Read(_) => has(Bug::ReadUnconfirmed),
-            Asker::Beat(_) => has(Bug::BeatUnconfirmed),
-        };
-        let (now, askers): (Vec<_>, _) = askers.into_iter().partition(unconfirmed);
-        self.confirmed.push((applied, Round { askers: now, ticks: 0 }));
-        askers
-    }
-
     /// Everybody who waits.
     pub fn abandon(&mut self, error: &Error, turn: &mut Turn<T>) {
         let rounds = std::mem::take(&mut self.rounds).into_values().flat_map(|round| round.askers);
@@ -163,12 +152,12 @@ impl<T> Replica<T> {
         }
         self.reads.last += 1;
         let number = self.reads.last;
-        let mut askers = std::mem::take(&mut self.reads.gathered);
-        if has(Bug::ReadUnconfirmed) || has(Bug::BeatUnconfirmed) {
-            askers = self.reads.confirm_some(askers, self.applied.index);
-        }
+        let round = Round { askers: std::mem::take(&mut self.reads.gathered), ticks: 0 };
         self.reads.waited = 0;
-        self.reads.rounds.insert(number, Round { askers, ticks: 0 });
+        if has(Bug::ReadUnconfirmed) {
+            return self.reads.confirmed.push((self.applied.index, round));
+        }
+        self.reads.rounds.insert(number, round);
         self.put_question(number);
     }
 

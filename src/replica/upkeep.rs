@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::{Replica, ReplicaConfig};
+use crate::base::planted::{has, Bug};
 use crate::base::{Error, LogIndex, Result};
 use crate::consensus::{ConfState, SnapshotMetadata};
 use crate::machine::{Image, STATE_VERSION};
@@ -95,7 +96,7 @@ impl<T> Replica<T> {
 
     /// A capture of the state, if a snapshot is due (or wanted) and none is being written.
     pub fn capture_due(&mut self, wanted: bool) -> Option<Capture> {
-        let due = wanted || self.log_bytes() >= self.upkeep.due_at();
+        let due = wanted || self.log_bytes() >= self.upkeep.due_at() || self.core.log().wants_snapshot();
         if !due || self.upkeep.running || self.applied.index <= self.upkeep.newest || self.failed.is_some() {
             return None;
         }
@@ -142,7 +143,7 @@ fn named(members: &ConfState) -> SnapshotMeta {
     };
     SnapshotMeta {
         voters: sorted(&members.voters),
-        learners: sorted(&members.learners),
+        learners: if has(Bug::ForgetLearners) { Vec::new() } else { sorted(&members.learners) },
         voters_outgoing: sorted(&members.voters_outgoing),
         learners_next: sorted(&members.learners_next),
         auto_leave: members.auto_leave,

@@ -24,6 +24,7 @@
 //! | 6    | Refused | number, reason (1 not committed, 2 disk full), the words                           |
 //! | 7    | Beat    | number, sessions to the end                                                        |
 //! | 8    | Beaten  | number, expired sessions to the end                                                |
+//! | 16.. | Word    | numbers, see `words`                                                               |
 //!
 //! All numbers are little-endian, of 8 bytes unless said otherwise. Length, checksum and the cluster's name are the
 //! frame's business.
@@ -33,6 +34,7 @@ mod message;
 use bytes::Bytes;
 
 use super::suspicion::LogEnd;
+use super::words::Word;
 use crate::base::{Error, LogIndex, NodeId, Result, SessionId, Term};
 use crate::consensus::{Message, MessageType, Placed};
 
@@ -64,6 +66,8 @@ pub enum Note {
     Beat { number: u64, sessions: Vec<SessionId> },
     /// I still lead, and know of all of them but these.
     Beaten { number: u64, expired: Vec<SessionId> },
+    /// About the group itself.
+    Word(Word),
 }
 
 impl Letter {
@@ -144,6 +148,7 @@ fn encode_note(to: NodeId, from: NodeId, note: &Note) -> Vec<u8> {
             put(&mut out, &[*number]);
             sessions.iter().for_each(|session| put(&mut out, &[session.0]));
         }
+        Note::Word(word) => put(&mut out, &word.numbers()),
     }
     out
 }
@@ -157,6 +162,7 @@ fn form(note: &Note) -> u8 {
         Note::Refused { .. } => 6,
         Note::Beat { .. } => 7,
         Note::Beaten { .. } => 8,
+        Note::Word(word) => word.form(),
     }
 }
 
@@ -191,7 +197,7 @@ fn read_note(form: u8, bytes: &Bytes) -> Option<Letter> {
         }
         7 => Note::Beat { number: cursor.number()?, sessions: cursor.sessions()? },
         8 => Note::Beaten { number: cursor.number()?, expired: cursor.sessions()? },
-        _ => return None,
+        form => Note::Word(Word::read(form, || cursor.number())?),
     };
     (cursor.left() == 0).then_some(Letter::Note { to, from, note })
 }

@@ -235,7 +235,8 @@ impl Wal {
             return Err(self.poison(error));
         }
         if !has(Bug::AnswerBeforeSync) {
-            if let Err(error) = active.file.sync_data() {
+            let again = |error| if has(Bug::SyncRetried) { active.file.sync_data() } else { Err(error) };
+            if let Err(error) = active.file.sync_data().or_else(again) {
                 return Err(self.poison(error));
             }
         }
@@ -317,7 +318,7 @@ impl Tip {
             first_index: self.last_index + 1,
             previous_term: self.last_term,
             hard_state: self.hard_state,
-            suspect_upto: self.suspect_upto,
+            suspect_upto: if has(Bug::SuspicionForgotten) { 0 } else { self.suspect_upto },
             mark: self.mark,
             conf_state: self.conf_state.clone(),
         }

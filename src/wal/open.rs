@@ -10,6 +10,7 @@ use super::recover::{self, Live, Scan};
 use super::segment::{self, SegmentHeader};
 use super::spare::Pool;
 use super::{Recovered, WalConfig, DIR_NAME};
+use crate::base::planted::{has, Bug};
 use crate::base::Result;
 use crate::disk::{ensure_dir, quarantine, Disk, Identity};
 
@@ -77,8 +78,8 @@ fn reopen(home: Home, mut scan: Scan) -> Result<(Wal, Recovered)> {
         mark: recovered.mark.unwrap_or_default(),
         suspect_upto: recovered.suspect_upto.unwrap_or(0),
     };
-    let header =
-        SegmentHeader { sequence: scan.highest_sequence + 1, suspect_upto: tip.suspect_upto, ..last.header.clone() };
+    let kept = if has(Bug::SuspicionForgotten) { 0 } else { tip.suspect_upto };
+    let header = SegmentHeader { sequence: scan.highest_sequence + 1, suspect_upto: kept, ..last.header.clone() };
     let mut active = install(&home, header, &scan.tail, 0).map_err(|failure| failure.error)?;
     active.max_index = last.max_index;
     let newly_suspect = recovered.suspect_upto.is_some() && recovered.cut_bytes > 0;

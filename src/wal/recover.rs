@@ -198,7 +198,8 @@ pub fn walk(bytes: &[u8], header: &SegmentHeader, stop: Option<u64>) -> Walk {
         if group.sequence != walk.next_group || !fits {
             break;
         }
-        if !group.matches(&bytes[body_at..body_at + group.body_bytes], walk.chain) {
+        let whole = group.matches(&bytes[body_at..body_at + group.body_bytes], walk.chain);
+        if !whole && !has(Bug::NoBodyChecksum) {
             break;
         }
         walk.groups.push((walk.end, group));
@@ -291,6 +292,7 @@ impl Replay {
                 // body of this group is bad, so nothing vouches for the sense of its header.
                 self.suspect_upto = upto.clamp(1, COUNTER_MAX);
             }
+            Tail::Damaged { .. } if has(Bug::CutInTheMiddle) => self.recovered.cut_bytes = 1,
             Tail::Damaged { later_group, later_offset } => {
                 let message = format!(
                     "group {} is damaged, and group {later_group} follows it at byte {later_offset}",

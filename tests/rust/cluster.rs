@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use raftwork::base::{Error, JobId, SessionId};
 use raftwork::net::Address;
 use raftwork::node::{ClusterConfig, Node, NodeConfig};
+use raftwork::replica::MemberChange;
 use tempfile::TempDir;
 
 use crate::node::support::{beat, log_lines, until, PATIENCE};
@@ -31,15 +32,28 @@ impl Cluster {
         log_lines();
         let dir = TempDir::new().unwrap();
         let mut cluster = Self { dir, addresses: addresses(count), nodes: vec![None; count] };
-        (0..count).for_each(|number| cluster.open(number));
+        let configs: Vec<_> = (0..count).map(|number| cluster.config(number)).collect();
+        // All at once: the first time they wait for each other.
+        let opening: Vec<_> = configs.into_iter().map(|config| std::thread::spawn(|| Node::open(config))).collect();
+        let opened = opening.into_iter().map(|opening| Some(opening.join().unwrap().unwrap()));
+        cluster.nodes = opened.collect();
+        cluster.wait_for_voters(count);
         cluster
     }
 
-    fn open(&mut self, number: usize) {
+    fn config(&self, number: usize) -> NodeConfig {
         let mut config = NodeConfig::new(self.dir.path().join(number.to_string()));
         config.segment_bytes = 1 << 20;
         config.cluster = Some(ClusterConfig::new(self.addresses[number].clone(), self.addresses.clone()));
-        self.nodes[number] = Some(Node::open(config).unwrap());
+        config
+    }
+
+    fn wait_for_voters(&self, count: usize) {
+        until(|| self.nodes.iter().flatten().all(|node| node.members().voters.len() == count));
+    }
+
+    fn open(&mut self, number: usize) {
+        self.nodes[number] = Some(Node::open(self.config(number)).unwrap());
     }
 
     fn close(&mut self, number: usize) {
@@ -158,4 +172,75 @@ fn d1_all_members_restart_and_have_everything() {
         fresh(cluster.node(number)).unwrap();
         assert_eq!(jobs(cluster.node(number)), 50);
     }
+}
+
+#[test]
+fn d5_a_node_without_its_data_is_refused_with_what_to_do() {
+    let mut cluster = Cluster::new(3);
+    payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
+    let lost = cluster.follower();
+    let id = cluster.node(lost).id();
+    cluster.close(lost);
+    std::fs::remove_dir_all(cluster.config(lost).dir).unwrap();
+    let Err(Error::Foreign(why)) = Node::open(cluster.config(lost)) else { panic!("it was let in") };
+    assert!(why.contains(&format!("raftwork cluster remove {id}")) && why.contains("without its data"), "{why}");
+    // What the message says helps.
+    let leader = cluster.node(cluster.leader());
+    leader.change_members(MemberChange::Remove(id), false).unwrap();
+    cluster.open(lost);
+    cluster.wait_for_voters(3);
+    let back = cluster.node(lost);
+    fresh(back).unwrap();
+    assert!(back.id() != id && jobs(back) == 1);
+}
+
+#[test]
+fn d5_the_first_of_the_list_begins_no_second_group_after_it_lost_its_disk() {
+    let mut cluster = Cluster::new(3);
+    payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
+    cluster.close(0);
+    std::fs::remove_dir_all(cluster.config(0).dir).unwrap();
+    let Err(Error::Foreign(why)) = Node::open(cluster.config(0)) else { panic!("it began another group") };
+    assert!(why.contains("without its data"), "{why}");
+    // Nobody answers: it may be that they have a group, so it begins none.
+    cluster.close(1);
+    cluster.close(2);
+    std::fs::remove_dir_all(cluster.config(0).dir).unwrap();
+    let mut config = cluster.config(0);
+    config.cluster.as_mut().unwrap().patience = Duration::from_millis(300);
+    assert!(matches!(Node::open(config), Err(Error::Busy { .. })));
+}
+
+#[test]
+fn a_node_joins_becomes_a_voter_and_another_leaves() {
+    let mut cluster = Cluster::new(3);
+    payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
+    let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
+    cluster.addresses.push(address.clone());
+    let mut config = cluster.config(3);
+    config.cluster = Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, first) });
+    cluster.nodes.push(Some(Node::open(config).unwrap()));
+    cluster.wait_for_voters(4);
+    let gone = cluster.follower();
+    let id = cluster.node(gone).id();
+    cluster.node(cluster.leader()).change_members(MemberChange::Remove(id), false).unwrap();
+    until(|| cluster.node(gone).has_failed());
+    cluster.nodes[gone] = None;
+    cluster.wait_for_voters(3);
+    let added = cluster.node(3);
+    payload(&added.submit(enqueue(job(2), 64), None).unwrap());
+    fresh(added).unwrap();
+    assert_eq!(jobs(added), 2);
+}
+
+#[test]
+fn a_member_comes_back_at_another_address() {
+    let mut cluster = Cluster::new(3);
+    let moved = cluster.follower();
+    cluster.close(moved);
+    cluster.addresses[moved] = addresses(1).remove(0);
+    cluster.open(moved);
+    let back = cluster.node(moved);
+    payload(&back.submit(enqueue(job(1), 64), None).unwrap());
+    assert_eq!(jobs(back), 1);
 }

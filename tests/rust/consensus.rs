@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use raftwork::base::{Error, LogIndex, NodeId};
-use raftwork::consensus::{Action, ConfState, Core, CoreConfig, Event, HardState, Message, Role, SnapshotMetadata};
+use raftwork::consensus::{
+    Action, ConfState, Core, CoreConfig, EntryType, Event, HardState, MemberChange, Message, Role, SnapshotMetadata,
+};
 use raftwork::replica::LogCache;
 
 /// A member whose writes are reported only when the test says so.
@@ -11,6 +13,8 @@ struct Member {
     unwritten: Vec<u64>,
     outbox: Vec<Message>,
     applied: Vec<(u64, Bytes)>,
+    /// Where members changed, and who was a learner from then on.
+    changes: Vec<(u64, Vec<u64>)>,
 }
 
 impl Member {
@@ -21,7 +25,8 @@ impl Member {
         start.set_conf_state(members);
         let log = LogCache::new(start, HardState { term: 1, commit: 1, ..HardState::default() });
         let config = CoreConfig { id: NodeId(id), applied: LogIndex(1), seed: 7 };
-        Self { core: Core::new(config, log).unwrap(), unwritten: vec![], outbox: vec![], applied: vec![] }
+        let core = Core::new(config, log).unwrap();
+        Self { core, unwritten: vec![], outbox: vec![], applied: vec![], changes: vec![] }
     }
 
     fn step(&mut self, event: Event) {
@@ -46,6 +51,10 @@ impl Member {
                 Action::Persist(write) => self.unwritten.push(write.number),
                 Action::Apply(entries) => {
                     let last = entries.last().unwrap().index;
+                    for entry in entries.iter().filter(|entry| entry.get_entry_type() != EntryType::EntryNormal) {
+                        let members = self.core.change_members(entry).unwrap();
+                        self.changes.push((entry.index, members.learners));
+                    }
                     self.applied.extend(entries.into_iter().map(|entry| (entry.index, entry.data)));
                     self.step(Event::Applied(LogIndex(last)));
                 }
@@ -76,7 +85,7 @@ fn settle(members: &mut [Member], reaches: impl Fn(u64, u64) -> bool) {
             return;
         }
         for message in messages {
-            if reaches(message.from, message.to) {
+            if reaches(message.from, message.to) && message.to <= members.len() as u64 {
                 members[message.to as usize - 1].step(Event::Messages(vec![message]));
             }
         }
@@ -180,4 +189,29 @@ fn a_leader_that_was_cut_off_gives_way_and_its_entry_is_overwritten() {
         assert_eq!(member.words(), ["heard"]);
     }
     assert_eq!(members[0].core.role(), Role::Follower);
+}
+
+#[test]
+fn p18_a_change_during_another_becomes_an_empty_entry_that_changes_nothing() {
+    let mut members = three();
+    let mut actions = Vec::new();
+    let mut places = Vec::new();
+    for learner in [4, 5] {
+        let change = Some(MemberChange::AddLearner(NodeId(learner)));
+        places.push(members[0].core.propose_change(change, &mut actions).unwrap().first.0);
+        assert!(members[0].core.change_is_pending());
+    }
+    members[0].take(actions);
+    settle(&mut members, |_, _| true);
+    assert_eq!(members[0].changes, [(places[0], vec![4])]);
+    let second = members[0].applied.iter().find(|(index, _)| *index == places[1]);
+    assert_eq!(second, Some(&(places[1], Bytes::new())), "it was committed all the same");
+    assert!(!members[0].core.change_is_pending());
+}
+
+#[test]
+fn only_a_leader_proposes_a_change() {
+    let mut members = three();
+    let refused = members[1].core.propose_change(Some(MemberChange::Remove(NodeId(3))), &mut Vec::new());
+    assert!(matches!(refused, Err(Error::NotCommitted(_))), "{refused:?}");
 }

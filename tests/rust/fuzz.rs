@@ -7,15 +7,17 @@
 use std::fs;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftwork::attach::message;
 use raftwork::base::checksum::{crc32c, crc32c_append};
+use raftwork::base::limits;
 use raftwork::disk::{FakeDisk, Identity};
 use raftwork::machine;
-use raftwork::net::Frames;
+use raftwork::net::pki::Lifetime;
+use raftwork::net::{Address, Authority, Certified, Frames, Invitation, Role};
 use raftwork::snapshot::SnapshotStore;
 use raftwork::wal::frame::{self, GroupHeader};
 use raftwork::wal::{segment, Group, Wal, WalConfig};
@@ -264,6 +266,15 @@ fn fuzz_frame() {
         "frame",
         |_, bytes| seal_frame(bytes),
         |bytes| {
+            // A stranger's frames are as others, or refused.
+            let (mut first, mut stream) = (Frames::with_limit(limits::FIRST_FRAME_BYTES_MAX), bytes);
+            let stranger = first.fill(&mut stream).and_then(|_| first.take());
+            if let Ok(Some(frame)) = stranger {
+                assert!(frame.payload.len() <= limits::FIRST_FRAME_BYTES_MAX);
+                let mut frames = Frames::new();
+                assert!(frames.fill(&mut &bytes[..]).is_ok_and(|more| more));
+                assert_eq!(frames.take(), Ok(Some(frame)));
+            }
             let (mut frames, mut stream) = (Frames::new(), bytes);
             while let Ok(true) = frames.fill(&mut stream) {
                 while let Ok(Some(frame)) = frames.take() {
@@ -279,4 +290,40 @@ fn fuzz_frame() {
             }
         },
     );
+}
+
+#[test]
+fn fuzz_invitation() {
+    use base64::prelude::{Engine, BASE64_URL_SAFE_NO_PAD};
+    fuzz("invitation", unsealed, |bytes| {
+        let _ = Invitation::parse(&String::from_utf8_lossy(bytes));
+        // With the right checksum, so that what is inside is read.
+        let sealed = [bytes, &crc32c(bytes).to_le_bytes()].concat();
+        let text = format!("rwi1.{}", BASE64_URL_SAFE_NO_PAD.encode(sealed));
+        if let Ok(invitation) = Invitation::parse(&text) {
+            assert_eq!(Invitation::parse(&invitation.text()), Ok(invitation));
+        }
+    });
+}
+
+#[test]
+fn fuzz_name() {
+    fuzz("name", unsealed, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(address) = Address::parse(&text) {
+            assert_eq!(Address::parse(&address.to_string()), Ok(address));
+        }
+        if let Ok(certified) = Certified::parse(&text) {
+            assert_eq!(Certified::parse(&certified.to_string()), Ok(certified));
+        }
+    });
+}
+
+#[test]
+fn fuzz_request() {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    fuzz("request", unsealed, |bytes| {
+        let authority = AUTHORITY.get_or_init(|| Authority::create(identity().cluster).expect("an authority"));
+        let _ = authority.sign_request(bytes, &Role::Node, Lifetime::days(1));
+    });
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use raftwork::base::{ClusterId, Error, GroupId, LogIndex, Millis, NodeId, SessionId, Term};
 use raftwork::consensus::{ConfState, Entry, EntryType, Message, MessageType, Placed, SnapshotMetadata};
 use raftwork::disk::{ensure_dir, FakeDisk, Identity};
-use raftwork::replica::{Letter, Note};
+use raftwork::replica::{Letter, Note, Word};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
 
 const DIR: &str = "/disk/node";
@@ -62,6 +62,10 @@ fn messages_come_back_as_they_were_sent() {
         Note::Refused { number: 5, why: Error::DiskFull("full".into()) },
         Note::Beat { number: 6, sessions: vec![SessionId(1), SessionId(2)] },
         Note::Beaten { number: 6, expired: vec![SessionId(2)] },
+        Note::Word(Word::AskMember { at: LogIndex(u64::MAX) }),
+        Note::Word(Word::NotMember { at: LogIndex(u64::MAX) }),
+        Note::Word(Word::Digest { index: LogIndex(64), mark: Some(u64::MAX), asks: true }),
+        Note::Word(Word::Digest { index: LogIndex(64), mark: None, asks: false }),
     ];
     for letter in raft.into_iter().chain(notes.map(|note| Letter::Note { to, from, note })) {
         let bytes = Bytes::from(letter.encode());

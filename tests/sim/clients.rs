@@ -5,6 +5,7 @@ use raftwork::base::{Error, JobId, Result};
 
 use crate::checkers::Ledger;
 use crate::random::Random;
+use crate::record::Fate;
 use crate::wire::{self, Command, End, Job, Spec};
 use crate::Micros;
 
@@ -18,8 +19,13 @@ pub struct Asked {
     pub number: u64,
     pub bytes: Vec<u8>,
     pub command: Command,
-    pub in_session: bool,
+    /// Session and sequence.
+    pub request: Option<(u64, u64)>,
+    pub began: Micros,
     pub sent_at: Micros,
+    pub attempts: u32,
+    /// Attempts that had no effect for certain.
+    pub refusals: u32,
     /// Whether any attempt may have had an effect.
     pub unknown: bool,
 }
@@ -91,8 +97,11 @@ impl Client {
             number: self.requests,
             bytes,
             command,
-            in_session: session > 0,
+            request: (session > 0).then_some((session, sequence)),
+            began: now,
             sent_at: now,
+            attempts: 0,
+            refusals: 0,
             unknown: false,
         });
         true
@@ -131,15 +140,25 @@ impl Client {
         });
         let jobs: Vec<Job> = jobs.collect();
         self.mine = jobs.iter().map(|job| job.id).chain(self.mine.iter().copied()).take(50).collect();
-        Command::Enqueue { specs: vec![Spec { max_crashes: 1_000, max_attempts: 1_000, ..Spec::default() }], jobs }
+        let enough = if random.chance(100) { 2 } else { 1_000 };
+        let spec = Spec {
+            queue: if random.chance(250) { "other" } else { "default" }.into(),
+            priority: i64::from(random.chance(200)),
+            max_crashes: enough,
+            max_attempts: enough,
+            expires: random.chance(50).then(|| random.between(100, 2_000)),
+            crash_delay: if random.chance(200) { 50 } else { 0 },
+            ..Spec::default()
+        };
+        Command::Enqueue { specs: vec![spec], jobs }
     }
 
     fn next_work(&mut self, random: &mut Random) -> Command {
         if self.held.is_empty() || (self.held.len() < 3 && random.chance(300)) {
             return Command::Claim {
                 session: self.session.expect("checked by the caller"),
-                queues: vec![("default".into(), 1)],
-                strict: false,
+                queues: if random.chance(300) { vec![other()] } else { vec![("default".into(), 1), other()] },
+                strict: true,
                 functions: vec!["f".into()],
                 max: random.between(1, 3),
             };
@@ -174,19 +193,22 @@ impl Client {
         match answer {
             Ok(reply) => {
                 let asked = self.asked.take().expect("checked above");
-                self.acked = if asked.in_session { self.sequence } else { self.acked };
+                self.acked = if asked.request.is_some() { self.sequence } else { self.acked };
                 self.take_reply(&asked, reply, now, ledger);
             }
             Err(error) => {
                 asked.unknown |= !error.is_definite();
+                asked.refusals += u32::from(error.is_definite());
                 if let Error::NotCommitted(_) = error {
                     self.node = (self.node + 1) % nodes;
                 }
                 // Now and then it gives up after a refusal that it may trust: then the request must never take effect.
-                if error.is_definite() && !asked.unknown && asked.number % 4 == 0 {
+                let never = !asked.unknown && asked.refusals == asked.attempts;
+                if error.is_definite() && never && asked.number % 4 == 0 {
                     let asked = self.asked.take().expect("checked above");
-                    self.sequence -= u64::from(asked.in_session); // Never used.
+                    self.sequence -= u64::from(asked.request.is_some()); // Never used.
                     ledger.refused(&asked.command);
+                    ledger.record.learns(self.number, &asked, &Fate::NotCommitted);
                     if let Command::Finish(results) = asked.command {
                         self.held.extend(results.into_iter().map(|(id, token, _)| (id, token)));
                     }
@@ -201,6 +223,7 @@ impl Client {
         match outcome {
             Ok(payload) => {
                 ledger.answered(index, &asked.command, &payload);
+                ledger.record.learns(self.number, asked, &Fate::Done(index, &payload));
                 match &asked.command {
                     Command::Open { .. } => {
                         (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
@@ -214,8 +237,10 @@ impl Client {
             }
             Err((code, message, _)) if code == "session_expired" => {
                 log(&message);
+                ledger.record.learns(self.number, asked, &Fate::SessionExpired(index));
                 let silence = now - self.heard_at;
-                assert!(silence >= TTL_MS * 1_000, "K3: client {}: expired after {silence} us", self.number);
+                // The clock of the leader may run one percent too fast.
+                assert!(silence >= TTL_MS * 990, "K3: client {}: expired after {silence} us", self.number);
                 self.session = None;
                 self.held.clear();
             }
@@ -245,6 +270,10 @@ impl Client {
             self.node = (self.node + 1) % nodes;
         }
     }
+}
+
+fn other() -> (String, u64) {
+    ("other".into(), 1)
 }
 
 fn log(message: &str) {

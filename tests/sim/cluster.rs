@@ -2,23 +2,29 @@
 //! after every turn.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 
-use raftwork::base::{Error, Millis};
-use raftwork::consensus::MessageType;
+use raftwork::base::Error;
 use raftwork::disk::fake::Op;
-use raftwork::machine::job::State;
-use raftwork::replica::{entry, Letter, Proposal, SnapshotWritten, Turn};
+use raftwork::replica::{SnapshotWritten, Turn};
 
 use crate::checkers::{History, Ledger};
-use crate::clients::{Client, PATIENCE, TTL_MS};
-use crate::network::{letter, Network, Packet, Place};
+use crate::clients::Client;
+use crate::network::{Network, Packet, Place};
 use crate::node::{Node, Ticket};
 use crate::random::Random;
+use crate::replay::Log;
+use crate::storms::{self, Storm};
 use crate::Micros;
 
 /// One tick of the election clock.
 const TICK: Micros = 50_000;
+
+/// A wall clock that is off by no more is believed.
+pub const JUMP_MAX_MS: u64 = 60_000;
+/// Steps between two looks at a job, and between two recounts of everything.
+const GLIMPSE_EVERY: u64 = 64;
+const AUDIT_EVERY: u64 = 4_096;
 
 #[derive(Debug)]
 pub enum Event {
@@ -35,6 +41,9 @@ pub enum Event {
     Heal,
     Blink(usize),
     Calm,
+    PowerCut(usize),
+    Mend(usize),
+    Flap { one: usize, other: usize, times: u64 },
 }
 
 pub struct Cluster {
@@ -49,11 +58,14 @@ pub struct Cluster {
     pub ledger: Ledger,
     pub history: History,
     pub steps: u64,
+    pub log: Log,
     pub snapshot_bytes: u64,
     pub snapshots_installed: u64,
     pub faults: Vec<String>,
     /// Jobs take seconds and not milliseconds.
-    slow_work: bool,
+    pub slow_work: bool,
+    /// Faults that this seed has besides those that all have.
+    pub swarm: Vec<Storm>,
     /// No more faults: everything must come to rest.
     pub calm: bool,
 }
@@ -63,6 +75,7 @@ impl Cluster {
         let mut random = Random::new(seed);
         let snapshot_bytes = *random.pick(&[2_000, 8_000, 60_000, 1 << 30]);
         let slow_work = random.chance(300);
+        let swarm = storms::swarm(&mut random);
         let mut cluster = Self {
             random,
             now: 0,
@@ -75,10 +88,12 @@ impl Cluster {
             ledger: Ledger::default(),
             history: History::default(),
             steps: 0,
+            log: Log::new(JUMP_MAX_MS + 5_000),
             snapshot_bytes,
             snapshots_installed: 0,
             faults: Vec::new(),
             slow_work,
+            swarm,
             calm: false,
         };
         for node in 0..nodes {
@@ -102,6 +117,7 @@ impl Cluster {
         let Reverse((time, order)) = self.queue.pop().expect("ticks never end");
         let event = self.events.remove(&order).expect("each event is queued once");
         self.now = self.now.max(time);
+        (self.ledger.record.now, self.log.now_ms) = (self.now, self.now / 1_000);
         self.steps += 1;
         match event {
             Event::Tick { node, life } => self.tick(node, life),
@@ -117,6 +133,9 @@ impl Cluster {
             Event::Heal => self.heal(),
             Event::Blink(node) => self.blink(node),
             Event::Calm => self.become_calm(),
+            Event::PowerCut(node) => self.late_power_cut(node),
+            Event::Mend(node) => self.mend(node),
+            Event::Flap { one, other, times } => self.flap(one, other, times),
         }
     }
 
@@ -135,14 +154,15 @@ impl Cluster {
         }
         let (count, bytes, now) = (self.nodes.len(), self.snapshot_bytes, self.now);
         match self.nodes[node].start(count, bytes, now) {
-            Ok(()) => {}
+            Ok(()) => self.nodes[node].disk.accept_damage(),
             // A planned fault of the disk may hit the start itself.
             Err(error @ (Error::Disk { .. } | Error::Poisoned(_) | Error::DiskFull(_))) => {
                 self.note(format!("node {node} could not start: {error}"));
                 return self.end_of(node);
             }
-            Err(error) => panic!("node {node} does not start: {error}"),
+            Err(error) => return self.refuses_to_start(node, &error),
         }
+        self.log.excused |= self.nodes[node].wall_offset_ms.unsigned_abs() > JUMP_MAX_MS;
         let life = self.nodes[node].life;
         self.send_out(node, 0);
         self.after_turn(node);
@@ -224,7 +244,8 @@ impl Cluster {
             return self.end_of(node);
         }
         if let Some(open) = &turn.sessions {
-            self.nodes[node].sessions.sync(open, Millis(now / 1_000));
+            let monotonic = self.nodes[node].monotonic(now);
+            self.nodes[node].sessions.sync(open, monotonic);
         }
         if turn.applied > 0 || turn.restored {
             self.nodes[node].next_due = turn.next_due;
@@ -248,8 +269,10 @@ impl Cluster {
             (Ticket::Write { client, number }, answer) => {
                 self.send_later(here, Place::Client(client), Packet::Answer { number, answer }, spent);
             }
-            (Ticket::Read { client, floor }, Ok(_)) => {
-                let index = self.nodes[node].replica.as_ref().expect("it is up").applied().0;
+            (Ticket::Read { client, floor, began }, Ok(_)) => {
+                let replica = self.nodes[node].replica.as_ref().expect("it is up");
+                let index = replica.applied().0;
+                self.ledger.record.reads_one(client, began, self.steps, &replica.machine().read());
                 self.send_later(here, Place::Client(client), Packet::Seen { floor, index }, spent);
             }
             (Ticket::Beat(beats), Ok(expired)) => {
@@ -294,10 +317,20 @@ impl Cluster {
             self.history.leads(replica.term(), it.id);
         }
         let (position, machine) = (replica.position(), replica.machine().read());
-        self.history.applied(position.index, position.term, &machine, it.id);
-        if self.steps.is_multiple_of(512) {
+        let heard = self.log.hear(node, replica.log(), it.heard, position.index);
+        if self.steps.is_multiple_of(GLIMPSE_EVERY) {
+            self.ledger.record.glimpses(node, self.steps / GLIMPSE_EVERY, &machine);
+        }
+        if heard != it.heard {
+            self.history.applied(position.index, position.term, &machine, it.id);
+        }
+        if self.steps.is_multiple_of(AUDIT_EVERY) {
             machine.audit().unwrap_or_else(|error| panic!("J12: node {node}: {error}"));
         }
+        drop(machine);
+        let it = &mut self.nodes[node];
+        it.heard = heard;
+        it.memory.note(it.replica.as_ref().expect("it is up"));
     }
 
     fn write_capture(&mut self, node: usize, life: u64) {
@@ -314,129 +347,6 @@ impl Cluster {
         }
     }
 
-    // -- network --------------------------------------------------------------------------------------------------
-
-    fn send_out(&mut self, node: usize, syncs: u64) {
-        let sent = std::mem::take(&mut *self.nodes[node].sent.lock().expect("one thread"));
-        let sync_micros = self.nodes[node].sync_micros;
-        for (after_syncs, letter) in sent {
-            let delay = after_syncs.saturating_sub(syncs) * sync_micros;
-            let to = letter.to().0 as usize - 1;
-            match &letter {
-                Letter::Raft(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
-                    self.begin_transfer(node, to, message);
-                }
-                _ => {
-                    let packet = Packet::Letter(letter.encode().into());
-                    self.send_later(Place::Node(node), Place::Node(to), packet, delay);
-                }
-            }
-        }
-    }
-
-    pub fn send_later(&mut self, from: Place, to: Place, packet: Packet, delay: Micros) {
-        let now = self.now + delay;
-        if let Some(at) = self.network.arrival(from, to, now, &mut self.random) {
-            self.after(at - self.now, Event::Arrive { from, to, packet });
-        }
-    }
-
-    fn arrive(&mut self, from: Place, to: Place, packet: Packet) {
-        match (from, to) {
-            (_, Place::Client(client)) => {
-                let (number, answer) = match packet {
-                    Packet::Answer { number, answer } => (number, answer),
-                    Packet::Seen { floor, index } => return self.ledger.seen(floor, index),
-                    Packet::Heard { sent, lives } => return self.clients[client].heard(sent, lives),
-                    _ => return,
-                };
-                let nodes = self.nodes.len();
-                if self.clients[client].hear(number, &answer, nodes, self.now, &mut self.ledger) {
-                    let works_long = self.slow_work && self.clients[client].works && !self.calm;
-                    let think = if works_long { 4_000_000 } else { 20_000 };
-                    let delay = if answer.is_ok() { self.random.between(50, think) } else { 30_000 };
-                    self.after(delay, Event::Client(client));
-                }
-            }
-            (from, Place::Node(node)) => {
-                if self.nodes[node].is_up() {
-                    self.take(node, from, packet);
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, node: usize, from: Place, packet: Packet) {
-        match packet {
-            Packet::Letter(bytes) => self.nodes[node].letters.push(letter(&bytes)),
-            Packet::Request { client, number, bytes } => {
-                let ticket = Ticket::Write { client, number };
-                self.nodes[node].requests.push(Proposal { entry: entry::frame(&bytes), ticket });
-            }
-            Packet::Heartbeat { client, session, sent } => {
-                self.nodes[node].beats.push((raftwork::base::SessionId(session), client, sent));
-            }
-            Packet::Read { client, floor } => self.nodes[node].reads.push(Ticket::Read { client, floor }),
-            Packet::Piece { .. } => return self.take_piece(node, from, packet),
-            Packet::Taken { snapshot, upto, complete } => {
-                let Place::Node(peer) = from else { return };
-                return self.hear_of_transfer(node, peer, &snapshot, upto, complete);
-            }
-            Packet::Answer { .. } | Packet::Seen { .. } | Packet::Heard { .. } => return,
-        }
-        self.plan_turn(node);
-    }
-
-    // -- clients --------------------------------------------------------------------------------------------------
-
-    fn client(&mut self, client: usize) {
-        let (now, nodes) = (self.now, self.nodes.len());
-        let it = &mut self.clients[client];
-        if now < it.asleep_until {
-            let delay = it.asleep_until - now;
-            return self.after(delay, Event::Client(client));
-        }
-        if it.asked.is_none() && !it.ask(now, &mut self.random) {
-            return self.after(200_000, Event::Client(client));
-        }
-        let asked = it.asked.as_mut().expect("asked just now");
-        asked.sent_at = now;
-        let packet = Packet::Request { client, number: asked.number, bytes: asked.bytes.clone() };
-        let to = Place::Node(it.node % nodes);
-        self.send_later(Place::Client(client), to, packet, 0);
-        if self.random.chance(200) {
-            let to = Place::Node(self.random.below(nodes as u64) as usize);
-            let packet = Packet::Read { client, floor: self.ledger.answered_index };
-            self.send_later(Place::Client(client), to, packet, 0);
-        }
-    }
-
-    /// Every session says that it lives; requests without an answer are sent again.
-    fn heartbeats(&mut self) {
-        self.after(TTL_MS * 1_000 / 4, Event::Heartbeats);
-        for client in 0..self.clients.len() {
-            let it = &mut self.clients[client];
-            // Now and then one sleeps longer than its session lives, and wakes up with what it held.
-            if self.now > it.asleep_until && !self.calm && self.random.chance(40) {
-                it.asleep_until = self.now + self.random.between(1, 3) * TTL_MS * 1_000;
-            }
-            if self.now < it.asleep_until {
-                continue;
-            }
-            if let Some(session) = it.session {
-                let to = Place::Node(it.node_for_beats(self.now, self.nodes.len()));
-                let packet = Packet::Heartbeat { client, session, sent: self.now };
-                self.send_later(Place::Client(client), to, packet, 0);
-            }
-            let late = self.clients[client].asked.as_ref().is_some_and(|asked| self.now - asked.sent_at > PATIENCE);
-            if late {
-                let nodes = self.nodes.len();
-                self.clients[client].lose_patience(nodes);
-                self.client(client);
-            }
-        }
-    }
-
     // -- the end --------------------------------------------------------------------------------------------------
 
     pub fn note(&mut self, what: String) {
@@ -449,19 +359,5 @@ impl Cluster {
     pub fn everybody(&self) -> Vec<Place> {
         let nodes = (0..self.nodes.len()).map(Place::Node);
         nodes.chain((0..self.clients.len()).map(Place::Client)).collect()
-    }
-
-    /// Whether all nodes are up and have applied the same, and it is everything.
-    pub fn is_settled(&self) -> bool {
-        let applied: BTreeSet<_> =
-            self.nodes.iter().map(|node| node.replica.as_ref().map(|replica| replica.applied())).collect();
-        let work_left = self.nodes.iter().filter_map(|node| node.replica.as_ref()).any(|replica| {
-            let machine = replica.machine().read();
-            let tally = machine.tally();
-            [State::Enqueued, State::Processing, State::Retrying, State::Scheduled]
-                .iter()
-                .any(|state| tally.count(*state) > 0)
-        });
-        applied.len() == 1 && !applied.contains(&None) && !work_left
     }
 }

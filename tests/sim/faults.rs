@@ -6,9 +6,10 @@ use std::path::Path;
 use raftwork::disk::fake::{Fault, Op};
 use raftwork::disk::Disk;
 
-use crate::cluster::{Cluster, Event};
+use crate::cluster::{Cluster, Event, JUMP_MAX_MS};
 use crate::network::Place;
-use crate::node::DIR;
+use crate::node::{DIR, SYNC_MICROS};
+use crate::Micros;
 
 /// Where the groups of a segment begin.
 const FIRST_GROUP: usize = 4096;
@@ -22,6 +23,9 @@ impl Cluster {
         let delay = self.random.between(20_000, 1_500_000);
         self.after(delay, Event::Fault);
         let node = self.random.below(self.nodes.len() as u64) as usize;
+        if self.random.chance(450) && self.storm(node) {
+            return;
+        }
         match self.random.below(23) {
             0 | 1 => self.kill(node),
             16 | 17 => self.leave_the_leader_alone(),
@@ -44,7 +48,7 @@ impl Cluster {
         }
     }
 
-    fn kill(&mut self, node: usize) {
+    pub fn kill(&mut self, node: usize) {
         if !self.nodes[node].is_up() {
             return;
         }
@@ -53,6 +57,12 @@ impl Cluster {
         self.nodes[node].stop();
         let delay = self.random.between(1_000, 3_000_000);
         self.after(delay, Event::Start(node));
+    }
+
+    pub fn late_power_cut(&mut self, node: usize) {
+        if !self.calm {
+            self.power_cut(node);
+        }
     }
 
     fn power_cut(&mut self, node: usize) {
@@ -166,12 +176,17 @@ impl Cluster {
     }
 
     fn pause(&mut self, node: usize) {
+        let span = self.random.between(10_000, 6_000_000);
+        self.pause_for(node, span);
+    }
+
+    pub fn pause_for(&mut self, node: usize, delay: Micros) {
         if !self.nodes[node].is_up() || self.nodes[node].paused {
             return;
         }
-        self.note(format!("node {node} is paused"));
+        self.note(format!("node {node} is paused for {delay} us"));
         self.nodes[node].paused = true;
-        let (life, delay) = (self.nodes[node].life, self.random.between(10_000, 6_000_000));
+        let life = self.nodes[node].life;
         self.after(delay, Event::Resume { node, life });
     }
 
@@ -198,13 +213,17 @@ impl Cluster {
     fn jump(&mut self, node: usize) {
         let by = self.random.between(0, 80_000) as i64 - 40_000;
         self.note(format!("the clock of node {node} jumps by {by} ms"));
+        self.log.allowance_ms += JUMP_MAX_MS;
         self.nodes[node].wall_offset_ms += by;
     }
 
     pub fn heal(&mut self) {
         self.note("the network and the disks are well again".into());
         self.network.heal();
-        self.nodes.iter_mut().for_each(|node| node.disk.heal());
+        for node in &mut self.nodes {
+            node.disk.heal();
+            node.sync_micros = SYNC_MICROS;
+        }
     }
 
     /// No more faults from here on.

@@ -48,6 +48,7 @@ pub enum Packet {
     Read {
         client: usize,
         floor: u64,
+        began: Micros,
     },
     /// The state that a read saw.
     Seen {
@@ -72,6 +73,9 @@ pub struct Network {
     cut: BTreeSet<(Place, Place)>,
     loss_per_mille: u64,
     slow: bool,
+    /// Links that give everything at once, at some time.
+    clogged: BTreeMap<(Place, Place), Micros>,
+    echo_per_mille: u64,
     latest: BTreeMap<(Place, Place), Micros>,
     pub lost: u64,
 }
@@ -88,7 +92,8 @@ impl Network {
             delay += random.between(1_000, 200_000);
         }
         let latest = self.latest.entry((from, to)).or_default();
-        *latest = (now + delay).max(*latest + 1);
+        let clogged = self.clogged.get(&(from, to)).copied().unwrap_or(0);
+        *latest = (now + delay).max(*latest + 1).max(clogged);
         Some(*latest)
     }
 
@@ -104,6 +109,28 @@ impl Network {
         }
     }
 
+    pub fn cut_off(&mut self, from: Place, to: Place) {
+        self.cut.insert((from, to));
+    }
+
+    pub fn join(&mut self, one: Place, other: Place) {
+        self.cut.remove(&(one, other));
+        self.cut.remove(&(other, one));
+    }
+
+    pub fn clog(&mut self, from: Place, to: Place, until: Micros) {
+        self.clogged.insert((from, to), until);
+    }
+
+    pub fn echo(&mut self, per_mille: u64) {
+        self.echo_per_mille = per_mille;
+    }
+
+    /// How much later a message of Raft is heard once more, if it is: out of its order, which only Raft can bear.
+    pub fn echoes(&self, random: &mut Random) -> Option<Micros> {
+        (self.echo_per_mille > 0 && random.chance(self.echo_per_mille)).then(|| random.between(1, 2_000_000))
+    }
+
     pub fn lose(&mut self, per_mille: u64) {
         self.loss_per_mille = per_mille;
     }
@@ -114,7 +141,8 @@ impl Network {
 
     pub fn heal(&mut self) {
         self.cut.clear();
-        (self.loss_per_mille, self.slow) = (0, false);
+        self.clogged.clear();
+        (self.loss_per_mille, self.slow, self.echo_per_mille) = (0, false, 0);
     }
 }
 

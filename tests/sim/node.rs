@@ -9,15 +9,22 @@ use raftwork::base::{ClusterId, Error, Millis, NodeId, SessionId, Term};
 use raftwork::consensus::{Role, SnapshotMetadata};
 use raftwork::disk::fake::Op;
 use raftwork::disk::FakeDisk;
+use raftwork::node::stamp::Stamp;
 use raftwork::replica::{
     entry, Beat, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Sessions, Turn, Whom,
 };
 
+use crate::checkers::Memory;
+use crate::random::Random;
 use crate::Micros;
 
 pub const DIR: &str = "/disk/node";
+/// Microseconds of one sync of a healthy disk.
+pub const SYNC_MICROS: u64 = 200;
+/// Jobs that finish between two evictions.
+const EVICT_EVERY: u64 = 60;
 /// The wall clock when the simulation begins.
-const EPOCH_MS: i64 = 1_800_000_000_000;
+pub const EPOCH_MS: i64 = 1_800_000_000_000;
 
 /// Who waits for an answer.
 #[derive(Clone, Debug)]
@@ -32,6 +39,7 @@ pub enum Ticket {
     Read {
         client: usize,
         floor: u64,
+        began: Micros,
     },
     /// Clients that said that their session lives, and when.
     Beat(Vec<(SessionId, usize, Micros)>),
@@ -67,6 +75,8 @@ pub struct Node {
     pub sync_micros: u64,
     /// How far the wall clock is off.
     pub wall_offset_ms: i64,
+    pub drift_per_mille: i64,
+    stamp: Stamp,
     pub capture: Option<Capture>,
     pub transfers: BTreeMap<usize, Transfer>,
     pub sessions: Sessions,
@@ -75,10 +85,17 @@ pub struct Node {
     pub ticking: bool,
     /// The term that it leads in, as it knew after its last turn.
     pub led: Option<Term>,
+    /// The first entry of the log that it has not shown yet.
+    pub heard: u64,
+    /// Whether finished jobs leave memory, and up to which ordinal it asked for that.
+    pub evicts: bool,
+    pub memory: Memory,
+    evicted: u64,
 }
 
 impl Node {
     pub fn new(number: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed ^ (number as u64 + 1) << 40);
         Self {
             id: NodeId(number as u64 + 1),
             disk: FakeDisk::new(seed ^ (number as u64 + 1) << 32, &[Path::new("/disk")]),
@@ -92,19 +109,36 @@ impl Node {
             busy_until: 0,
             turn_planned: false,
             paused: false,
-            sync_micros: 200,
+            sync_micros: SYNC_MICROS,
             wall_offset_ms: 0,
+            drift_per_mille: random.between(0, 20) as i64 - 10,
+            stamp: Stamp::new(Millis(0), Millis(0), Millis(0)),
             capture: None,
             transfers: BTreeMap::new(),
             sessions: Sessions::default(),
             next_due: None,
             ticking: false,
             led: None,
+            heard: 1,
+            evicts: seed.is_multiple_of(2),
+            evicted: 0,
+            memory: Memory::default(),
         }
     }
 
     pub fn wall(&self, now: Micros) -> Millis {
         Millis((EPOCH_MS + self.wall_offset_ms + (now / 1_000) as i64) as u64)
+    }
+
+    /// The monotonic clock, which runs a little too fast or too slow.
+    pub fn monotonic(&self, now: Micros) -> Millis {
+        Millis(now.saturating_add_signed(now as i64 / 1_000 * self.drift_per_mille) / 1_000)
+    }
+
+    /// What this node would stamp an entry with now.
+    fn clock(&mut self, now: Micros) -> Millis {
+        let (wall, monotonic) = (self.wall(now), self.monotonic(now));
+        self.stamp.now(wall, monotonic)
     }
 
     /// Starts the process on what the disk holds.
@@ -128,11 +162,13 @@ impl Node {
         let (replica, _) = Replica::open(&config, Box::new(outbox))?;
         self.next_due = replica.machine().read().next_due();
         let open: Vec<_> = replica.machine().read().sessions().collect();
+        self.memory.compare(&replica, self.id.0 as usize - 1);
+        self.stamp = Stamp::new(self.wall(now), self.monotonic(now), replica.stamped());
         self.life += 1;
         self.replica = Some(replica);
         (self.paused, self.busy_until, self.turn_planned) = (false, now, false);
-        (self.ticking, self.led) = (false, None);
-        self.sessions.sync(&open, millis(now));
+        (self.ticking, self.led, self.heard) = (false, None, 1);
+        self.sessions.sync(&open, self.monotonic(now));
         Ok(())
     }
 
@@ -163,23 +199,39 @@ impl Node {
     pub fn leader_duties(&mut self, now: Micros) {
         let leads = self.replica.as_ref().filter(|_| self.leads()).map(|replica| replica.term());
         if leads.is_some() && leads != self.led {
-            self.ticking = false;
-            self.sessions.restart(millis(now));
+            (self.ticking, self.evicted) = (false, 0);
+            let (wall, monotonic) = (self.wall(now), self.monotonic(now));
+            self.sessions.restart(monotonic);
+            self.stamp.lead(wall, monotonic, self.replica.as_ref().expect("it leads").stamped());
         }
         self.led = leads;
         if leads.is_none() {
             return;
         }
-        if !self.ticking && self.next_due.is_some_and(|due| due <= self.wall(now)) {
+        let clock = self.clock(now);
+        if !self.ticking && self.next_due.is_some_and(|due| due <= clock) {
             self.ticking = true;
             self.propose(|w| {
                 w.array(2).u64(13).u64(1_000);
             });
         }
-        let (gone, _) = self.sessions.lapsed(millis(now));
+        self.evict();
+        let (gone, _) = self.sessions.lapsed(self.monotonic(now));
         for session in gone {
             self.propose(|w| {
                 w.array(2).u64(3).u64(session.0);
+            });
+        }
+    }
+
+    /// Forgets old finished jobs, as if the archive had them.
+    fn evict(&mut self) {
+        let upto = self.replica.as_ref().map_or(0, |replica| replica.machine().read().finished_upto());
+        if self.evicts && upto > self.evicted + EVICT_EVERY {
+            self.evicted = upto - EVICT_EVERY / 2;
+            let evicted = self.evicted;
+            self.propose(|w| {
+                w.array(2).u64(14).u64(evicted);
             });
         }
     }
@@ -188,7 +240,8 @@ impl Node {
     pub fn take_beats(&mut self, beats: Vec<Beat<Ticket>>, now: Micros) -> Vec<(usize, Micros, bool)> {
         let mut answers = Vec::new();
         for beat in beats {
-            let lost = |session: &SessionId| self.sessions.heartbeat(*session, millis(now)).is_err();
+            let now = self.monotonic(now);
+            let lost = |session: &SessionId| self.sessions.heartbeat(*session, now).is_err();
             let expired: Vec<_> = beat.sessions.iter().copied().filter(lost).collect();
             match beat.whom {
                 Whom::Here(Ticket::Beat(whose)) => {
@@ -212,7 +265,7 @@ impl Node {
 
     /// One turn: letters first, then requests. What it sent and answered is in `turn` and `sent`, also when it failed.
     pub fn turn(&mut self, now: Micros, turn: &mut Turn<Ticket>) -> Result<(), Error> {
-        let wall = self.wall(now);
+        let clock = self.clock(now);
         let letters = std::mem::take(&mut self.letters);
         let requests = std::mem::take(&mut self.requests);
         let replica = self.replica.as_mut().expect("a turn of a node that is up");
@@ -223,11 +276,6 @@ impl Node {
             let sessions = beats.iter().map(|beat| beat.0).collect();
             replica.beat(sessions, Ticket::Beat(beats), turn);
         }
-        replica.turn(wall, requests, turn)
+        replica.turn(clock, requests, turn)
     }
-}
-
-/// The monotonic clock.
-fn millis(now: Micros) -> Millis {
-    Millis(now / 1_000)
 }

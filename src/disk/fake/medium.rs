@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Lie;
+
 /// Bytes that a disk writes as a whole.
 pub const SECTOR_BYTES: usize = 512;
 
@@ -13,6 +15,8 @@ pub struct Inode {
     dirty: BTreeMap<usize, Vec<Vec<u8>>>,
     /// As `dirty`, but a failed sync gave up on them: no later sync saves them.
     given_up: BTreeMap<usize, Vec<Vec<u8>>>,
+    /// What sectors would hold if the disk had not lied and not rotted.
+    hidden: BTreeMap<usize, Vec<u8>>,
 }
 
 impl Inode {
@@ -26,7 +30,7 @@ impl Inode {
         bytes[start..bytes.len().min(start + SECTOR_BYTES)].to_vec()
     }
 
-    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+    pub fn write(&mut self, offset: usize, bytes: &[u8], lie: Option<Lie>) {
         if bytes.is_empty() {
             return;
         }
@@ -37,14 +41,70 @@ impl Inode {
         self.current[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
             let content = Inode::sector(&self.current, sector);
-            self.dirty.entry(sector).or_default().push(content);
+            match lie {
+                None => self.dirty.entry(sector).or_default().push(content),
+                Some(Lie::Lost) => {
+                    self.hidden.insert(sector, content);
+                }
+                Some(Lie::Misdirected(by)) => {
+                    // Within the file: what is beyond its end would only make it longer.
+                    let sectors = (self.current.len() / SECTOR_BYTES).max(1) as i64;
+                    let victim = (sector as i64 + by).rem_euclid(sectors) as usize;
+                    self.spoil(victim, &content);
+                    self.hidden.insert(sector, content);
+                }
+            }
         }
+    }
+
+    /// Other bytes than those that were written are on the medium.
+    pub fn spoil(&mut self, sector: usize, bytes: &[u8]) {
+        let written = Inode::sector(&self.durable, sector);
+        self.hidden.entry(sector).or_insert(written);
+        self.store(sector, bytes);
+    }
+
+    /// One bit is wrong, on the medium and for readers.
+    pub fn flip(&mut self, byte: usize, bit: u32) {
+        if byte >= self.durable.len() || byte >= self.current.len() {
+            return;
+        }
+        let sector = byte / SECTOR_BYTES;
+        let mut bytes = Inode::sector(&self.durable, sector);
+        bytes[byte % SECTOR_BYTES] ^= 1 << bit;
+        self.spoil(sector, &bytes);
+        self.current[byte] ^= 1 << bit;
+    }
+
+    /// Puts everything that damage hides back in its place.
+    pub fn mend(&mut self) {
+        for (sector, content) in std::mem::take(&mut self.hidden) {
+            self.store(sector, &content);
+            let start = sector * SECTOR_BYTES;
+            if self.current.len() < start + content.len() {
+                self.current.resize(start + content.len(), 0);
+            }
+            self.current[start..start + content.len()].copy_from_slice(&content);
+        }
+    }
+
+    /// Whether readers see other bytes than those that were written.
+    pub fn is_damaged(&self) -> bool {
+        self.hidden.iter().any(|(sector, content)| !Inode::sector(&self.current, *sector).starts_with(content))
+    }
+
+    /// Whoever reads the file has seen the damage that shows, and has coped with it.
+    pub fn accept(&mut self) {
+        let current = std::mem::take(&mut self.current);
+        self.hidden.retain(|sector, content| Inode::sector(&current, *sector).starts_with(content));
+        self.current = current;
     }
 
     pub fn sync(&mut self) {
         for (sector, _) in std::mem::take(&mut self.dirty) {
             let content = Inode::sector(&self.current, sector);
             self.given_up.remove(&sector);
+            self.hidden.remove(&sector);
             self.store(sector, &content);
         }
         self.durable.resize(self.current.len(), 0);
@@ -64,7 +124,13 @@ impl Inode {
         self.durable[start..start + content.len()].copy_from_slice(content);
     }
 
+    /// What a power cut leaves. A lost write that nothing behind it betrays is not lost: nobody could tell that it was ever
+    /// made.
     pub fn lose(&mut self, random: &mut u64) {
+        let end = self.durable.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / SECTOR_BYTES);
+        for (sector, content) in self.hidden.split_off(&end) {
+            self.store(sector, &content);
+        }
         self.sync_fails();
         for (sector, versions) in std::mem::take(&mut self.given_up) {
             let old = Inode::sector(&self.durable, sector);
@@ -100,4 +166,24 @@ pub fn next(random: &mut u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_write_shows_until_the_power_is_cut_and_a_misdirected_one_spoils_another_place() {
+        let mut inode = Inode::with_content(&[0; 4 * SECTOR_BYTES]);
+        inode.write(0, &[1; SECTOR_BYTES], Some(Lie::Lost));
+        inode.write(SECTOR_BYTES, &[2; SECTOR_BYTES], Some(Lie::Misdirected(1)));
+        inode.write(3 * SECTOR_BYTES, &[3; SECTOR_BYTES], None);
+        inode.sync();
+        let seen = |inode: &Inode| [0, 1, 2, 3].map(|sector| inode.current[sector * SECTOR_BYTES]);
+        assert_eq!(seen(&inode), [1, 2, 0, 3]);
+        inode.lose(&mut 7);
+        assert_eq!(seen(&inode), [0, 0, 2, 3]);
+        inode.mend();
+        assert_eq!(seen(&inode), [1, 2, 0, 3]);
+    }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -376,6 +377,30 @@ def test_a_forked_child_attaches_to_its_parent(path: Path, client: _core.Client)
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     enqueue_one(client)
+
+
+def sockets() -> set[str]:
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/self/fd/{number}"))
+    return {name for name in found if name.startswith("socket:")}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_holds_no_connection_of_its_parent(path: Path, client: _core.Client) -> None:
+    before = sockets()
+    attached = _core.Client.open(str(path))
+    attached.session()
+    connections = sockets() - before
+    assert len(connections) >= 2, "both ends are in this process"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if sockets().isdisjoint(connections) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert connections <= sockets(), "the parent keeps them"
+    enqueue_one(attached)
+    attached.close(5)
 
 
 def test_a_deep_directory_works(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+//! What an operator asks of the cluster. Orders that change who is a member, or who leads, are carried out by the leader.
+//!
+//! | order (MessagePack)     | what it does                                        | answer                        |
+//! |-------------------------|-----------------------------------------------------|-------------------------------|
+//! | `[1]`                   | lists the members                                   | an array of maps, see `rows`  |
+//! | `[2, node, forced]`     | removes a member; forced: also against the odds     | nil                           |
+//! | `[3]`                   | lets another member lead                            | nil                           |
+//! | `[4]`                   | takes a snapshot on the node that is asked          | nil                           |
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::inbox::Chore;
+use super::open::spawn;
+use super::{Done, Node, Shared, TRANSFER_WAIT};
+use crate::base::codec::{Reader, Writer};
+use crate::base::{Error, NodeId, Result};
+use crate::replica::MemberChange;
+
+impl Node {
+    /// Carries out an order on a thread of its own; `done` gets the answer.
+    ///
+    /// # Errors
+    /// `NotCommitted`: not here or not now, and why. `Invalid`: the order makes no sense.
+    pub fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
+        let shared = self.shared.clone();
+        let waiting = Arc::new(Mutex::new(Some(done)));
+        let answer = |waiting: &Mutex<Option<Done<Vec<u8>>>>, answer| {
+            if let Some(done) = waiting.lock().take() {
+                done(answer);
+            }
+        };
+        let theirs = waiting.clone();
+        if let Err(error) = spawn("raftwork-order", move || answer(&theirs, shared.carry_out(&order))) {
+            answer(&waiting, Err(error));
+        }
+    }
+
+    /// Changes who is a member, on the node that leads; `forced`: also if it leaves no majority that was heard lately.
+    /// Returns when the change is in force.
+    ///
+    /// # Errors
+    /// As `order`.
+    pub fn change_members(&self, change: MemberChange, forced: bool) -> Result<()> {
+        self.shared.change(change, forced)
+    }
+
+    /// Takes a snapshot and waits until it is on disk and the log before it is dropped.
+    pub fn snapshot_now(&self) -> Result<()> {
+        self.shared.snapshot_now()
+    }
+}
+
+impl Shared {
+    fn carry_out(self: &Arc<Self>, order: &[u8]) -> Result<Vec<u8>> {
+        let mut reader = Reader::new(order);
+        let items = reader.array()?;
+        let nothing = |()| vec![0xc0];
+        match (reader.u64()?, items) {
+            (1, 1) => Ok(self.member_rows()),
+            (2, 3) => {
+                let (node, forced) = (NodeId(reader.u64()?), reader.bool()?);
+                self.change(MemberChange::Remove(node), forced).map(nothing)
+            }
+            (3, 1) => self.transfer().map(nothing),
+            (4, 1) => self.snapshot_now().map(nothing),
+            (number, _) => Err(Error::Invalid(format!("no order has the number {number} and {items} items"))),
+        }
+    }
+
+    fn change(self: &Arc<Self>, change: MemberChange, forced: bool) -> Result<()> {
+        self.check_running()?;
+        self.change_members(change, forced)?;
+        if let MemberChange::Remove(node) | MemberChange::Replace { old: node, .. } = change {
+            self.drop_member(node)?;
+        }
+        Ok(())
+    }
+
+    fn transfer(self: &Arc<Self>) -> Result<()> {
+        self.check_running()?;
+        if self.leads.lock().is_none() {
+            return Err(Error::NotCommitted("this node does not lead; ask the leader".into()));
+        }
+        self.hand_over(Instant::now() + TRANSFER_WAIT);
+        match self.leads.lock().is_some() {
+            true => Err(Error::NotCommitted("no other voter took over in time".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn snapshot_now(&self) -> Result<()> {
+        self.check_running()?;
+        let (send, receive) = std::sync::mpsc::channel();
+        // A receiver that is gone does not want to know any more.
+        let done = Box::new(move |outcome| drop(send.send(outcome)));
+        self.inbox.chore(Chore::Capture(done));
+        receive.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Of each member: node, name, raft and client address, role, matched index and whether it was heard lately; the last
+    /// two as the leader knows, else nil.
+    fn member_rows(&self) -> Vec<u8> {
+        let members = self.figures.lock().members.clone();
+        let machine = self.machine.read();
+        let mut out = Writer::new();
+        let all: Vec<NodeId> = members.voters.iter().chain(&members.learners).copied().collect();
+        out.array(all.len());
+        for node in all {
+            let listed = machine.members().find(|member| member.node == node);
+            let text = |part: fn(&crate::machine::Member) -> &str| listed.map(part).unwrap_or_default();
+            out.map(7).str("node").str(&node.to_string()).str("name").str(text(|member| &member.name));
+            out.str("raft").str(text(|member| &member.raft)).str("client").str(text(|member| &member.client));
+            out.str("role").str(if members.voters.contains(&node) { "voter" } else { "learner" });
+            let peer = members.peers.iter().find(|peer| peer.node == node);
+            out.str("matched").option(peer, |out, peer| {
+                out.u64(peer.matched.0);
+            });
+            out.str("active").option(peer, |out, peer| {
+                out.bool(peer.recently_active);
+            });
+        }
+        out.into_bytes()
+    }
+}

@@ -1,0 +1,103 @@
+//! Comparing states while the group works (L6): the leader writes the marks of its state into the log, and a member that
+//! differs asks the others, see `doubt`.
+
+use super::doubt::Verdict;
+use super::words::Word;
+use super::{entry, Replica, Turn};
+use crate::base::codec::Writer;
+use crate::base::planted::{has, Bug};
+use crate::base::{Error, LogIndex, NodeId, Result};
+use crate::consensus::Role;
+use crate::machine::Differs;
+
+/// The operation `Digest`.
+const DIGEST: u64 = 18;
+
+impl<T> Replica<T> {
+    /// A leader writes its newest mark into the log, once in its term.
+    pub(super) fn tell_digest(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        // Before its first entry is applied it may lack marks that the group has compared already.
+        if self.role() != Role::Leader || self.applied.term != self.term() || self.alone() || self.is_stalled() {
+            return Ok(());
+        }
+        let Some((index, mark)) = self.machine.read().digest_due() else { return Ok(()) };
+        if self.digest_told == (self.term(), index) {
+            return Ok(());
+        }
+        let mut request = Writer::new();
+        request.array(4).u64(0).u64(0).u64(0).array(3).u64(DIGEST).u64(index.0).u64(mark);
+        if self.propose_own(&request.into_bytes(), turn)? {
+            self.digest_told = (self.term(), index);
+        }
+        Ok(())
+    }
+
+    /// Proposes a request of the replica itself, which nobody waits for. False: not now.
+    fn propose_own(&mut self, request: &[u8], turn: &mut Turn<T>) -> Result<bool> {
+        let mut entry = entry::frame(request);
+        entry::stamp(&mut entry, self.stamped);
+        let mut actions = Vec::new();
+        let room = self.reserve(entry.len(), 1);
+        let proposed = room.and_then(|()| self.core.propose(vec![entry.into()], &mut actions).map(drop));
+        self.actions.extend(actions);
+        match proposed {
+            Ok(()) => self.settle_or_fail(turn).map(|()| true),
+            Err(Error::NotCommitted(_) | Error::DiskFull(_)) => Ok(false),
+            Err(error) => {
+                self.fail(&error.to_string(), turn);
+                Err(error)
+            }
+        }
+    }
+
+    /// The log tells another mark than the one made here. A leader stops leading: it may be the one that is wrong.
+    pub(super) fn begin_doubt(&mut self, differs: Differs, turn: &mut Turn<T>) {
+        if has(Bug::IgnoreDigest) {
+            return;
+        }
+        log::error!("the state differs from that of the leader which wrote its mark of entry {}", differs.index);
+        turn.differs = Some(differs);
+        self.doubt.begin(differs);
+        let mut actions = Vec::new();
+        self.core.step_down(&mut actions);
+        self.actions.extend(actions);
+    }
+
+    /// Asks the others for their marks while it is in doubt, and gives up after a while.
+    pub(super) fn ask_digests(&mut self) -> Result<()> {
+        if let Some(index) = self.doubt.asks() {
+            let mark = self.machine.read().digest_at(index);
+            self.others().into_iter().for_each(|to| self.say(to, Word::Digest { index, mark, asks: true }));
+        }
+        self.judge_digests()
+    }
+
+    /// A voter tells its mark, and may want ours.
+    pub(super) fn hear_digest(&mut self, from: NodeId, index: LogIndex, mark: Option<u64>, asks: bool) -> Result<()> {
+        if has(Bug::IgnoreDigest) {
+            return Ok(());
+        }
+        if asks {
+            let mark = self.machine.read().digest_at(index);
+            self.say(from, Word::Digest { index, mark, asks: false });
+        }
+        if let Some(mark) = mark {
+            self.doubt.hear(from, index, mark);
+        }
+        self.judge_digests()
+    }
+
+    /// An error is the end: this member holds what nobody else does.
+    fn judge_digests(&mut self) -> Result<()> {
+        let index = self.doubt.index();
+        let Some(mine) = self.machine.read().digest_at(index) else { return Ok(()) };
+        match self.doubt.judge(self.identity.node, mine, &self.members.voters) {
+            Verdict::Open | Verdict::Right => Ok(()),
+            Verdict::Wrong(theirs) => Err(Error::Poisoned(format!(
+                "the state of node {} differs from that of the others since entry {index} or earlier (mark {mine:016x}, \
+                 theirs {theirs:016x}); it must not go on. Set its data directory aside and let the node join anew",
+                self.identity.node
+            ))),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Members that come and go: joining, catching up, promotion, removal, replacement, handing over, and states that differ.
+
+mod changes;
+mod digests;
+mod group;
+mod joining;

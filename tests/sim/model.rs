@@ -1,0 +1,334 @@
+//! The reference model: the rules about jobs once more, written apart from `src/machine` and as plainly as they can be
+//! said. Every job is found by looking at all of them; nothing is kept that follows from something else.
+//!
+//! It knows what the simulated clients ask for, and what nodes ask for by themselves.
+
+use std::collections::BTreeMap;
+
+use raftwork::base::JobId;
+
+use crate::wire::{Command, End, Spec};
+
+/// One job handed out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    pub job: JobId,
+    pub token: u64,
+    pub attempt: u64,
+    pub crashes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    Session(u64),
+    Codes(Vec<u8>),
+    Leases(Vec<Lease>),
+    Items(u64),
+    Nothing,
+    Refused(&'static str),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    Scheduled,
+    Enqueued,
+    Processing { session: u64, token: u64 },
+    Retrying,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+use State::*;
+
+impl State {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Scheduled => "scheduled",
+            Enqueued => "enqueued",
+            Processing { .. } => "processing",
+            Retrying => "retrying",
+            Succeeded => "succeeded",
+            Failed => "failed",
+            Cancelled => "cancelled",
+        }
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self, Scheduled | Enqueued | Retrying)
+    }
+
+    pub fn is_final(&self) -> bool {
+        matches!(self, Succeeded | Failed | Cancelled)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub spec: Spec,
+    pub state: State,
+    /// When it is due, if it waits for its time.
+    due: u64,
+    /// Waiting, it is cancelled at this time.
+    deadline: Option<u64>,
+    /// Counts all moves of all jobs: who moved earlier stands before.
+    moved: u64,
+    pub attempt: u64,
+    pub crashes: u64,
+    pub generation: u64,
+    told_to_stop: bool,
+    /// Its number among the jobs that finished.
+    ordinal: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Session {
+    acked: u64,
+    replies: BTreeMap<u64, (u64, Reply)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub jobs: BTreeMap<JobId, Job>,
+    sessions: BTreeMap<u64, Session>,
+    clock: u64,
+    moves: u64,
+    token: u64,
+    ordinal: u64,
+}
+
+/// Items of one tick or eviction, at most.
+const ITEMS_MAX: u64 = 1_000;
+
+/// What makes a request one request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head {
+    pub session: u64,
+    pub sequence: u64,
+    pub acked: u64,
+}
+
+impl Model {
+    /// Applies an entry and tells the index and the reply of its answer: those of the first time, if it is a repetition.
+    pub fn apply(&mut self, index: u64, now: u64, head: Head, command: &Command) -> (u64, Reply) {
+        self.clock = self.clock.max(now);
+        if head.session > 0 {
+            let Some(session) = self.sessions.get_mut(&head.session) else {
+                return (index, Reply::Refused("session_expired"));
+            };
+            session.acked = session.acked.max(head.acked);
+            if head.sequence <= session.acked {
+                return (index, Reply::Refused("stale_sequence"));
+            }
+            if let Some(first) = session.replies.get(&head.sequence) {
+                return first.clone();
+            }
+        }
+        let reply = (index, self.verb(index, command));
+        if let Some(session) = self.sessions.get_mut(&head.session) {
+            session.replies.insert(head.sequence, reply.clone());
+        }
+        reply
+    }
+
+    fn verb(&mut self, index: u64, command: &Command) -> Reply {
+        match command {
+            Command::Open { .. } => {
+                self.sessions.insert(index, Session::default());
+                Reply::Session(index)
+            }
+            Command::Close(session) => self.end_session(*session, &End::Release),
+            Command::Expire(session) => self.end_session(*session, &End::Crashed("lost".into())),
+            Command::Enqueue { specs, jobs } => {
+                let create = |job: &crate::wire::Job| self.create(&specs[job.spec as usize], job);
+                Reply::Codes(jobs.iter().map(create).collect())
+            }
+            Command::Claim { session, queues, functions, max, .. } => {
+                if !self.sessions.contains_key(session) {
+                    return Reply::Refused("session_expired");
+                }
+                self.expire();
+                let queues: Vec<&str> = queues.iter().map(|(name, _)| name.as_str()).collect();
+                let next = |_| self.lease(index, *session, &queues, functions);
+                Reply::Leases((0..*max).map_while(next).collect())
+            }
+            Command::Finish(results) => {
+                Reply::Codes(results.iter().map(|(id, token, end)| self.finish(*id, *token, end)).collect())
+            }
+            Command::Cancel { ids, .. } => Reply::Codes(ids.iter().map(|id| self.cancel(*id)).collect()),
+            Command::Requeue(ids) => Reply::Codes(ids.iter().map(|id| self.requeue(*id)).collect()),
+            Command::Tick(items) => {
+                let items = (*items).min(ITEMS_MAX);
+                let expired = (0..items).take_while(|_| self.expire_one()).count() as u64;
+                let promoted = (expired..items).take_while(|_| self.promote_one()).count() as u64;
+                Reply::Items(expired + promoted)
+            }
+            Command::Evict(ordinal) => {
+                let before = self.jobs.len();
+                self.jobs.retain(|_, job| !job.state.is_final() || job.ordinal > *ordinal);
+                Reply::Items((before - self.jobs.len()) as u64)
+            }
+            // About the cluster itself, not about jobs.
+            Command::Own(_) => Reply::Nothing,
+            other => panic!("the model does not know {other:?}"),
+        }
+    }
+
+    fn create(&mut self, spec: &Spec, new: &crate::wire::Job) -> u8 {
+        if self.jobs.contains_key(&new.id) {
+            return 1;
+        }
+        let due = new.run_at.unwrap_or(self.clock + new.delay).max(self.clock);
+        let job = Job {
+            spec: spec.clone(),
+            state: if due > self.clock { Scheduled } else { Enqueued },
+            due,
+            deadline: spec.expires.map(|span| due + span),
+            moved: self.next_move(),
+            attempt: 0,
+            crashes: 0,
+            generation: 0,
+            told_to_stop: false,
+            ordinal: 0,
+        };
+        self.jobs.insert(new.id, job);
+        0
+    }
+
+    fn next_move(&mut self) -> u64 {
+        self.moves += 1;
+        self.moves
+    }
+
+    fn move_to(&mut self, id: JobId, state: State) {
+        let moved = self.next_move();
+        self.ordinal += u64::from(state.is_final());
+        let job = self.jobs.get_mut(&id).expect("whoever moves a job has looked for it");
+        (job.state, job.moved, job.ordinal) = (state, moved, self.ordinal);
+    }
+
+    /// The first job of the first queue that has one: by priority, then by who waits longest.
+    fn lease(&mut self, index: u64, session: u64, queues: &[&str], functions: &[String]) -> Option<Lease> {
+        let place = |job: &Job| {
+            let queue = queues.iter().position(|queue| **queue == job.spec.queue)?;
+            (job.state == Enqueued && functions.contains(&job.spec.function)).then_some((
+                queue,
+                -job.spec.priority,
+                job.moved,
+            ))
+        };
+        let ready = self.jobs.iter().filter_map(|(id, job)| Some((place(job)?, *id)));
+        let id = ready.min()?.1;
+        self.token = (self.token + 1).max(index);
+        let token = self.token;
+        self.move_to(id, Processing { session, token });
+        let job = self.jobs.get_mut(&id)?;
+        job.attempt += 1;
+        Some(Lease { job: id, token, attempt: job.attempt, crashes: job.crashes })
+    }
+
+    fn finish(&mut self, id: JobId, token: u64, end: &End) -> u8 {
+        match self.jobs.get(&id).map(|job| &job.state) {
+            None => 2,
+            Some(Processing { token: held, .. }) if *held == token => {
+                self.end_run(id, end);
+                0
+            }
+            Some(_) => 1,
+        }
+    }
+
+    fn end_run(&mut self, id: JobId, end: &End) {
+        let clock = self.clock;
+        let job = self.jobs.get_mut(&id).expect("whoever ends a run has looked for its job");
+        if matches!(end, End::Snooze(_) | End::Release | End::Crashed(_)) {
+            job.attempt -= 1; // Nothing was tried.
+        }
+        let later = |delay: u64, state: State| if delay > 0 { state } else { Enqueued };
+        let next = match end {
+            End::Succeeded(_) => Succeeded,
+            End::Failed(_) => Failed,
+            End::Cancelled(_) => Cancelled,
+            End::Release => Enqueued,
+            End::Snooze(delay) => later(*delay, Scheduled),
+            End::Retry(..) if job.attempt >= job.spec.max_attempts => Failed,
+            End::Retry(delay, _) => later(*delay, Retrying),
+            End::Crashed(_) => {
+                job.crashes += 1;
+                if job.crashes >= job.spec.max_crashes {
+                    Failed
+                } else {
+                    later(job.spec.crash_delay, Retrying)
+                }
+            }
+        };
+        job.due = clock
+            + match end {
+                End::Snooze(delay) | End::Retry(delay, _) => *delay,
+                _ => job.spec.crash_delay,
+            };
+        let next = if job.told_to_stop && next.waits() { Cancelled } else { next };
+        self.move_to(id, next);
+    }
+
+    fn end_session(&mut self, session: u64, end: &End) -> Reply {
+        if self.sessions.remove(&session).is_none() {
+            return Reply::Refused("session_expired");
+        }
+        let token = |job: &Job| match job.state {
+            Processing { session: holder, token } if holder == session => Some(token),
+            _ => None,
+        };
+        let held: BTreeMap<u64, JobId> = self.jobs.iter().filter_map(|(id, job)| Some((token(job)?, *id))).collect();
+        held.into_values().for_each(|id| self.end_run(id, end));
+        Reply::Nothing
+    }
+
+    fn cancel(&mut self, id: JobId) -> u8 {
+        let Some(job) = self.jobs.get_mut(&id) else { return 2 };
+        if job.state.is_final() {
+            return 3;
+        }
+        if job.state.waits() {
+            self.move_to(id, Cancelled);
+            return 0;
+        }
+        job.told_to_stop = true;
+        1
+    }
+
+    fn requeue(&mut self, id: JobId) -> u8 {
+        let clock = self.clock;
+        let Some(job) = self.jobs.get_mut(&id) else { return 2 };
+        if matches!(job.state, Enqueued | Processing { .. }) {
+            return 3;
+        }
+        if job.state.is_final() {
+            job.generation += 1;
+            (job.attempt, job.crashes, job.told_to_stop) = (0, 0, false);
+            job.deadline = job.spec.expires.map(|span| clock + span);
+        }
+        self.move_to(id, Enqueued);
+        0
+    }
+
+    fn expire(&mut self) {
+        while self.expire_one() {}
+    }
+
+    fn expire_one(&mut self) -> bool {
+        let late = self.jobs.iter().filter(|(_, job)| job.state.waits());
+        let late = late.filter_map(|(id, job)| Some((job.deadline?, *id))).min();
+        let Some((_, id)) = late.filter(|(deadline, _)| *deadline <= self.clock) else { return false };
+        self.move_to(id, Cancelled);
+        true
+    }
+
+    fn promote_one(&mut self) -> bool {
+        let waiting = self.jobs.iter().filter(|(_, job)| matches!(job.state, Scheduled | Retrying));
+        let first = waiting.map(|(id, job)| (job.due, job.moved, *id)).min();
+        let Some((_, _, id)) = first.filter(|(due, _, _)| *due <= self.clock) else { return false };
+        self.move_to(id, Enqueued);
+        true
+    }
+}
