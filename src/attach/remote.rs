@@ -2,11 +2,14 @@
 //!
 //! When the connection ends, the unanswered questions stay: `orphans` hands them to whoever finds the next owner, which
 //! is asked the same again. Writes carry their session and sequence, so the new owner gives the first answer.
+//!
+//! A node on another machine may hang while its kernel keeps the connection up: `mind_silence` ends it then.
 
 use super::backend::{Done, WatchEvent, Watcher};
 use super::message::{self, Greeting};
 use super::place::{Address, Other};
 use super::wire::{self, Kind};
+use crate::base::codec::Writer;
 use crate::base::{limits, Error, JobId, Result, SessionId};
 use crate::net::{self, Frames, Outgoing, Security, Stream};
 use parking_lot::Mutex;
@@ -21,6 +24,12 @@ use std::time::{Duration, Instant};
 const GREETING_WAIT: Duration = Duration::from_secs(2);
 /// The same over the network: name, connection, handshake and greeting.
 const FAR_GREETING_WAIT: Duration = Duration::from_secs(5);
+
+/// After this silence a node over the network is asked whether it lives, and given up when it does not answer.
+const QUIET: Duration = Duration::from_millis(limits::QUIET_MS);
+const HANG: Duration = Duration::from_millis(limits::HANG_MS);
+/// A question that costs a node nothing: its feature level.
+const VIEW_LEVEL: u64 = 10;
 
 /// Numbers of questions and watches are not used again, also not at the next owner.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -80,11 +89,14 @@ pub struct Remote {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     questions: BTreeMap<u64, Question>,
     watches: BTreeMap<u64, Arc<dyn Watcher>>,
     ended: bool,
+    /// When the last frame came.
+    heard: Instant,
+    /// When it was asked whether it lives, if it was since then.
+    knocked: Option<Instant>,
 }
 
 impl Remote {
@@ -117,7 +129,9 @@ impl Remote {
         let owner = greet(&stream, &other, &mut frames, own)?;
         stream.set_deadline(None)?;
         let outgoing = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX)?;
-        let remote = Arc::new(Self { outgoing, owner, state: Mutex::new(State::default()) });
+        let (questions, watches) = (BTreeMap::new(), BTreeMap::new());
+        let state = State { questions, watches, ended: false, heard: Instant::now(), knocked: None };
+        let remote = Arc::new(Self { outgoing, owner, state: Mutex::new(state) });
         let reading = remote.clone();
         std::thread::Builder::new()
             .name("raftwork-read".into())
@@ -185,6 +199,30 @@ impl Remote {
         self.outgoing.end();
     }
 
+    /// Ends the connection if somebody waits for something and the node says nothing at all, not even when it is asked what
+    /// costs it nothing. To be called about once a second. Never blocks.
+    pub fn mind_silence(&self) {
+        let mut state = self.state.lock();
+        let wanted = !state.questions.is_empty() || !state.watches.is_empty();
+        match state.knocked {
+            _ if state.ended => {}
+            Some(at) if at.elapsed() >= HANG => {
+                drop(state);
+                log::warn!("a node says nothing any more, so another is asked");
+                self.end();
+            }
+            Some(_) => {}
+            None if wanted && state.heard.elapsed() >= QUIET => {
+                state.knocked = Some(Instant::now());
+                drop(state);
+                let mut question = Writer::new();
+                question.array(1).u64(VIEW_LEVEL);
+                self.ask(Question::View(question.into_bytes(), Box::new(drop)));
+            }
+            None => {}
+        }
+    }
+
     pub fn is_ended(&self) -> bool {
         self.state.lock().ended
     }
@@ -208,7 +246,7 @@ impl Remote {
     fn read(&self, stream: &Stream, other: &Other, mut frames: Frames) {
         loop {
             match frames.take() {
-                Ok(Some(frame)) => match Kind::of(&frame) {
+                Ok(Some(frame)) => match Kind::of(&frame).inspect(|_| self.hear()) {
                     Ok(Kind::Reply) => self.answered(frame.id, &frame.payload),
                     Ok(Kind::Event) => self.told(frame.id, &frame.payload),
                     _ => return,
@@ -222,6 +260,11 @@ impl Remote {
                 Err(error) => return log::warn!("the owner of the directory sent {error}"),
             }
         }
+    }
+
+    fn hear(&self) {
+        let mut state = self.state.lock();
+        (state.heard, state.knocked) = (Instant::now(), None);
     }
 
     fn answered(&self, id: u64, payload: &[u8]) {

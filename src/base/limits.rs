@@ -102,6 +102,12 @@ pub const RECONNECT_MS_MAX: u64 = 1_000;
 pub const CERTIFICATE_PAUSE_MS: u64 = 5_000;
 /// A peer whose machine confirms nothing for this long has vanished.
 pub const SILENCE_MS: u64 = 5_000;
+/// A node that a client heard nothing from for this long is asked something that costs it nothing.
+pub const QUIET_MS: u64 = 1_000;
+/// One that does not answer that for this long hangs, though its machine still confirms: another is asked. Together well
+/// below the time after which a worker of the shortest usual session takes its leases for lost.
+pub const HANG_MS: u64 = 2_000;
+const _: () = assert!(2 * (QUIET_MS + HANG_MS) < SESSION_TTL_MS * 2 / 3);
 /// Bytes that may wait for a member: an append of the largest size four times over. Frames beyond are dropped.
 pub const MEMBER_BYTES_MAX: usize = 32 << 20;
 /// Bytes of entries that one group commit carries, unless a single entry is larger.

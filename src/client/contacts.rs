@@ -40,12 +40,17 @@ impl Contacts {
         Ok(Self { addresses, security, next })
     }
 
+    /// The connection that was found ended: the next round begins with another address.
+    pub fn pass_by(&self) {
+        self.next.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// One round over all addresses. `ended` makes what is to run when the connection that is given is over.
     ///
     /// # Errors
     /// `Busy`: none can answer now. Others: a member refused, and will the next time.
     pub fn find<E: FnOnce() + Send + 'static>(&self, own: &Greeting, ended: impl Fn() -> E) -> Result<Arc<Remote>> {
-        let first = self.next.load(Ordering::Relaxed);
+        let first = self.next.load(Ordering::Relaxed) % self.addresses.len();
         let mut failures = Vec::new();
         for number in 0..self.addresses.len() {
             let place = (first + number) % self.addresses.len();

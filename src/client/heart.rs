@@ -1,4 +1,5 @@
 //! Heartbeats: one thread for all sessions of a client. It needs no lock of Python's, so a busy interpreter stays alive.
+//! At least once a second it also looks whether the node that is asked still says anything.
 
 use super::session::Session;
 use crate::base::{Error, Result};
@@ -17,6 +18,7 @@ pub struct Heart {
 struct Shared {
     state: Mutex<State>,
     stopped: Condvar,
+    look: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -26,8 +28,10 @@ struct State {
 }
 
 impl Heart {
-    pub fn start() -> Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::new(State::default()), stopped: Condvar::new() });
+    /// `look` runs at least once a second, and never blocks.
+    pub fn start(look: impl Fn() + Send + Sync + 'static) -> Result<Self> {
+        let (state, stopped) = (Mutex::new(State::default()), Condvar::new());
+        let shared = Arc::new(Shared { state, stopped, look: Box::new(look) });
         let beating = shared.clone();
         std::thread::Builder::new()
             .name("raftwork-heart".into())
@@ -52,8 +56,12 @@ impl Drop for Heart {
 
 impl Shared {
     fn run(&self) {
-        let mut state = self.state.lock();
-        while !state.stop {
+        loop {
+            (self.look)();
+            let mut state = self.state.lock();
+            if state.stop {
+                return;
+            }
             let now = Instant::now();
             let mut due = Vec::new();
             let mut next = now + PAUSE_MAX;
@@ -66,11 +74,11 @@ impl Shared {
                 next = next.min(*at);
                 true
             });
-            if !due.is_empty() {
-                parking_lot::MutexGuard::unlocked(&mut state, || due.iter().for_each(Session::beat));
-                continue;
+            if due.is_empty() {
+                self.stopped.wait_until(&mut state, next);
             }
-            self.stopped.wait_until(&mut state, next);
+            drop(state);
+            due.iter().for_each(Session::beat);
         }
     }
 }

@@ -53,7 +53,7 @@ pub enum Whereabouts {
 
 /// A place and the node that answers for it at present.
 pub struct Link {
-    at: Whereabouts,
+    pub(super) at: Whereabouts,
     pub state: Mutex<State>,
     /// The owner changed, or the link was closed.
     pub(super) changed: Condvar,
@@ -276,6 +276,13 @@ impl Link {
                 link.node_failed(&node);
             }
         });
+    }
+
+    /// A member that hangs keeps its connections: whoever waits for it goes to another. Never blocks.
+    pub fn mind_silence(&self) {
+        if let (Whereabouts::Cluster(_), Owner::Other(remote)) = (&self.at, self.owner()) {
+            remote.mind_silence();
+        }
     }
 
     /// For people: where the state is.

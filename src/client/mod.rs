@@ -145,7 +145,13 @@ impl Client {
             labels: options.labels,
         };
         let backend = holder.backend();
-        let heart = if matches!(holder, Holder::Memory(_)) { None } else { Some(Heart::start()?) };
+        let heart = match &holder {
+            Holder::Memory(_) => None,
+            Holder::Link(link) => {
+                let link = Arc::downgrade(link);
+                Some(Heart::start(move || link.upgrade().iter().for_each(|link| link.mind_silence()))?)
+            }
+        };
         let session = Session::new(backend, Arc::new(SystemClock), identity.clone(), true);
         if let Some(heart) = &heart {
             heart.add(&session);

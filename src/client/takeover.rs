@@ -6,7 +6,7 @@
 //!   failed sync left in the page cache is written again before it counts.
 //! * Another process gets the first chance after a failure here, as the fault may be with this process alone.
 
-use super::link::{Link, Owner};
+use super::link::{Link, Owner, Whereabouts};
 use crate::base::{Error, Result};
 use crate::node::Node;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -35,6 +35,9 @@ impl Link {
             // It was another connection: one that was tried and not chosen.
             _ => return,
         };
+        if let Whereabouts::Cluster(contacts) = &self.at {
+            contacts.pass_by();
+        }
         // Later questions are parked behind these.
         state.owner = Owner::Sought(Arc::new(Mutex::new(remote.orphans())));
         drop(state);

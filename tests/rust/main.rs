@@ -11,6 +11,7 @@ mod consensus;
 mod crash;
 mod disk_faults;
 mod doctor;
+mod far;
 mod flips;
 mod fuzz;
 mod fuzz_machine;

@@ -1,0 +1,157 @@
+//! Clients of a cluster over the network, and members that hang: their machine keeps the connection, and nothing comes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread::spawn;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use raftwork::base::JobId;
+use raftwork::client::contacts::Contacts;
+use raftwork::client::fetcher::Wish;
+use raftwork::client::patience::Patience;
+use raftwork::client::{Client, Options};
+use raftwork::net::{Address, Security};
+use raftwork::node::{ClusterConfig, NodeConfig};
+use tempfile::TempDir;
+
+use crate::node::support::{log_lines, until, PATIENCE};
+use crate::requests::{enqueue, field_number, job};
+
+/// Until another member answers: noticed within 3 s, and the next one is found at once.
+const GONE_ON: Duration = Duration::from_secs(8);
+
+fn patience() -> Patience<'static> {
+    Patience::after(Some(PATIENCE))
+}
+
+/// A place in front of a member that passes everything on, until it is told to stall.
+struct Gate {
+    address: Address,
+    /// Ways that pass through it now, two for each connection.
+    ways: Arc<AtomicUsize>,
+    stalled: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Gate {
+    fn before(member: &Address) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::from(listener.local_addr().unwrap());
+        let gate = Self { address, ways: Arc::default(), stalled: Arc::default() };
+        let (ways, stalled, member) = (gate.ways.clone(), gate.stalled.clone(), member.to_string());
+        spawn(move || {
+            for inner in listener.incoming().flatten() {
+                let Ok(outer) = TcpStream::connect(&member) else { continue };
+                for (from, to) in [(&inner, &outer), (&outer, &inner)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let (ways, stalled) = (ways.clone(), stalled.clone());
+                    ways.fetch_add(1, Ordering::Relaxed);
+                    spawn(move || {
+                        pass_on(&from, &to, &stalled);
+                        ways.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+            }
+        });
+        gate
+    }
+
+    fn set_stalled(&self, stalled: bool) {
+        *self.stalled.0.lock() = stalled;
+        self.stalled.1.notify_all();
+    }
+
+    fn is_used(&self) -> bool {
+        self.ways.load(Ordering::Relaxed) > 0
+    }
+}
+
+fn pass_on(mut from: &TcpStream, mut to: &TcpStream, (stalled, changed): &(Mutex<bool>, Condvar)) {
+    let mut buffer = [0; 64 << 10];
+    while let Ok(bytes @ 1..) = from.read(&mut buffer) {
+        changed.wait_while(&mut stalled.lock(), |stalled| *stalled);
+        if to.write_all(&buffer[..bytes]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// Three members, a gate before two of them, and a client that knows only the gates.
+struct Far {
+    _dir: TempDir,
+    members: Vec<Arc<Client>>,
+    gates: Vec<Gate>,
+    client: Arc<Client>,
+}
+
+impl Far {
+    fn new() -> Self {
+        log_lines();
+        let dir = TempDir::new().unwrap();
+        let held: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let free: Vec<_> = held.iter().map(|listener| Address::from(listener.local_addr().unwrap())).collect();
+        drop(held);
+        let (members, clients) = free.split_at(3);
+        let open = |number: usize| {
+            let mut config = NodeConfig::new(dir.path().join(number.to_string()));
+            let cluster = ClusterConfig::new(members[number].clone(), members.to_vec());
+            config.cluster = Some(ClusterConfig { listen_clients: Some(clients[number].clone()), ..cluster });
+            Client::open(config, Options::default(), &mut patience()).unwrap()
+        };
+        let opened = (0..3).map(open).collect();
+        let gates: Vec<_> = clients[..2].iter().map(Gate::before).collect();
+        let contacts = gates.iter().map(|gate| gate.address.clone()).collect();
+        let contacts = Contacts::new(contacts, Security::Plain).unwrap();
+        let client = Client::connect(contacts, Options::default(), &mut patience()).unwrap();
+        Self { _dir: dir, members: opened, gates, client }
+    }
+
+    fn put(&self, id: JobId) {
+        self.client.submit(&enqueue(id, 64)[4..], &mut patience()).unwrap();
+    }
+
+    /// The member that the client asks hangs.
+    fn stall(&self) {
+        let used = || self.gates.iter().filter(|gate| gate.is_used());
+        until(|| used().count() == 1); // Others, that had no leader when they were asked, are let go.
+        used().for_each(|gate| gate.set_stalled(true));
+    }
+
+    fn close(self) {
+        self.gates.iter().for_each(|gate| gate.set_stalled(false));
+        self.client.close(&mut patience()).unwrap();
+        // The last of them finds no majority to end its session with.
+        let soon = || Patience::after(Some(Duration::from_millis(300)));
+        self.members.into_iter().for_each(|member| member.close(&mut soon()).unwrap());
+    }
+}
+
+#[test]
+fn l5_a_call_to_a_member_that_hangs_is_answered_by_another_and_applied_once() {
+    let far = Far::new();
+    far.put(job(1));
+    far.stall();
+    let began = Instant::now();
+    far.put(job(2));
+    assert!(began.elapsed() < GONE_ON, "took {:?}", began.elapsed());
+    assert_eq!(field_number(&far.client.health().unwrap(), "jobs"), 2);
+    far.close();
+}
+
+#[test]
+fn j6_a_worker_that_waits_at_a_member_that_hangs_gets_its_job_from_another() {
+    let far = Far::new();
+    let wish = Wish { queues: vec![("q".into(), 1)], functions: vec!["f".into()], ..Wish::default() };
+    let fetcher = far.client.fetcher(wish, Vec::new(), &mut patience()).unwrap();
+    far.stall();
+    far.members[2].submit(&enqueue(job(1), 64)[4..], &mut patience()).unwrap();
+    let began = Instant::now();
+    let found = fetcher.next(&mut patience()).unwrap().expect("a job");
+    assert!(began.elapsed() < GONE_ON, "took {:?}", began.elapsed());
+    assert!(found.windows(16).any(|bytes| bytes == job(1).0));
+    fetcher.close(&mut patience()).unwrap();
+    far.close();
+}
