@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// A living owner answers the first words at once: they do not wait for its disk.
 const GREETING_WAIT: Duration = Duration::from_secs(2);
 /// The same over the network: name, connection, handshake and greeting.
-const FAR_GREETING_WAIT: Duration = Duration::from_secs(5);
+pub const FAR_GREETING_WAIT: Duration = Duration::from_secs(5);
 
 /// After this silence a node over the network is asked whether it lives, and given up when it does not answer.
 const QUIET: Duration = Duration::from_millis(limits::QUIET_MS);
@@ -116,9 +116,10 @@ impl Remote {
         address: &net::Address,
         security: &Security,
         own: Greeting,
+        patience: Duration,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Arc<Self>> {
-        let (stream, _) = net::connect(address, security, Instant::now() + FAR_GREETING_WAIT)?;
+        let (stream, _) = net::connect(address, security, Instant::now() + patience)?;
         Self::over(stream, Other::far(), own, ended)
     }
 

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::patience::{Patience, Slot};
 use crate::attach::message::Greeting;
-use crate::attach::remote::{Question, Remote};
+use crate::attach::remote::{Question, Remote, FAR_GREETING_WAIT};
 use crate::base::{Error, Result};
 use crate::net::{Address, Security};
 
+/// How long the leader may take to greet: it is preferred, not needed, and it may be the one that hangs.
+const LEADER_WAIT: Duration = Duration::from_secs(1);
 /// How long a member may take to show that it can answer.
 const FRESH_WAIT: Duration = Duration::from_secs(3);
 
@@ -77,9 +79,9 @@ impl Contacts {
         own: &Greeting,
         ended: &impl Fn() -> E,
     ) -> Result<Arc<Remote>> {
-        let remote = self.connect(address, own, ended)?;
+        let remote = self.connect(address, own, FAR_GREETING_WAIT, ended)?;
         let leader = remote.owner.leader.as_deref().and_then(|leader| Address::parse(leader).ok());
-        match leader.map(|leader| self.connect(&leader, own, ended)) {
+        match leader.map(|leader| self.connect(&leader, own, LEADER_WAIT, ended)) {
             Some(Ok(better)) => {
                 remote.end();
                 Ok(better)
@@ -92,9 +94,10 @@ impl Contacts {
         &self,
         address: &Address,
         own: &Greeting,
+        patience: Duration,
         ended: &impl Fn() -> E,
     ) -> Result<Arc<Remote>> {
-        let remote = Remote::connect_far(address, &self.security, own.clone(), ended())?;
+        let remote = Remote::connect_far(address, &self.security, own.clone(), patience, ended())?;
         let slot = Slot::new();
         remote.ask(Question::Fresh(slot.filler()));
         match slot.wait(&mut Patience { deadline: Some(Instant::now() + FRESH_WAIT), check: None }) {

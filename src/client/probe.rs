@@ -2,7 +2,7 @@
 
 use super::patience::{Patience, Slot};
 use crate::attach::message::Greeting;
-use crate::attach::remote::{Question, Remote};
+use crate::attach::remote::{Question, Remote, FAR_GREETING_WAIT};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{GroupId, Result};
 use crate::net::{Address, Security};
@@ -16,7 +16,7 @@ const VIEW_MEMBERS: u64 = 9;
 /// `Disk`: nobody listens there. `TimedOut`: it does not answer. `Foreign`, `Invalid`: it refuses this process.
 pub fn look_at(address: &Address, security: &Security, patience: &mut Patience<'_>) -> Result<Vec<u8>> {
     let own = Greeting { pid: u64::from(std::process::id()), cluster: None, group: GroupId(0), leader: None };
-    let remote = Remote::connect_far(address, security, own, || {})?;
+    let remote = Remote::connect_far(address, security, own, FAR_GREETING_WAIT, || {})?;
     let (health, members) = (Slot::new(), Slot::new());
     remote.ask(Question::Health(health.filler()));
     remote.ask(Question::View(question().into_bytes(), members.filler()));

@@ -79,7 +79,7 @@ fn pass_on(mut from: &TcpStream, mut to: &TcpStream, (stalled, changed): &(Mutex
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
-/// Three members, a gate before two of them, and a client that knows only the gates.
+/// Three members, a gate before each, and a client that knows only the gates.
 struct Far {
     _dir: TempDir,
     members: Vec<Arc<Client>>,
@@ -95,14 +95,18 @@ impl Far {
         let free: Vec<_> = held.iter().map(|listener| Address::from(listener.local_addr().unwrap())).collect();
         drop(held);
         let (members, clients) = free.split_at(3);
+        let gates: Vec<_> = clients.iter().map(Gate::before).collect();
         let open = |number: usize| {
             let mut config = NodeConfig::new(dir.path().join(number.to_string()));
             let cluster = ClusterConfig::new(members[number].clone(), members.to_vec());
-            config.cluster = Some(ClusterConfig { listen_clients: Some(clients[number].clone()), ..cluster });
-            Client::open(config, Options::default(), &mut patience()).unwrap()
+            let advertise_clients = Some(gates[number].address.clone());
+            let listen_clients = Some(clients[number].clone());
+            config.cluster = Some(ClusterConfig { listen_clients, advertise_clients, ..cluster });
+            std::thread::spawn(|| Client::open(config, Options::default(), &mut patience()).unwrap())
         };
-        let opened = (0..3).map(open).collect();
-        let gates: Vec<_> = clients[..2].iter().map(Gate::before).collect();
+        // All at once: the first time they wait for each other.
+        let opening: Vec<_> = (0..3).map(open).collect();
+        let opened = opening.into_iter().map(|member| member.join().unwrap()).collect();
         let contacts = gates.iter().map(|gate| gate.address.clone()).collect();
         let contacts = Contacts::new(contacts, Security::Plain).unwrap();
         let client = Client::connect(contacts, Options::default(), &mut patience()).unwrap();
