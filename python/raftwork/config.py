@@ -42,6 +42,8 @@ class Settings(TypedDict, total=False):
     advertise: str | None
     advertise_clients: str | None
     members: str | Sequence[str] | None
+    join: str | Sequence[str] | None
+    node_name: str | None
     tls_ca: str | os.PathLike[str] | None
     tls_certificate: str | os.PathLike[str] | None
     tls_key: str | os.PathLike[str] | None
@@ -142,6 +144,8 @@ SETTINGS: Final[dict[str, Setting]] = {
     "advertise": _networked("advertise", "Where members reach what listens at listen; none: there."),
     "advertise_clients": _networked("advertise_clients", "Where clients reach what listens for them; none: there."),
     "members": _networked("members", "Where the first members listen for each other: a list, or text with commas."),
+    "join": _networked("join", "Where members listen of a cluster that this node is to join, in place of members."),
+    "node_name": _networked("node_name", "What people call this node; none: the address where others reach it."),
     "tls_ca": _networked("tls_ca", "File with the authority of all certificates of the cluster, PEM."),
     "tls_certificate": _networked("tls_certificate", "File with the own certificate, PEM."),
     "tls_key": _networked("tls_key", "File with its private key, PEM."),

@@ -49,7 +49,11 @@ class Network:
     advertise_clients: str | None = None
     """Where clients reach what listens at `listen_clients`. None: there."""
     members: tuple[str, ...] = ()
-    """Where the first members listen for each other, this one included."""
+    """Where the first members listen for each other, this one included. Only read by a node without data."""
+    join: tuple[str, ...] = ()
+    """Where members of a cluster listen that a node without data is to join. Not together with `members`."""
+    node_name: str | None = None
+    """What people call this node. None: the address where others reach it."""
     tls_ca: str | None = None
     """File with the certificates of the authority that all certificates of this cluster come from, PEM."""
     tls_certificate: str | None = None
@@ -107,8 +111,7 @@ class Network:
         protection = self.client_options()
         addresses = ("listen", "listen_clients", "advertise", "advertise_clients")
         told: dict[str, Any] = {name: getattr(self, name) for name in addresses if getattr(self, name) is not None}
-        if self.members:
-            told["members"] = list(self.members)
+        told |= {name: list(getattr(self, name)) for name in ("members", "join") if getattr(self, name)}
         if self.listen is None:
             if told:
                 raise ConfigError(
@@ -116,6 +119,13 @@ class Network:
                     "such as RAFTWORK_LISTEN=10.0.0.1:7000; or use raftwork://host:port to be a client of a cluster."
                 )
             return {}
+        if self.members and self.join:
+            raise ConfigError(
+                "members and join are both set. A node is one of the first (members), or it joins those that there are "
+                "(join); take one away."
+            )
+        if self.node_name is not None:
+            told["name"] = self.node_name
         for name in ("listen", "listen_clients"):
             address, advertised = getattr(self, name), name.replace("listen", "advertise")
             if address is not None and _host(address) in _EVERYWHERE and getattr(self, advertised) is None:
@@ -232,6 +242,12 @@ def check_insecure(value: Any) -> str:
     return INSECURE_WORDS
 
 
+def _check_name(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable() or len(value.encode()) > 255:
+        raise ConfigError(f"{name}={value!r} is not a name. Write up to 255 bytes of printable text.")
+    return value
+
+
 def _check_file(name: str, value: Any) -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -250,6 +266,8 @@ CHECKS: Final = {
     "advertise": lambda value: check_address(value, "advertise"),
     "advertise_clients": lambda value: check_address(value, "advertise_clients"),
     "members": lambda value: check_addresses(value, "members"),
+    "join": lambda value: check_addresses(value, "join"),
+    "node_name": lambda value: _check_name(value, "node_name"),
     "tls_ca": lambda value: _check_file("tls_ca", value),
     "tls_certificate": lambda value: _check_file("tls_certificate", value),
     "tls_key": lambda value: _check_file("tls_key", value),

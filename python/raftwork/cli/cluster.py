@@ -16,7 +16,7 @@ __all__ = ["cluster"]
 EXIT_STORAGE = 3
 
 COLUMNS = ("Address", "Node#", "Role", "Term#", "Applied#", "Lag#", "Snapshot#", "Log#", "fsync p99#", "")
-STYLES = {"leader": "green", "follower": "", "candidate": "yellow", "failed": "red"}
+STYLES = {"leader": "green", "follower": "", "learner": "yellow", "candidate": "yellow", "failed": "red"}
 
 
 @click.group()
@@ -47,6 +47,7 @@ def _print(report: dict[str, Any]) -> None:
     say(f"cluster   {report['cluster'] or '-'}")
     say(f"leader    {report['leader'] or '-'}")
     say(f"term      {report['term'] or '-'}")
+    say(f"voters    {report['voters'] or '-'}")
     say(f"committed {report['committed']:,}")
     say("")
     table(COLUMNS, [_row(member) for member in report["members"]], empty="")
