@@ -26,7 +26,7 @@ class Client:
                 life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
                 `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000). To be one of
                 several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
-                (a list of such), and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
+                or `join` (lists of such), `name`, and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
                 boolean: plain connections to other machines).
 
         Raises:
@@ -112,11 +112,12 @@ class Client:
         """
 
     def order(self, order: bytes, timeout: float | None = None) -> bytes:
-        """Give an order to the cluster and wait until it is carried out.
+        """Ask something of the cluster: `[1]` who is a member, `[2, node, forced]` remove one, `[3]` let another lead,
+        `[4]` take a snapshot.
 
         Raises:
-            NotCommitted: not here or not now, and why.
-            InvalidOption: the order makes no sense.
+            NotCommitted: not here or not now; the message says why.
+            ForeignDirectory: the certificate of this process may not give orders.
         """
 
     def role(self) -> str:

@@ -55,7 +55,8 @@ class Raftwork:
             `memory://`) or a Storage. Default: the directory `.raftwork` here.
         queue, max_attempts, max_crashes, timeout, keep_result, keep_failed: what tasks use that say nothing else.
         submit_timeout, session_ttl, segment_bytes, snapshot_bytes: of the storage. See `raftwork.config.SETTINGS`.
-        listen, listen_clients, advertise, advertise_clients, members: make this process a node of a cluster.
+        listen, listen_clients, advertise, advertise_clients, members, join, node_name: make this process a node of a
+            cluster.
         tls_ca, tls_certificate, tls_key, insecure: how connections to other machines are protected.
 
     A setting that is not given here is taken from `RAFTWORK_*`, then `raftwork.toml` or `[tool.raftwork]` in

@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Protocol
 
 from raftwork.errors import ConfigError
-from raftwork.options import check_name
 
 __all__ = ["ALLOW_INSECURE", "INSECURE_WORDS", "Network", "check_address", "check_addresses", "check_insecure"]
 
@@ -50,11 +49,11 @@ class Network:
     advertise_clients: str | None = None
     """Where clients reach what listens at `listen_clients`. None: there."""
     members: tuple[str, ...] = ()
-    """Where the first members listen for each other, this one included."""
+    """Where the first members listen for each other, this one included. Only read by a node without data."""
     join: tuple[str, ...] = ()
-    """Where members listen of a cluster that this node joins. Empty: it is one of the first members."""
+    """Where members of a cluster listen that a node without data is to join. Not together with `members`."""
     node_name: str | None = None
-    """What people call this node. None: the address where members reach it."""
+    """What people call this node. None: the address where others reach it."""
     tls_ca: str | None = None
     """File with the certificates of the authority that all certificates of this cluster come from, PEM."""
     tls_certificate: str | None = None
@@ -112,17 +111,7 @@ class Network:
         protection = self.client_options()
         addresses = ("listen", "listen_clients", "advertise", "advertise_clients")
         told: dict[str, Any] = {name: getattr(self, name) for name in addresses if getattr(self, name) is not None}
-        if self.members and self.join:
-            raise ConfigError(
-                "members and join are both set. Set members on the first nodes, the same list on each; and join on a node "
-                "that is added later."
-            )
-        if self.members:
-            told["members"] = list(self.members)
-        if self.join:
-            told["join"] = list(self.join)
-        if self.node_name is not None:
-            told["name"] = self.node_name
+        told |= {name: list(getattr(self, name)) for name in ("members", "join") if getattr(self, name)}
         if self.listen is None:
             if told:
                 raise ConfigError(
@@ -130,6 +119,13 @@ class Network:
                     "such as RAFTWORK_LISTEN=10.0.0.1:7000; or use raftwork://host:port to be a client of a cluster."
                 )
             return {}
+        if self.members and self.join:
+            raise ConfigError(
+                "members and join are both set. A node is one of the first (members), or it joins those that there are "
+                "(join); take one away."
+            )
+        if self.node_name is not None:
+            told["name"] = self.node_name
         for name in ("listen", "listen_clients"):
             address, advertised = getattr(self, name), name.replace("listen", "advertise")
             if address is not None and _host(address) in _EVERYWHERE and getattr(self, advertised) is None:
@@ -246,6 +242,12 @@ def check_insecure(value: Any) -> str:
     return INSECURE_WORDS
 
 
+def _check_name(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable() or len(value.encode()) > 255:
+        raise ConfigError(f"{name}={value!r} is not a name. Write up to 255 bytes of printable text.")
+    return value
+
+
 def _check_file(name: str, value: Any) -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -265,7 +267,7 @@ CHECKS: Final = {
     "advertise_clients": lambda value: check_address(value, "advertise_clients"),
     "members": lambda value: check_addresses(value, "members"),
     "join": lambda value: check_addresses(value, "join"),
-    "node_name": lambda value: check_name(value, "The node"),
+    "node_name": lambda value: _check_name(value, "node_name"),
     "tls_ca": lambda value: _check_file("tls_ca", value),
     "tls_certificate": lambda value: _check_file("tls_certificate", value),
     "tls_key": lambda value: _check_file("tls_key", value),

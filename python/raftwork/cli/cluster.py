@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from raftwork import durations
+from raftwork.app import Raftwork
 from raftwork.cli.members import ask_all, report_of, whom_to_ask
 from raftwork.cli.output import say, show, table
-from raftwork.app import Raftwork
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.errors import ConfigError
 from raftwork.storage.raft import RaftStorage
@@ -23,7 +23,7 @@ COLUMNS = ("Address", "Node#", "Role", "Term#", "Applied#", "Lag#", "Snapshot#",
 MEMBER_COLUMNS = ("Node#", "Name", "Role", "Members", "Clients", "Matched#", "Heard")
 # The orders of the core.
 LIST, REMOVE, TRANSFER, SNAPSHOT = 1, 2, 3, 4
-STYLES = {"leader": "green", "follower": "", "candidate": "yellow", "failed": "red"}
+STYLES = {"leader": "green", "follower": "", "learner": "yellow", "candidate": "yellow", "failed": "red"}
 
 
 @click.group()
@@ -112,6 +112,7 @@ def _print(report: dict[str, Any]) -> None:
     say(f"cluster   {report['cluster'] or '-'}")
     say(f"leader    {report['leader'] or '-'}")
     say(f"term      {report['term'] or '-'}")
+    say(f"voters    {report['voters'] or '-'}")
     say(f"committed {report['committed']:,}")
     say("")
     table(COLUMNS, [_row(member) for member in report["members"]], empty="")

@@ -29,13 +29,16 @@ logger = logging.getLogger("raftwork.node")
 PATIENCE_S = 5.0
 """Without a majority for so long, it says what it waits for."""
 
+ASK_EVERY_S = 0.1
+"""How often a new member asks whether it may vote."""
+
 
 @click.command()
 @click.option("--data", metavar="DIR", type=click.Path(path_type=Path), help="The data directory; made if missing.")
 @click.option("--listen", metavar="HOST:PORT", help="Where this node listens for the other members.")
 @click.option("--members", metavar="A,B,C", help="Where the first members listen, the same list for all of them.")
-@click.option("--join", metavar="A,B", help="Members of a cluster that this node joins, in place of --members.")
-@click.option("--node-name", metavar="NAME", help="What people call this node. Default: its address.")
+@click.option("--join", metavar="A,B", help="Join a cluster that there is already: where some of its members listen.")
+@click.option("--node-name", metavar="NAME", help="What people call this node. Default: where it listens.")
 @click.option("--listen-clients", metavar="HOST:PORT", help="Where it listens for clients. Default: the next port.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where members reach it, if not at --listen.")
 @click.option("--advertise-clients", metavar="HOST:PORT", help="Where clients reach it, if not at --listen-clients.")
@@ -64,13 +67,21 @@ def node(data: Path | None, log_level: str, as_json: bool, **given: str | None) 
     network = network_of(app.setting("storage"), Network.of(app.config))
     if network.listen is None:
         raise click.UsageError("Where does this node listen for the other members? Name it with --listen HOST:PORT.")
-    stop = threading.Event()
+    stop, opened = threading.Event(), threading.Event()
+
+    def end() -> None:
+        stop.set()
+        if not opened.is_set():
+            os._exit(0)
+
     end_with_parent()
-    with StopSignals(stop.set, stop.set):
+    with StopSignals(end, end):
         try:
             storage.open()
+            opened.set()
             _check_owner(storage)
-            threading.Thread(target=_announce, args=(storage, network, as_json), name="serving", daemon=True).start()
+            announce = threading.Thread(target=_announce, args=(storage, network, stop, as_json), daemon=True)
+            announce.start()
             stop.wait()
             logger.info("Stops; if it leads, another member does so first.")
         finally:
@@ -83,18 +94,20 @@ def _check_owner(storage: RaftStorage) -> None:
         raise DirectoryBusy(f"Another process runs the node of {storage.path}. End it, or name another directory.")
 
 
-def _announce(storage: RaftStorage, network: Network, as_json: bool) -> None:
+def _announce(storage: RaftStorage, network: Network, stop: threading.Event, as_json: bool) -> None:
     """Say when the node serves, and meanwhile what it waits for."""
     with contextlib.suppress(StorageError):  # Closed before that.
         try:
             storage.fresh(PATIENCE_S)
         except StorageError:
-            logger.info("Listens at %s and waits for a majority of %s.", network.listen, ", ".join(network.members))
+            logger.info("Listens at %s and waits for a majority of the members.", network.listen)
             storage.fresh()
-        health = storage.health()
+        while not (health := storage.health())["voter"] and not stop.wait(ASK_EVERY_S):
+            pass  # It has the state, and the leader is about to let it vote.
         serving = {
             "event": "node.serving",
             "role": health["raft_role"],
+            "voters": health["voters"],
             "node": health["node"],
             "cluster": health["cluster"],
             "listen": network.listen,
@@ -107,6 +120,6 @@ def _announce(storage: RaftStorage, network: Network, as_json: bool) -> None:
 
 def _line(serving: dict[str, Any]) -> str:
     return (
-        "Serves as {role}: node {node} of cluster {cluster}, members at {listen}, clients at {clients}, "
-        "data in {directory}, pid {pid}."
+        "Serves as {role}: node {node} of cluster {cluster}, one of {voters} that vote; members at {listen}, "
+        "clients at {clients}, data in {directory}, pid {pid}."
     ).format(**serving)

@@ -195,10 +195,24 @@ class ClientStorage(Storage):
         return [Change(code) for code in self._submit((8, jobs, reason))]
 
     def requeue(self, jobs: Sequence[bytes]) -> list[Change]:
-        return [Change(code) for code in self._submit((9, jobs))]
+        return self._change(9, jobs)
 
     def delete(self, jobs: Sequence[bytes]) -> list[Change]:
-        return [Change(code) for code in self._submit((10, jobs))]
+        return self._change(10, jobs)
+
+    def _change(self, operation: int, jobs: Sequence[bytes]) -> list[Change]:
+        """Do something with jobs that may be in the archive.
+
+        A node looks there before it writes, and a job may go there between the two. Nothing was done to a job that is
+        answered as unknown; asked once more, the node finds it.
+        """
+        answers = [Change(code) for code in self._submit((operation, jobs))]
+        places = [place for place, answer in enumerate(answers) if answer is Change.UNKNOWN]
+        if places:
+            again = self._submit((operation, [jobs[place] for place in places]))
+            for place, code in zip(places, again, strict=True):
+                answers[place] = Change(code)
+        return answers
 
     def pause_queue(self, queue: str, until_ms: int | None = None, reason: str = "") -> None:
         self._submit((11, queue, until_ms, reason))

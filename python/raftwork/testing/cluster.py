@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -79,6 +79,8 @@ class Cluster:
             self.launch(number)
         for number in chosen:
             self.wait_until_serving(number)
+        # A group of all of them, not of those that have joined so far: any one may be killed from here on.
+        self.health_when(lambda health: health["voters"] == len(self._nodes))
 
     def launch(self, number: int) -> None:
         """Start one node and do not wait."""
@@ -128,19 +130,31 @@ class Cluster:
         found: dict[str, Any] = msgspec.msgpack.decode(said)[0]
         return found
 
+    def health_when(
+        self, holds: Callable[[dict[str, Any]], bool], but: int | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Ask the node that leads, until there is one and this holds of what it says of itself.
+
+        Args:
+            holds: what must hold.
+            but: a node that is not meant, such as one that is paused and does not know that another leads.
+        """
+        until = time.monotonic() + PATIENCE_S
+        seen: dict[int, dict[str, Any] | None] = {}
+        while time.monotonic() < until:
+            for number in self.running():
+                seen[number] = health = None if number == but else self.health(number)
+                if health and health["role"] == "leader" and not health["cut_off"] and holds(health):
+                    return number, health
+        raise AssertionError(f"no node leads, or not as it should, after {PATIENCE_S} s: {seen}")
+
     def leader(self, but: int | None = None) -> int:
         """The node that leads, as it says itself; asks until there is one.
 
         Args:
             but: a node that is not meant, such as one that is paused and does not know that another leads.
         """
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
-            for number in self.running():
-                health = None if number == but else self.health(number)
-                if health and health["role"] == "leader" and not health["cut_off"]:
-                    return number
-        raise AssertionError(f"no node leads after {PATIENCE_S} s")
+        return self.health_when(lambda health: True, but)[0]
 
     def follower(self) -> int:
         """A node that runs and does not lead."""

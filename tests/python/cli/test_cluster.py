@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def test_a_node_alone_in_its_cluster_serves_and_ends_on_sigterm(node: Any, tmp_p
     assert process.returncode == 0
 
 
+def test_a_node_that_waits_for_the_others_ends_at_once(node: Any, tmp_path: Path) -> None:
+    first, second = (f"127.0.0.1:{port}" for port in free_ports(2))
+    process = node("--data", "jobs", "--listen", first, "--members", f"{first},{second}")
+    until = time.monotonic() + 30
+    while not (tmp_path / "jobs" / "LOCK").exists():
+        assert time.monotonic() < until
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert not (tmp_path / "jobs" / "IDENTITY").exists(), "nothing was made"
+
+
 def test_settings_come_from_every_place(node: Any, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     listen = f"127.0.0.1:{port}"
@@ -93,9 +106,8 @@ def test_a_node_needs_a_directory(raftwork: Any, monkeypatch: pytest.MonkeyPatch
 def test_the_core_tells_of_its_members_on_the_error_stream(cluster: Cluster) -> None:
     node = (cluster.health(0) or {})["leader"]
     cluster.stop()
-    for number in range(3):
-        said = (cluster.directory / f"node-{number}.log").read_text()
-        assert f" INFO raftwork.core.node member {node} leads in term" in said
+    said = "".join(path.read_text() for path in cluster.directory.glob("*.log"))
+    assert f" INFO raftwork.core.node member {node} leads in term" in said
 
 
 def test_status_tells_how_each_member_is_also_when_some_are_down(raftwork: Any, cluster: Cluster) -> None:

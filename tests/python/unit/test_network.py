@@ -83,6 +83,8 @@ def test_the_core_is_told_what_was_set_and_paths_are_absolute(tmp_path: Path, mo
 
 def test_the_url_wins_over_the_settings() -> None:
     network = Network(listen="a:1", members=("a:1", "b:2"))
+    joining = connect("raft:///jobs?listen=c:3&join=d:4&node_name=the%20third")
+    assert told(joining) == {"listen": "c:3", "join": ["d:4"], "name": "the third"}
     url = "raft:///jobs?listen=c:3&members=c:3,d:4&advertise_clients=e:5"
     assert told(connect(url, network=network)) == {
         "listen": "c:3",
@@ -118,6 +120,8 @@ def test_a_url_that_leads_nowhere_is_refused(url: str) -> None:
     [
         ({"members": ("a:1",)}, "members needs listen"),
         ({"advertise": "a:1", "listen_clients": "b:1"}, "listen_clients, advertise needs listen"),
+        ({"join": ("a:1",)}, "join needs listen"),
+        ({"listen": "a:1", "members": ("a:1",), "join": ("b:1",)}, "members and join are both set"),
         ({"listen": "0.0.0.0:1"}, "Set advertise to"),
         ({"listen": "[::]:1"}, "Set advertise to"),
         ({"listen": "a:1", "listen_clients": "0.0.0.0:1"}, "Set advertise_clients to"),
