@@ -93,7 +93,7 @@ def connected(target: Target, *, create: bool = False) -> Generator[Raftwork]:
     directory = directory_of(url)
     if not create and directory is not None and not directory.exists():
         _no_directory(url, directory)
-    if isinstance(app.storage, RemoteStorage):
+    if url.startswith("raftwork:") and isinstance(app.storage, RemoteStorage):
         app.storage.open_timeout_ms = min(app.storage.open_timeout_ms, CLUSTER_WAIT_MS)
     app.open()
     try:
