@@ -66,6 +66,10 @@ impl Engine {
             self.replica.beat(sessions, Ticket::beats(beats), turn);
         }
         self.replica.turn(shared.now(), proposals, turn)?;
+        if let Some(sessions) = &turn.sessions {
+            // Before the signs of life of this turn are judged: what it ended must not be told to live (K3).
+            shared.sessions.lock().sync(sessions, shared.config.clock.monotonic());
+        }
         self.take_beats(shared, turn);
         if turn.removed || self.replica.is_removed() {
             return Err(Error::Poisoned(REMOVED.into()));
@@ -223,13 +227,10 @@ impl Shared {
         }
     }
 
-    /// Hands out what a turn gave. Sessions and the timer first, as answers may lead to questions about both; then the
-    /// answers, as somebody waits for each.
+    /// Hands out what a turn gave. The timer first, as answers may lead to questions about it; then the answers, as
+    /// somebody waits for each.
     fn deliver(&self, turn: Turn<Ticket>) {
         if turn.applied > 0 || turn.restored {
-            if let Some(sessions) = &turn.sessions {
-                self.sessions.lock().sync(sessions, self.config.clock.monotonic());
-            }
             self.timer.due(turn.next_due, turn.sessions.is_some());
         }
         // Many answers go to one connection.

@@ -55,9 +55,10 @@ fn words(error: &Error) -> (&'static str, String) {
             "ClusterUnreachable",
             format!("no member of {path} can answer ({holder}). Start the members, or correct the addresses."),
         ),
-        Error::Busy { path, holder } if path.starts_with("the cluster of ") => {
-            ("ClusterUnreachable", format!("{path} is not there: {holder}. Start the others within a minute of this one."))
-        }
+        Error::Busy { path, holder } if path.starts_with("the cluster of ") => (
+            "ClusterUnreachable",
+            format!("{path} is not there: {holder}. Start the others within a minute of this one."),
+        ),
         Error::Busy { .. } => ("DirectoryBusy", format!("{error}, which does not answer. End it, or try again.")),
         Error::Foreign(_) => ("ForeignDirectory", format!("{error}.")),
         Error::Poisoned(_) => ("NodeFailed", format!("{error}. Start the process again; it reads the disk afresh.")),

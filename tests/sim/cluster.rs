@@ -233,6 +233,11 @@ impl Cluster {
         let mut turn = turn;
         let now = self.now;
         let it = &mut self.nodes[node];
+        if let Some(open) = &turn.sessions {
+            // Before the signs of life of this turn are judged, as the node does.
+            let monotonic = it.monotonic(now);
+            it.sessions.sync(open, monotonic);
+        }
         let beats = std::mem::take(&mut turn.beats);
         let beaten = if outcome.is_ok() { it.take_beats(beats, now) } else { Vec::new() };
         let spent = (it.disk.count(Op::Sync) - syncs) * it.sync_micros;
@@ -242,10 +247,6 @@ impl Cluster {
             // Nobody hears an answer from a process that ends.
             self.note(format!("node {node} stops: {error}"));
             return self.end_of(node);
-        }
-        if let Some(open) = &turn.sessions {
-            let monotonic = self.nodes[node].monotonic(now);
-            self.nodes[node].sessions.sync(open, monotonic);
         }
         if turn.applied > 0 || turn.restored {
             self.nodes[node].next_due = turn.next_due;
