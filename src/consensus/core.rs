@@ -75,7 +75,9 @@ impl<S: LogStore> Core<S> {
             check_quorum: true,
             // The lease of raft-rs is not checked against any clock, so a read by it may be stale.
             read_only_option: ReadOnlyOption::Safe,
-            batch_append: true,
+            // It adds entries to any message that waits, also to one whose index they do not follow; the answer to that
+            // makes the leader count entries that nobody has. A turn proposes once, so there is little to gain.
+            batch_append: false,
             max_uncommitted_size: limits::INBOX_BYTES_MAX as u64,
             max_committed_size_per_ready: APPLY_BYTES_MAX,
             ..Config::default()

@@ -183,6 +183,7 @@ impl<T> Replica<T> {
                 message.commit = message.commit.min(self.last_index().0);
                 true
             }
+            MessageType::MsgAppend => is_coherent(&message),
             MessageType::MsgSnapshot => {
                 let meta = message.get_snapshot().get_metadata();
                 self.snapshots.is_received(meta.index, meta.term)?
@@ -230,5 +231,30 @@ impl<T> Replica<T> {
             return Ok(None);
         }
         Ok(self.persist(write)?.map(Action::Persist))
+    }
+}
+
+/// Whether the entries follow the index that the message names, and that has a term: raft-rs believes both.
+fn is_coherent(append: &Message) -> bool {
+    let mut entries = (1..).zip(&append.entries);
+    let follow = entries.all(|(place, entry)| entry.index.checked_sub(append.index) == Some(place));
+    follow && (append.log_term > 0 || append.index == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::Entry;
+
+    #[test]
+    fn d1_an_append_whose_entries_do_not_follow_its_index_is_refused() {
+        let append = |index, log_term, entries: &[u64]| {
+            let entries = entries.iter().map(|index| Entry { index: *index, ..Entry::default() });
+            let mut message = Message { index, log_term, ..Message::default() };
+            message.set_entries(entries.collect::<Vec<_>>().into());
+            is_coherent(&message)
+        };
+        assert!(append(7, 2, &[]) && append(7, 2, &[8, 9]) && append(0, 0, &[1]));
+        assert!(!append(7, 0, &[]) && !append(7, 2, &[6, 7]) && !append(7, 2, &[8, 10]) && !append(u64::MAX, 2, &[0]));
     }
 }

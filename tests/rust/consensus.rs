@@ -101,6 +101,36 @@ fn three() -> Vec<Member> {
     members
 }
 
+/// raft-rs 0.7 can put entries into a message without any that waits to be sent, whatever index that names.
+#[test]
+fn d1_entries_follow_the_index_of_their_message() {
+    let mut members = three();
+    members[0].propose(&["a"]).unwrap();
+    members[0].sync();
+    let mut first = std::mem::take(&mut members[0].outbox);
+    first.retain(|message| message.to == 2); // The third never hears of it.
+    members[0].propose(&["b"]).unwrap();
+    members[0].sync();
+    let second = std::mem::take(&mut members[0].outbox);
+    let mut answers = Vec::new();
+    for message in first.into_iter().chain(second) {
+        let member = &mut members[message.to as usize - 1];
+        member.step(Event::Messages(vec![message]));
+        member.sync();
+        answers.append(&mut member.outbox);
+    }
+    answers.sort_by_key(|answer| answer.reject);
+    assert!(answers.last().is_some_and(|answer| answer.reject && answer.from == 3), "{answers:?}");
+    // The commit and the refusal in one turn.
+    members[0].step(Event::Messages(answers));
+    for message in &members[0].outbox {
+        let next = message.entries.first().map_or(message.index + 1, |entry| entry.index);
+        assert_eq!(next, message.index + 1, "{message:?}");
+    }
+    settle(&mut members, |_, _| true);
+    assert_eq!(members[2].words(), ["a", "b"]);
+}
+
 #[test]
 fn one_voter_leads_at_once_and_applies_only_what_is_written() {
     let mut member = Member::new(1, &[1]);

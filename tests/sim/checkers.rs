@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raftwork::base::codec::Reader;
 use raftwork::base::{JobId, LogIndex, NodeId, Term};
+use raftwork::consensus::{Message, MessageType};
 use raftwork::machine::Machine;
 use raftwork::replica::Replica;
 
@@ -131,6 +132,7 @@ pub struct History {
     leaders: BTreeMap<Term, NodeId>,
     digests: BTreeMap<LogIndex, (u64, NodeId)>,
     terms: BTreeMap<LogIndex, Term>,
+    votes: BTreeMap<(NodeId, Term), NodeId>,
     pub checks: u64,
 }
 
@@ -139,6 +141,18 @@ impl History {
     pub fn leads(&mut self, term: Term, node: NodeId) {
         let known = *self.leaders.entry(term).or_insert(node);
         assert_eq!(known, node, "election safety: nodes {known} and {node} both lead in term {term}");
+    }
+
+    /// A node votes once in a term, if ever: for itself when it asks for votes, or for whom it answers.
+    pub fn sends(&mut self, from: NodeId, message: &Message) {
+        let candidate = match message.get_msg_type() {
+            MessageType::MsgRequestVote => from,
+            MessageType::MsgRequestVoteResponse if !message.reject => NodeId(message.to),
+            _ => return,
+        };
+        let known = *self.votes.entry((from, Term(message.term))).or_insert(candidate);
+        let term = message.term;
+        assert_eq!(known, candidate, "D5: node {from} votes twice in term {term}, for {known} and {candidate}");
     }
 
     /// A node has applied everything up to this entry: every other node must have the same there (L6).

@@ -167,6 +167,11 @@ impl Cluster {
         let number = self.nodes[node].disk.count(op) + self.random.between(1, 4);
         self.note(format!("{op:?} {number} of node {node} will fail"));
         self.nodes[node].disk.fail(op, number, Fault::Eio, false);
+        if op == Op::Sync && self.random.chance(500) {
+            // Whoever goes on after a failed sync has lost what he believes to have.
+            let delay = self.random.between(50_000, 1_500_000);
+            self.after(delay, Event::PowerCut(node));
+        }
     }
 
     fn fill_the_disk(&mut self, node: usize) {

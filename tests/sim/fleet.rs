@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 
 use raftwork::base::planted::{self, Bug};
@@ -40,22 +40,46 @@ pub fn seeds(count: u64) -> Outcome {
     total.into_inner().expect("nobody panics with it")
 }
 
-/// Switches on one bug after the other and gives those that none of so many seeds finds.
+/// Bugs that are looked for, seed by seed, each until one seed finds it.
+struct Hunt<'a> {
+    bugs: &'a [Bug],
+    found: Vec<bool>,
+    next: u64,
+}
+
+impl Hunt<'_> {
+    /// The next bug to switch on, and the seed to run with it.
+    fn next(&mut self, seeds: u64) -> Option<(usize, u64)> {
+        let count = self.bugs.len() as u64;
+        while self.next < seeds * count {
+            let (seed, bug) = (self.next / count, (self.next % count) as usize);
+            self.next += 1;
+            if !self.found[bug] {
+                return Some((bug, seed));
+            }
+        }
+        None
+    }
+}
+
+/// Switches on each bug, and gives those that none of so many seeds finds.
 pub fn missed(bugs: &[Bug], seeds: u64) -> Vec<Bug> {
-    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let hunt = Mutex::new(Hunt { bugs, found: vec![false; bugs.len()], next: 0 });
+    let lock = || hunt.lock().expect("nobody panics with it");
     on_all_cores(|| {
-        quietly(|| {
-            while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                planted::plant(Some(*bug));
-                match (0..seeds).find_map(|seed| Some((seed, catch_unwind(|| run(seed)).err()?))) {
-                    None => missed.lock().expect("nobody panics with it").push(*bug),
-                    Some((seed, panic)) => println!("{bug:?}: seed {seed}: {}", words(&*panic)),
+        quietly(|| loop {
+            let Some((bug, seed)) = lock().next(seeds) else { break };
+            planted::plant(Some(bugs[bug]));
+            if let Err(panic) = catch_unwind(|| run(seed)) {
+                if !std::mem::replace(&mut lock().found[bug], true) {
+                    println!("{:?}: seed {seed}: {}", bugs[bug], words(&*panic));
                 }
             }
         });
         planted::plant(None);
     });
-    missed.into_inner().expect("nobody panics with it")
+    let found = std::mem::take(&mut lock().found);
+    bugs.iter().zip(found).filter(|(_, found)| !found).map(|(bug, _)| *bug).collect()
 }
 
 /// The first line of what a panic said.

@@ -76,7 +76,7 @@ impl Outcome {
 
 fn run(seed: u64) -> Outcome {
     let mut random = Random::new(seed ^ 0xabcd);
-    let nodes = *random.pick(&[1, 3, 3, 3, 5]);
+    let nodes = *random.pick(&[1, 3, 3, 3, 5, 5]);
     let (clients, workers) = (random.between(1, 3) as usize, random.between(1, 3) as usize);
     let mut cluster = Cluster::new(seed, nodes, clients, workers);
     cluster.after(2 * SECOND, Event::Fault);

@@ -41,11 +41,12 @@ pub enum Storm {
     CrashOfAll,
     Restarts,
     Echo,
+    LeaderInMinority,
 }
 
 use Storm::*;
 
-const ALL: [Storm; 15] = [
+const ALL: [Storm; 16] = [
     ReadError,
     FullDisk,
     SlowDisk,
@@ -61,6 +62,7 @@ const ALL: [Storm; 15] = [
     CrashOfAll,
     Restarts,
     Echo,
+    LeaderInMinority,
 ];
 
 /// Those that this seed has.
@@ -102,6 +104,7 @@ impl Cluster {
             Clog => self.clog(node),
             CrashOfAll => (0..self.nodes.len()).for_each(|node| self.kill(node)),
             Restarts => self.restart_all_again_and_again(),
+            LeaderInMinority => self.strand_the_leader(),
             Echo => {
                 let per_mille = self.random.between(10, 300);
                 self.note(format!("{per_mille} of 1000 messages are heard twice"));
@@ -196,6 +199,11 @@ impl Cluster {
         self.note(format!("the clock of node {node} is off by {by} ms"));
         self.log.allowance_ms += JUMP_MAX_MS;
         self.nodes[node].wall_offset_ms = by;
+        // Often it leads soon.
+        let leader = (0..self.nodes.len()).find(|node| self.nodes[*node].leads());
+        if let Some(leader) = leader.filter(|leader| *leader != node && self.random.chance(500)) {
+            self.after(10_000, Event::Abandon(leader));
+        }
     }
 
     fn sleep(&mut self) {
@@ -237,6 +245,18 @@ impl Cluster {
         }
         let delay = self.random.between(10_000, 600_000);
         self.after(delay, Event::Flap { one, other, times: times - 1 });
+    }
+
+    /// The leader goes on with as few others as make no majority, and with half of the clients.
+    fn strand_the_leader(&mut self) {
+        let nodes = self.nodes.len();
+        let Some(leader) = (0..nodes).find(|node| self.nodes[*node].leads()) else { return };
+        let mut side: BTreeSet<Place> =
+            (0..nodes.div_ceil(2) - 1).map(|by| Place::Node((leader + by) % nodes)).collect();
+        side.extend((0..self.clients.len()).filter(|_| self.random.chance(500)).map(Place::Client));
+        self.note(format!("node {leader} leads a minority: {side:?}"));
+        let everybody = self.everybody();
+        self.network.isolate(&side, &everybody, true);
     }
 
     fn clog(&mut self, node: usize) {

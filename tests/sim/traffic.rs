@@ -16,6 +16,9 @@ impl Cluster {
         for (after_syncs, letter) in sent {
             let delay = after_syncs.saturating_sub(syncs) * sync_micros;
             let to = letter.to().0 as usize - 1;
+            if let Letter::Raft(message) = &letter {
+                self.history.sends(self.nodes[node].id, message);
+            }
             match &letter {
                 Letter::Raft(message) if message.get_msg_type() == MessageType::MsgSnapshot => {
                     self.begin_transfer(node, to, message);
