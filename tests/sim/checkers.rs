@@ -155,6 +155,12 @@ impl History {
         assert_eq!(known, candidate, "D5: node {from} votes twice in term {term}, for {known} and {candidate}");
     }
 
+    /// The end of this node's log is lost. If it was a vote for itself, the candidate went with it: nobody counts votes for
+    /// that one any more, so the node may vote for another in that term. Votes for others are remembered by those.
+    pub fn loses_its_end(&mut self, node: NodeId) {
+        self.votes.retain(|(voter, _), candidate| *voter != node || *candidate != node);
+    }
+
     /// A node has applied everything up to this entry: every other node must have the same there (L6).
     pub fn applied(&mut self, index: LogIndex, term: Term, machine: &Machine, node: NodeId) {
         self.checks += 1;

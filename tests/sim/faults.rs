@@ -150,6 +150,7 @@ impl Cluster {
         bytes[place] ^= 1;
         disk.put(&log.join(last), &bytes);
         self.note(format!("node {rotten}: byte {place} of {last} is damaged"));
+        self.history.loses_its_end(self.nodes[rotten].id);
         if let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) {
             self.isolate(leader, true);
             self.after(8_000_000, Event::Heal);

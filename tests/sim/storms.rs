@@ -160,6 +160,7 @@ impl Cluster {
             let (byte, bit) = (self.random.below(bytes as u64) as usize, self.random.below(8) as u32);
             self.note(format!("node {node}: bit {bit} of byte {byte} of {} flips", file.display()));
             self.nodes[node].disk.flip(&file, byte, bit);
+            self.history.loses_its_end(self.nodes[node].id);
         }
     }
 
@@ -171,6 +172,7 @@ impl Cluster {
         let number = self.nodes[node].disk.count(Op::Write) + self.random.between(1, 4);
         self.note(format!("the disk of node {node} lies about write {number}: {lie:?}"));
         self.nodes[node].disk.lie(number, lie);
+        self.history.loses_its_end(self.nodes[node].id);
         let delay = self.random.between(50_000, 4_000_000);
         self.after(delay, Event::PowerCut(node));
     }
