@@ -59,7 +59,7 @@ impl Security {
         match self {
             Security::Plain if !resolved.iter().all(is_loopback) => Err(Error::Invalid(format!(
                 "{shown} is not on this machine alone, and without TLS whoever reaches it can read and run jobs; give \
-                 certificates (`raftwork cluster init` makes them), or use a loopback address such as 127.0.0.1"
+                 certificates (tls_ca, tls_certificate, tls_key), or use a loopback address such as 127.0.0.1"
             ))),
             _ => Ok(()),
         }

@@ -16,10 +16,10 @@ use super::stamp::Stamp;
 use super::wakeups::Wakeups;
 use super::{ClusterConfig, Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
-use crate::base::{limits, Error, NodeId, Result};
+use crate::base::{limits, ClusterId, Error, NodeId, Result};
 use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
 use crate::machine::record;
-use crate::net::{Admit, Listener, ListenerConfig};
+use crate::net::{Admit, Listener, ListenerConfig, Security};
 use crate::replica::{Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
 use crate::wal::SpareMaker;
 
@@ -172,6 +172,18 @@ fn newcomer(config: &NodeConfig, beginning: Option<Beginning>) -> Option<Newcome
         Some(Beginning::Joins(cluster, _)) => {
             Some(Newcomer { cluster, node: NodeId(config.disk.random().max(1)), voters: Vec::new() })
         }
+        // The certificates name the cluster that begins.
+        Some(Beginning::Begins) => certified_cluster(config).map(|cluster| {
+            let node = NodeId(config.disk.random().max(1));
+            Newcomer { cluster, node, voters: vec![node] }
+        }),
+        None => None,
+    }
+}
+
+fn certified_cluster(config: &NodeConfig) -> Option<ClusterId> {
+    match &config.cluster.as_ref()?.security {
+        Security::Tls(tls) => Some(tls.own()?.cluster),
         _ => None,
     }
 }

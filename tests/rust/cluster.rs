@@ -5,8 +5,8 @@ use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raftwork::base::{Error, JobId, SessionId};
-use raftwork::net::Address;
+use raftwork::base::{ClusterId, Error, JobId, SessionId};
+use raftwork::net::{Address, Authority, Security, Tls};
 use raftwork::node::{ClusterConfig, Node, NodeConfig};
 use raftwork::replica::MemberChange;
 use tempfile::TempDir;
@@ -24,14 +24,19 @@ fn addresses(count: usize) -> Vec<Address> {
 struct Cluster {
     dir: TempDir,
     addresses: Vec<Address>,
+    security: Security,
     nodes: Vec<Option<Arc<Node>>>,
 }
 
 impl Cluster {
     fn new(count: usize) -> Self {
+        Self::with(count, Security::Plain)
+    }
+
+    fn with(count: usize, security: Security) -> Self {
         log_lines();
         let dir = TempDir::new().unwrap();
-        let mut cluster = Self { dir, addresses: addresses(count), nodes: vec![None; count] };
+        let mut cluster = Self { dir, addresses: addresses(count), security, nodes: vec![None; count] };
         let configs: Vec<_> = (0..count).map(|number| cluster.config(number)).collect();
         // All at once: the first time they wait for each other.
         let opening: Vec<_> = configs.into_iter().map(|config| std::thread::spawn(|| Node::open(config))).collect();
@@ -44,7 +49,8 @@ impl Cluster {
     fn config(&self, number: usize) -> NodeConfig {
         let mut config = NodeConfig::new(self.dir.path().join(number.to_string()));
         config.segment_bytes = 1 << 20;
-        config.cluster = Some(ClusterConfig::new(self.addresses[number].clone(), self.addresses.clone()));
+        let cluster = ClusterConfig::new(self.addresses[number].clone(), self.addresses.clone());
+        config.cluster = Some(ClusterConfig { security: self.security.clone(), ..cluster });
         config
     }
 
@@ -250,4 +256,20 @@ fn a_member_comes_back_at_another_address() {
     let back = cluster.node(moved);
     payload(&back.submit(enqueue(job(1), 64), None).unwrap());
     assert_eq!(jobs(back), 1);
+}
+
+#[test]
+fn members_with_certificates_form_the_cluster_that_these_name() {
+    let cluster_id = ClusterId([9; 16]);
+    let dir = TempDir::new().unwrap();
+    let files = Authority::create(cluster_id).unwrap().issue_node(&[]).unwrap().save(&dir.path().join("tls"), "node");
+    let files = files.unwrap();
+    let tls = Tls::from_files(files.authority, files.certificate, files.key).unwrap();
+    let cluster = Cluster::with(3, Security::Tls(tls));
+    for number in 1..=9u64 {
+        payload(&cluster.node(number as usize % 3).submit(enqueue(job(number), 64), None).unwrap());
+    }
+    let node = cluster.node(1);
+    fresh(node).unwrap();
+    assert_eq!((jobs(node), node.cluster().0), (9, cluster_id));
 }
