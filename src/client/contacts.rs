@@ -17,6 +17,8 @@ use crate::attach::remote::{Question, Remote, FAR_GREETING_WAIT};
 use crate::base::{Error, Result};
 use crate::net::{Address, Security};
 
+/// How long one of several members may take to greet.
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
 /// How long the leader may take to greet: it is preferred, not needed, and it may be the one that hangs.
 const LEADER_WAIT: Duration = Duration::from_secs(1);
 /// How long a member may take to show that it can answer.
@@ -79,7 +81,9 @@ impl Contacts {
         own: &Greeting,
         ended: &impl Fn() -> E,
     ) -> Result<Arc<Remote>> {
-        let remote = self.connect(address, own, FAR_GREETING_WAIT, ended)?;
+        // Where there are others to ask, one that hangs must not hold up for long.
+        let patience = if self.addresses.len() > 1 { OTHERS_WAIT } else { FAR_GREETING_WAIT };
+        let remote = self.connect(address, own, patience, ended)?;
         let leader = remote.owner.leader.as_deref().and_then(|leader| Address::parse(leader).ok());
         match leader.map(|leader| self.connect(&leader, own, LEADER_WAIT, ended)) {
             Some(Ok(better)) => {

@@ -398,7 +398,8 @@ fn a_panic_in_a_dialers_function_ends_it_and_is_told() {
         config.received = Box::new(|_| panic!("planted"));
     });
     told.up();
-    assert!(told.dialer.send(encode(9, 0, &[]).unwrap()));
+    // The echo may end the connection before this returns, so its answer says nothing.
+    told.dialer.send(encode(9, 0, &[]).unwrap());
     assert!(matches!(told.down(), Error::Poisoned(_)));
     assert!(!told.dialer.is_up());
     until(|| listener.tally().served == 0);
