@@ -43,13 +43,15 @@ $(VENV)/.built-release: $(VENV)/.setup $(SOURCES)
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-demo: build ## Jobs over real files, two workers, the owner and a worker killed, and the ledger
+demo: build ## Three nodes on this machine: kill the leader, bring it back, and the ledger of what was lost
 	$(BIN)/raftwork demo
 
-test: test-rust test-python ## Every test: the core, then Python (25 minutes on two cores, the build included)
+test: test-rust test-python ## Every test: the core, then Python (35 minutes on two cores, the build included)
 
 test-rust: setup ## The core's tests, with the decoders' fuzz targets
-	RAFTWORK_FUZZ_SECONDS=20 cargo test --locked --features sim
+	RAFTWORK_FUZZ_SECONDS=20 cargo test --locked --features sim --lib --test rust
+	cargo test --locked --features sim --doc
+	cargo test --locked --features sim --profile sim --test sim -- --show-output
 
 test-python: build ## The Python tests, the documents' code blocks included
 	$(BIN)/pytest

@@ -14,7 +14,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import cluster_failures
+import cluster_limping
+import cluster_throughput
+import job_model
 import latency
+import limits
+import recurring
+import replication
 import size
 import throughput
 from table import Figure, at_least, render
@@ -65,9 +72,17 @@ def main() -> None:
     print("\n".join(machine(given.place)), f"{given.rounds} rounds.\n", flush=True)
     figures = [
         *commits(given.place, given.rounds),
+        *replication.figures(given.place, given.rounds),
         *throughput.figures(given.place, given.rounds),
+        *limits.figures(given.place, given.rounds),
         *latency.figures(given.place, given.rounds),
         *size.figures(given.place, given.rounds, given.jobs),
+        *cluster_throughput.figures(given.place, given.rounds),
+        *cluster_failures.figures(given.place, given.rounds),
+        *cluster_limping.figures(given.place, given.rounds, given.jobs),
+        *limits.figures(given.place, given.rounds),
+        *job_model.figures(given.place, given.rounds),
+        *recurring.figures(given.place, 10_000, 10),
     ]
     print(render(figures))
 

@@ -17,6 +17,7 @@ from raftwork.cli import measure
 CALLS = 1_500
 BULK_JOBS = 100_000
 RUN_JOBS = 30_000
+FLOW_JOBS = 10_000
 
 
 def figures(place: Path, rounds: int) -> list[Figure]:
@@ -31,6 +32,7 @@ def figures(place: Path, rounds: int) -> list[Figure]:
     bulk = Figure("enqueue_many, 1,000 a call", "jobs/s", "150,000", at_least(150_000))
     threads = Figure("no-op jobs run, one process, 8 threads", "jobs/s", "20,000", at_least(20_000))
     coroutines = Figure("no-op jobs run, one process, asyncio", "jobs/s", "20,000", at_least(20_000))
+    flow = Figure("fan-out and fan-in of 10,000 jobs, one worker process", "s", "2 at most", at_most(2.0))
     for _ in range(rounds):
         with measure.fresh_directory(place) as directory:
             sync.values.append(measure.percentile(measure.sync_seconds(directory, 1_000), 0.5) * 1e3)
@@ -55,7 +57,14 @@ def figures(place: Path, rounds: int) -> list[Figure]:
                     figure.values.append(measure.run_rate(app, task, RUN_JOBS))
                 finally:
                     app.close()
-    return [sync, sqlite, alone, ratio, against, eight, many, bulk, threads, coroutines]
+        with measure.fresh_directory(place) as directory:
+            app, noop, _ = measure.noop_app(directory / "data")
+            try:
+                measure.run_rate(app, noop, 2_000)  # warm
+                flow.values.append(measure.flow_seconds(app, noop, FLOW_JOBS))
+            finally:
+                app.close()
+    return [sync, sqlite, alone, ratio, against, eight, many, bulk, threads, coroutines, flow]
 
 
 if __name__ == "__main__":

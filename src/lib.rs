@@ -6,6 +6,7 @@
 //! attach        other processes on this machine, over a Unix socket
 //! node          threads, inbox, real clock
 //! replica       one node without threads, driven by turns
+//! backup
 //! wal  snapshot
 //! disk  machine  net  consensus  archive
 //! base          ids, time, errors, codec, limits
@@ -15,6 +16,7 @@
 
 pub mod archive;
 pub mod attach;
+pub mod backup;
 pub mod base;
 pub mod client;
 pub mod consensus;

@@ -7,7 +7,23 @@ and `pid` raises `ForkedProcess`. What goes wrong is raised as a class of `raftw
 
 from typing import final
 
-__all__ = ["Client", "Fetcher", "doctor", "log_pipe", "look_at_member", "new_ids", "salvage", "version"]
+__all__ = [
+    "Client",
+    "Fetcher",
+    "Lock",
+    "doctor",
+    "found_cluster",
+    "join_cluster",
+    "log_pipe",
+    "look_at_member",
+    "new_ids",
+    "recover",
+    "restore",
+    "salvage",
+    "survey",
+    "verify",
+    "version",
+]
 
 @final
 class Client:
@@ -24,8 +40,8 @@ class Client:
             path: the data directory.
             options: a map: `ttl_ms` (500 to 3,600,000, default 15,000: how long the session lives without a sign of
                 life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
-                `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000). To be one of
-                several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
+                `health_listen` ("host:port" where probes and metrics are answered), `open_timeout_ms` (how long to wait
+                for an owner that is starting, default 30,000). To be one of several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
                 or `join` (lists of such), `name`, and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
                 boolean: plain connections to other machines).
 
@@ -85,8 +101,25 @@ class Client:
     def drain(self) -> list[tuple[int, bytes | BaseException]]:
         """The answers that came since the last call: for each ticket a reply, a detail, or an exception."""
 
-    def view(self, question: bytes) -> bytes:
-        """Ask about the state: `[as_of_index, payload]`."""
+    def view(
+        self,
+        question: bytes,
+        consistency: str = "session",
+        staleness_ms_max: int | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Ask about the state: `[as_of_index, staleness_ms, payload]`; None: it is not known how old the answer is.
+
+        Args:
+            question: see the machine's list of questions.
+            consistency: "local", "session" or "linearizable".
+            staleness_ms_max: refuse an answer that could be older.
+            timeout: seconds; None is 30.
+
+        Raises:
+            TooStale: the answer could be older than `staleness_ms_max`.
+            TimedOut: nobody answered, or no majority confirmed, in time.
+        """
 
     def wait(self, job_id: bytes, timeout: float | None = None) -> bytes:
         """Wait until a job is final, and return its detail.
@@ -102,18 +135,32 @@ class Client:
     def health(self) -> bytes:
         """The state of the node for people: a map."""
 
+    def metrics(self) -> bytes:
+        """What the node counts: the text that Prometheus reads."""
+
+    def serve_health(self, address: str) -> str:
+        """Answer `/livez` and `/readyz` over HTTP until the client is closed; for a process that is no node.
+
+        Returns:
+            where, with the port that was found if `address` has port 0.
+
+        Raises:
+            ConfigError: it cannot listen there.
+        """
+
     def fresh(self, timeout: float | None = None) -> None:
         """Wait until the state at hand has everything that was answered anywhere before this call.
 
         In a cluster a majority must be heard for that; elsewhere it is so at once.
 
         Raises:
-            TimedOut: no majority within `timeout` seconds, or within what the node itself waits (some seconds).
+            TimedOut: no majority within `timeout` seconds.
         """
 
     def order(self, order: bytes, timeout: float | None = None) -> bytes:
         """Ask something of the cluster: `[1]` who is a member, `[2, node, forced]` remove one, `[3]` let another lead,
-        `[4]` take a snapshot.
+        `[4]` take a snapshot, `[5, history]` begin a backup and get its number, `[6, number, piece]` a piece of its file,
+        from 1 on and empty behind the last, `[7, number]` forget it.
 
         Raises:
             NotCommitted: not here or not now; the message says why.
@@ -137,6 +184,16 @@ class Client:
                 `functions` (names; other jobs are left alone), `prefetch` (0: claim nothing ahead of a free thread;
                 else how much is claimed ahead follows from how fast jobs finish, up to 256 or this number if it is
                 larger), `labels`.
+        """
+
+    def lock(self, name: str, ttl_ms: int | None = None, kind: str = "lock", permits: int = 1) -> Lock:
+        """A lock that is not asked for yet. It will belong to a session that exists for locks of this time to live.
+
+        Args:
+            name: 1 to 255 bytes without control characters.
+            ttl_ms: as in `open`; None: as that of this client.
+            kind: `lock`, `semaphore`, `read` or `write`.
+            permits: of a semaphore, 1 to 1,000; of others 1.
         """
 
     def close(self, timeout: float | None = None) -> None:
@@ -192,6 +249,46 @@ class Fetcher:
     def close(self, timeout: float | None = None) -> None:
         """Store what is left and end the session. Jobs still running go back without spending an attempt."""
 
+@final
+class Lock:
+    """One lock by its name, and at most one holding of it at a time. Two objects are two owners."""
+
+    def acquire(self, waits: bool, timeout: float | None = None) -> int:
+        """Hold the lock, and return its fencing token. `waits` false: one try.
+
+        Raises:
+            TimedOut: somebody else held it all the time; it is not waited for any more.
+            SessionExpired: the session was lost meanwhile. The next try opens another.
+            LockHeld: this object holds it, or waits for it.
+            LockMismatch: it is held as another kind, or with another number of permits.
+        """
+
+    def start_acquire(self, waits: bool) -> int:
+        """As `acquire` without waiting: `[token or nil]` comes with `Client.drain` under the ticket returned."""
+
+    def give_up(self) -> None:
+        """Want the lock no more, whether or not it was given meanwhile. Harmless when nothing is wanted."""
+
+    def release(self, timeout: float | None = None) -> None:
+        """Give the lock back.
+
+        Raises:
+            LockLost: it was lost before.
+            LockNotHeld: this object does not hold it.
+        """
+
+    def start_release(self) -> int:
+        """As `release` without waiting: the answer comes with `Client.drain` under the ticket returned."""
+
+    def standing(self) -> tuple[int, bool] | None:
+        """The token and whether the lock is lost. None: it is not held, or was released."""
+
+    def wait_lost(self, timeout: float | None = None) -> bool:
+        """Wait until the lock is lost. False: not within `timeout` seconds, or it was released."""
+
+    def start_wait_lost(self) -> int:
+        """A ticket whose answer comes when the lock is lost, at once if it is not held."""
+
 def doctor(path: str) -> bytes:
     """What is in a data directory, as a MessagePack map. Changes nothing; a node may run meanwhile.
 
@@ -215,12 +312,42 @@ def log_pipe() -> tuple[int, int]:
     A line is `LEVEL TARGET MESSAGE`, with the levels ERROR, WARN and INFO. Lines that find no room are dropped.
     """
 
+def found_cluster(options: bytes) -> bytes:
+    """Make the authority of a new cluster and the certificate of its first node, as files.
+
+    Args:
+        options: a map: `dir` (made, for its owner's eyes only), and `names` of the host, for people who read it.
+
+    Returns:
+        A map: `cluster`, `token` (it may do everything once the first node has begun), and its SHA-256, `digest`.
+
+    Raises:
+        InvalidOption: the directory is open to others, or has an authority already.
+        DiskError: it cannot be written.
+    """
+
+def join_cluster(options: bytes) -> bytes:
+    """Make a key and get its certificate with an invitation, as files.
+
+    Args:
+        options: a map: `invitation`, and as for `found_cluster`.
+
+    Returns:
+        A map: `role`, `cluster`, and where its `members` and their `clients` ports listen.
+
+    Raises:
+        InvalidOption: the invitation cannot be read, or nothing can be signed where it leads.
+        AccessDenied: it is used, or has expired.
+        ForeignDirectory: whoever answers is not the cluster that it names; nothing was shown.
+        ClusterUnreachable: nobody answers.
+    """
+
 def look_at_member(options: bytes) -> bytes:
     """Ask one member of a cluster how it is: that one, whether or not it leads or has a majority behind it.
 
     Args:
-        options: a map: `node` ("host:port" where it serves clients), as in `Client.connect` the `tls_` keys and
-            `insecure`, `timeout_ms` (default 3,000; connecting may take up to 5 s besides).
+        options: a map: `node` ("host:port" where it serves clients), as in `Client.connect` the `tls_` keys,
+            `token` and `insecure`, `timeout_ms` (default 3,000; connecting may take up to 5 s besides).
 
     Returns:
         `[health, members]`: the map of `Client.health`, and `[[node, name, address, address for clients], ...]`.
@@ -233,6 +360,50 @@ def look_at_member(options: bytes) -> bytes:
 
 def new_ids(n: int) -> list[bytes]:
     """New job ids of 16 bytes: UUID version 7, each greater than every earlier one of this process."""
+
+def verify(path: str) -> bytes:
+    """Read a backup in full and say what it holds.
+
+    Keys of the answer: `file`, `bytes`, `manifest` (`cluster`, `group`, `node`, `index`, `term`, `clock_ms`, `made_ms`,
+    `snapshot_bytes`, `history`, `program`), `jobs` (in memory), `history` (finished jobs), `sessions`, `digest`.
+
+    Raises:
+        CorruptData: it is not what was written.
+        ForeignDirectory: it is no backup, or one of a newer version.
+    """
+
+def restore(file: str, path: str, cluster: str | None = None) -> bytes:
+    """Make a new cluster of one member from a backup, in a new or empty directory.
+
+    Args:
+        file: the backup.
+        path: the directory.
+        cluster: the id of the new cluster, 32 hexadecimal digits with or without hyphens. Default: a new one.
+
+    Returns:
+        A map: `directory`, `cluster`, `node`, `index`, `jobs`, and `origin` as in `Client.health`.
+
+    Raises:
+        CorruptData: the backup is damaged.
+        ForeignDirectory: the directory is not empty.
+        DirectoryBusy: a process runs on it.
+    """
+
+def survey(path: str) -> bytes:
+    """How far a stopped member's own disk reaches: `directory`, `cluster`, `node`, `index`, `term`, `jobs`, `sessions`,
+    `suspect_upto` (nil, or up to where answered writes may be missing), `given_up` (the other members, in words).
+
+    Raises:
+        DirectoryBusy: a process runs on it.
+        ForeignDirectory: it is no data directory.
+        CorruptData: it cannot start as it is.
+    """
+
+def recover(path: str, cluster: str | None = None) -> bytes:
+    """Make the stopped member in this directory the only one of a new cluster; answers as `restore`, fails as `survey`.
+
+    What the directory held before is kept in `quarantine/before`.
+    """
 
 def version() -> str:
     """The version of the package."""

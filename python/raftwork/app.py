@@ -10,43 +10,51 @@ event loops.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import logging
 import os
 import threading
 import uuid
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
 
-from raftwork import config, events, filters, options
-from raftwork.batches import Batch, batches
+from raftwork import config, filters, options
+from raftwork.codecs import Codecs
 from raftwork.config import Config, Settings
 from raftwork.context import JobContext
 from raftwork.durations import Duration
-from raftwork.errors import ConfigError, InvalidTask, NotRunning, OutcomeUnknown, TaskNotRegistered
+from raftwork.enqueueing import Enqueueing
+from raftwork.errors import ConfigError, InvalidTask, NotRunning, TaskNotRegistered
+from raftwork.flows import Batch, BatchInfo, Callback, batch_for
 from raftwork.job import Job, JobInfo
+from raftwork.limits import Limits
+from raftwork.locking import Locking
+from raftwork.middleware import Middleware
 from raftwork.network import Network
-from raftwork.operators import BulkAnswer, Queues, WorkerInfo, change_one, changed, id_of, not_found
+from raftwork.operators import Queues, WorkerInfo, id_of, pages
 from raftwork.options import UNSET, Executor, Unique, UniqueKey
+from raftwork.outgoing import Outgoing
+from raftwork.reading import Consistency, Counts, read_as
+from raftwork.recurring import Recurring
 from raftwork.retry import Retry
 from raftwork.running import Running, WorkerChoice
-from raftwork.storage.base import Change, Clash, NewJob, Storage
+from raftwork.schedules import Schedules
+from raftwork.storage.base import Storage
 from raftwork.storage.connect import connect
-from raftwork.task import Decorator, Plan, Signature, Task
+from raftwork.task import Decorator, Task
 
 __all__ = ["Raftwork"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_logger = logging.getLogger("raftwork")
 _APPS: weakref.WeakSet[Raftwork] = weakref.WeakSet()
 
 
-class Raftwork:
+class Raftwork(Enqueueing, Outgoing, Recurring, Locking):
     """One application and its jobs.
 
     Args:
@@ -54,10 +62,8 @@ class Raftwork:
         storage: where jobs live, as a URL (`raft:///relative`, `raft:////absolute`, `raftwork://host:port,host:port`,
             `memory://`) or a Storage. Default: the directory `.raftwork` here.
         queue, max_attempts, max_crashes, timeout, keep_result, keep_failed: what tasks use that say nothing else.
-        submit_timeout, session_ttl, segment_bytes, snapshot_bytes: of the storage. See `raftwork.config.SETTINGS`.
-        listen, listen_clients, advertise, advertise_clients, members, join, node_name: make this process a node of a
-            cluster.
-        tls_ca, tls_certificate, tls_key, insecure: how connections to other machines are protected.
+        settings: of the storage, of this process as a node of a cluster, and of how connections to other machines are
+            protected, by name. See `raftwork.config.SETTINGS`.
 
     A setting that is not given here is taken from `RAFTWORK_*`, then `raftwork.toml` or `[tool.raftwork]` in
     `pyproject.toml` of the working directory, then the defaults.
@@ -75,13 +81,17 @@ class Raftwork:
         storage: str | Storage | None = None,
         **settings: Unpack[Settings],
     ) -> None:
+        super().__init__()
         self.name = options.check_name(name, "The name of the application")
+        self.middleware = Middleware()
+        """Code around enqueueing, around runs and around workers: decorators."""
         self._given: dict[str, Any] = dict(settings)
         self._own_storage = storage if isinstance(storage, Storage) else None
         if storage is not None and self._own_storage is None:
             self._given["storage"] = storage
         config.check_given(self._given)
         self._config: Config | None = None
+        self._codecs: Codecs | None = None
         self._storage: Storage | None = None
         self._closed = False
         self._out_of_reach = ""
@@ -113,10 +123,14 @@ class Raftwork:
         timeout: Duration | None = UNSET,
         max_crashes: int = UNSET,
         unique: UniqueKey | Unique | None = UNSET,
+        limit: Limits | None = UNSET,
         tags: Iterable[str] = UNSET,
         keep_result: Duration = UNSET,
         keep_failed: Duration = UNSET,
         executor: Executor = UNSET,
+        memory: str | None = UNSET,
+        cpu: Duration | None = UNSET,
+        version: int = UNSET,
         wait: bool = UNSET,
         **unknown: Never,
     ) -> Decorator: ...
@@ -136,11 +150,17 @@ class Raftwork:
             timeout: longest run; None for no limit.
             max_crashes: deaths of its worker with which the job fails, from 1; counted apart from attempts.
             unique: at most one waiting or running job for each key: `"args"`, a template, a function, or `Unique(...)`.
+            limit: how many jobs run at once or start in a time: a `Limit` or `Rate`, or a list of up to 4. Jobs beyond
+                wait in the storage, and hold up no worker.
             tags: up to 32 names for queries.
             keep_result: how long a succeeded job is kept.
             keep_failed: how long a failed or cancelled job is kept.
             executor: `"thread"`, `"process"`, or `"async"` (coroutine functions, and only those). Only here, since a
                 worker decides it once for the function: `using` refuses it.
+            memory, cpu: most that a job's process may take, such as `"512MB"` and `"30s"` of processor time; above, the
+                job is ended with LimitExceeded. For `executor="process"`, on Linux. Only here.
+            version: of its arguments, from 1, and stored with each job. Raise it when older ones do not fit any more,
+                and add `@task.migrate(...)`. A worker whose code is older leaves the job to others. Only here.
             wait: False answers before the job is on disk; a refusal is logged only.
 
         Raises:
@@ -151,6 +171,7 @@ class Raftwork:
         if functions:
             (function,) = functions
             return self._register(function, name, given)
+        options.check_for_tasks(given)
         options.normalise(given)  # Refuse here, on the line of the option, not on that of the function.
         return lambda fn: self._register(fn, name, given)
 
@@ -209,6 +230,13 @@ class Raftwork:
         return self.config[name]
 
     @property
+    def codecs(self) -> Codecs:
+        """How payloads are written and read, as the settings say. Made on first use."""
+        if self._codecs is None:
+            self._codecs = Codecs.of(self.config)
+        return self._codecs
+
+    @property
     def storage(self) -> Storage:
         """The storage, made on first use.
 
@@ -245,6 +273,21 @@ class Raftwork:
             self._storage = None
             self._out_of_reach = why
 
+    @contextlib.contextmanager
+    def standing_in(self, storage: Storage) -> Generator[None, None, None]:
+        """Use another storage for the length of a `with` block, then the own one again, as it was. For tests.
+
+        `close` and `open` inside the block are about the other one only.
+        """
+        with self._lock:
+            own = self._own_storage, self._storage, self._closed, self._out_of_reach
+            self._own_storage, self._storage, self._closed, self._out_of_reach = storage, None, False, ""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._own_storage, self._storage, self._closed, self._out_of_reach = own
+
     def open(self) -> Raftwork:
         """Open the storage now instead of on first use, also after `close`. Harmless when open.
 
@@ -272,17 +315,13 @@ class Raftwork:
     ) -> None:
         self.close()
 
-    def health(self) -> dict[str, Any]:
-        """How the storage is: status, role of this process, durability, and what the node says about itself."""
-        return self.storage.health()
-
     def running(self, workers: WorkerChoice = None, **options: Any) -> Running:
         """A context manager, for `with` and `async with`, that opens the application and runs jobs inside this process.
 
         Args:
             workers: None runs no jobs (a client only); True serves the queues of all tasks; otherwise queues as for
                 `Worker`, for example `{"mail": 4}`.
-            options: passed on to `Worker`.
+            options: `outbox`, the URL of a database whose outbox is relayed meanwhile; others go to `Worker`.
 
         On leaving, running jobs get the worker's drain time, and the application is closed.
 
@@ -292,76 +331,36 @@ class Raftwork:
         """
         return Running(self, workers, options)
 
-    # Enqueue
+    # Flows
 
-    def put(self, plan: Plan, packed: bytes, unique_key: str | None) -> Job[Any]:
-        """Store one job that a task has prepared. Use `task.enqueue`."""
-        storage = self._storage or self._make_storage()
-        id = storage.new_ids(1)[0]
-        jobs = (NewJob(id, plan.spec, packed, plan.delay_ms, plan.run_at_ms, unique_key),)
-        if not plan.wait:
-            storage.start_enqueue(jobs, lambda error: _lost(plan.spec.function, id, error))
-            return Job(self, id)
-        try:
-            clashes = storage.enqueue(jobs)
-        except OutcomeUnknown as error:
-            error.add_note(f"The job's id is {uuid.UUID(bytes=id)}.")
-            raise
-        if events.listening():
-            events.emit("job.enqueued", function=plan.spec.function, count=1)
-        return Job(self, _kept(clashes[0], id) if clashes else id)
+    def batch(
+        self,
+        name: str | uuid.UUID,
+        *,
+        on_success: Callback = None,
+        on_failure: Callback = None,
+        on_complete: Callback = None,
+    ) -> Batch:
+        """A batch: jobs that finish together. Use it in a `with` or `async with` block; nothing is stored before.
 
-    async def aput(self, plan: Plan, packed: bytes, unique_key: str | None) -> Job[Any]:
-        """`put` for a running event loop. Use `task.aenqueue`."""
-        storage = self._storage or self._make_storage()
-        id = storage.new_ids(1)[0]
-        jobs = (NewJob(id, plan.spec, packed, plan.delay_ms, plan.run_at_ms, unique_key),)
-        if not plan.wait:
-            storage.start_enqueue(jobs, lambda error: _lost(plan.spec.function, id, error))
-            return Job(self, id)
-        try:
-            clashes = await storage.aenqueue(jobs)
-        except OutcomeUnknown as error:
-            error.add_note(f"The job's id is {uuid.UUID(bytes=id)}.")
-            raise
-        if events.listening():
-            events.emit("job.enqueued", function=plan.spec.function, count=1)
-        return Job(self, _kept(clashes[0], id) if clashes else id)
-
-    def enqueue_many(self, calls: Iterable[Signature[R]]) -> list[Job[R]]:
-        """Store many jobs, 1,000 to a write; each write is stored as a whole or not at all.
-
-        The order of `calls` is the order of the answer, and of execution within a queue and priority. An error leaves
-        earlier writes stored. `using(wait=False)` has no effect here.
+        Args:
+            name: of a new batch, for people; or the id of one that exists, to add jobs or to ask.
+            on_success: a call made by `task.s(...)` that runs when every member succeeded.
+            on_failure: one that runs when it finished and a member failed or was cancelled.
+            on_complete: one that runs when it finished.
 
         Raises:
-            As `Task.enqueue`.
+            InvalidOption: callbacks are given for a batch that exists.
 
         Example:
-            >>> app.enqueue_many(send_welcome.s(user) for user in range(1000))
+            >>> with app.batch("month-end", on_complete=send_report.s("acme")) as batch:
+            ...     build_report.enqueue("acme")
         """
-        storage = self._storage or self._make_storage()
-        jobs: list[Job[R]] = []
-        for batch in batches(calls):
-            jobs += self._jobs_of(batch, storage.enqueue(batch.take(storage.new_ids(len(batch)))))
-        return jobs
+        return batch_for(self, name, on_success, on_failure, on_complete)
 
-    async def aenqueue_many(self, calls: Iterable[Signature[R]]) -> list[Job[R]]:
-        """`enqueue_many` for a running event loop."""
-        storage = self._storage or self._make_storage()
-        jobs: list[Job[R]] = []
-        for batch in batches(calls):
-            jobs += self._jobs_of(batch, await storage.aenqueue(batch.take(storage.new_ids(len(batch)))))
-        return jobs
-
-    def _jobs_of(self, batch: Batch, clashes: list[Clash]) -> list[Job[Any]]:
-        ids = batch.ids
-        for clash in clashes:
-            ids[clash.position] = _kept(clash, ids[clash.position])
-        if events.listening():
-            for function, count in batch.functions().items():
-                events.emit("job.enqueued", function=function, count=count)
-        return [Job(self, id) for id in ids]
+    def batches(self) -> list[BatchInfo]:
+        """The batches that are open or not forgotten yet, oldest first."""
+        return [BatchInfo.of(row) for row in self.storage.batches()]
 
     # Jobs
 
@@ -373,32 +372,34 @@ class Raftwork:
         """
         return Job(self, id_of(id))
 
-    def jobs(self, filter: str = "", *, limit: int | None = None) -> Iterator[JobInfo]:
+    def jobs(
+        self,
+        filter: str = "",
+        *,
+        limit: int | None = None,
+        consistency: Consistency = "session",
+        max_staleness: Duration | None = None,
+    ) -> Iterator[JobInfo]:
         """Jobs that match a filter, newest first, fetched page by page while you go through them.
 
         Args:
             filter: such as `state:failed tag:crm args.user_id:7`; empty for all. See the filter language.
             limit: stop after this many.
+            consistency, max_staleness: as for `Job.info`. Each job says of which state it is.
 
         Raises:
             InvalidOption: the filter cannot be read; the message gives the position.
+            TooStale: the answer could be older than allowed.
         """
-        return self._pages(filters.parse(filter), limit)
+        return pages(self.job_page, filters.parse(filter), limit, read_as(consistency, max_staleness))
 
-    def _pages(self, clauses: Any, limit: int | None) -> Iterator[JobInfo]:
-        cursor: bytes | None = None
-        left = limit
-        while left is None or left > 0:
-            page = self.storage.jobs(clauses, cursor, 100 if left is None else min(100, left))
-            yield from page.jobs
-            left = None if left is None else left - len(page.jobs)
-            cursor = page.cursor
-            if cursor is None:
-                return
+    def counts(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> Counts:
+        """Jobs by state, all states named, and the totals that the storage derives from transitions.
 
-    def counts(self) -> dict[str, int]:
-        """Jobs by state, all states named, and the totals that the storage derives from transitions."""
-        return self.storage.counts()
+        Args:
+            consistency, max_staleness: as for `Job.info`. The answer says of which state it is.
+        """
+        return self.storage.counts(read_as(consistency, max_staleness))
 
     @property
     def queues(self) -> Queues:
@@ -406,70 +407,24 @@ class Raftwork:
         return Queues(lambda: self.storage)
 
     @property
+    def schedules(self) -> Schedules:
+        """The recurring schedules: put, list, pause, resume, trigger, preview, backfill, delete."""
+        return Schedules(self, lambda: self.storage, self.put_planned)
+
+    @property
     def workers(self) -> list[WorkerInfo]:
         """The workers that are connected now."""
         return [WorkerInfo.of(session) for session in self.storage.sessions() if session.kind == "worker"]
-
-    def cancel(self, ids: Iterable[uuid.UUID | str | bytes | Job[Any]], reason: str = "") -> BulkAnswer:
-        """Cancel jobs: waiting ones at once, running ones are told."""
-        return changed(self.storage.cancel, ids, reason)
-
-    def retry(self, ids: Iterable[uuid.UUID | str | bytes | Job[Any]]) -> BulkAnswer:
-        """Run jobs again: final ones with fresh attempts, waiting ones now."""
-        return changed(self.storage.requeue, ids)
-
-    def delete(self, ids: Iterable[uuid.UUID | str | bytes | Job[Any]]) -> BulkAnswer:
-        """Forget jobs that are not running."""
-        return changed(self.storage.delete, ids)
-
-    # What a `Job` asks
-
-    def job_info(self, job: bytes) -> JobInfo:
-        """For `Job.info`."""
-        found = self.storage.job(job)
-        if found is None:
-            raise not_found(job)
-        return found
-
-    def job_wait(self, job: bytes, timeout: float | None) -> JobInfo:
-        """For `Job.result`."""
-        return self.storage.wait(job, timeout)
-
-    async def job_await(self, job: bytes, timeout: float | None) -> JobInfo:
-        """For `Job.aresult`."""
-        return await self.storage.await_final(job, timeout)
-
-    def job_cancel(self, job: bytes, reason: str) -> bool:
-        """For `Job.cancel`."""
-        return change_one(self.storage.cancel([job], reason)[0], job) in (Change.DONE, Change.TOLD)
-
-    def job_retry(self, job: bytes) -> bool:
-        """For `Job.retry`."""
-        return change_one(self.storage.requeue([job])[0], job) is Change.DONE
-
-    def job_delete(self, job: bytes) -> None:
-        """For `Job.delete`."""
-        change_one(self.storage.delete([job])[0], job)
 
     def __repr__(self) -> str:
         return f"<Raftwork {self.name!r}>"
 
 
 def _in_forked_child() -> None:
-    """A lock that another thread of the parent held would be held here for ever."""
+    """A lock that another thread of the parent held would be held here for ever. Those of the cluster it has not."""
     for app in list(_APPS):
         app._lock = threading.RLock()
+        app._holdings.clear()
 
 
 os.register_at_fork(after_in_child=_in_forked_child)
-
-
-def _kept(clash: Clash, own: bytes) -> bytes:
-    """The id of the job that there is now: an existing one only if it was kept."""
-    return clash.existing if clash.outcome == 2 else own
-
-
-def _lost(function: str, id: bytes, error: BaseException) -> None:
-    job = uuid.UUID(bytes=id)
-    _logger.error("Job %s of %s was enqueued with wait=False and refused: %s", job, function, error)
-    events.emit("job.enqueue_lost", function=function, error=error)

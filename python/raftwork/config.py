@@ -12,14 +12,17 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypedDict
+from urllib.parse import urlsplit
 
-from raftwork import network
-from raftwork.durations import Duration, duration_ms
+from raftwork import codecs, keyring, network, serde
+from raftwork.durations import Duration, duration_ms, instant_ms
 from raftwork.errors import ConfigError, TaskError
 from raftwork.options import UNSET, check_name
 from raftwork.retry import check_attempts
+from raftwork.secret import Masked
 
 __all__ = ["SETTINGS", "Config", "Setting", "Settings", "Source"]
 
@@ -37,6 +40,10 @@ class Settings(TypedDict, total=False):
     session_ttl: Duration
     segment_bytes: int | None
     snapshot_bytes: int | None
+    compress_above: int | None
+    encryption_keys: str | None
+    encryption_key_file: str | os.PathLike[str] | None
+    secrets_in_clear: bool
     listen: str | None
     listen_clients: str | None
     advertise: str | None
@@ -44,10 +51,19 @@ class Settings(TypedDict, total=False):
     members: str | Sequence[str] | None
     join: str | Sequence[str] | None
     node_name: str | None
+    election_timeout: Duration | None
+    snapshot_rate: int | None
+    health_listen: str | None
     tls_ca: str | os.PathLike[str] | None
     tls_certificate: str | os.PathLike[str] | None
     tls_key: str | os.PathLike[str] | None
     insecure: str | None
+    token: str | None
+    token_file: str | os.PathLike[str] | None
+    first_token: str | None
+    client_rate: int | None
+    release: str | datetime | None
+    outbox: str | None
 
 
 class Setting(NamedTuple):
@@ -85,6 +101,17 @@ def _whole(name: str, least: int, most: int) -> Callable[[Any], int]:
     return check
 
 
+def _truth(name: str) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        if value not in ("true", "false"):
+            raise ConfigError(f"{name}={value!r} is neither true nor false.")
+        return bool(value == "true")
+
+    return check
+
+
 def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None or value == "none" else check(value)
 
@@ -101,6 +128,23 @@ def _url(value: Any) -> str:
 def _attempts(value: Any) -> int:
     number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
     return check_attempts(number, "max_attempts")
+
+
+def _release(value: Any) -> int:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ConfigError(f"release={value!r} is not a time. Write one such as 2026-11-30T12:00:00Z.") from None
+    return instant_ms(value, "release")
+
+
+def _outbox(value: Any) -> str:
+    if not isinstance(value, str) or "://" not in value:
+        raise ConfigError(
+            f"outbox={value!r:.40} is not a URL. Write sqlite:///shop.db or postgresql://user@host/database."
+        )
+    return Masked(value) if urlsplit(value).password else value
 
 
 def _networked(name: str, meaning: str) -> Setting:
@@ -139,6 +183,31 @@ SETTINGS: Final[dict[str, Setting]] = {
         None,
         "Log written between two snapshots, 1 MiB to 16 GiB.",
     ),
+    "release": Setting(
+        _optional(_release),
+        None,
+        "When this code was released, such as 2026-11-30T12:00:00Z: of two schedules in code, the newer counts; none: "
+        "when the file of its task was changed.",
+    ),
+    "outbox": Setting(
+        _optional(_outbox), None, "SQL database whose outbox is relayed by workers that start with --outbox."
+    ),
+    "compress_above": Setting(
+        _optional(_whole("compress_above", 128, serde.RESULT_BYTES_MAX)),
+        codecs.COMPRESS_ABOVE,
+        "Bytes of an argument, result, saved state or progress note above which it is compressed; none: never.",
+    ),
+    "encryption_keys": Setting(
+        _optional(keyring.check_keys), None, "Keys of payloads, ID:KEY,ID:KEY, the first encrypts; are shown nowhere."
+    ),
+    "encryption_key_file": Setting(
+        _optional(lambda value: network.check_file("encryption_key_file", value)),
+        None,
+        "File that holds them, mode 0600, in place of encryption_keys.",
+    ),
+    "secrets_in_clear": Setting(
+        _truth("secrets_in_clear"), False, "true: a Secret may be stored without an encryption key, in clear."
+    ),
     "listen": _networked("listen", "Where this node listens for the other members, host:port; none: it is alone."),
     "listen_clients": _networked("listen_clients", "Where it listens for clients; none: the port after listen."),
     "advertise": _networked("advertise", "Where members reach what listens at listen; none: there."),
@@ -146,10 +215,23 @@ SETTINGS: Final[dict[str, Setting]] = {
     "members": _networked("members", "Where the first members listen for each other: a list, or text with commas."),
     "join": _networked("join", "Where members listen of a cluster that this node is to join, in place of members."),
     "node_name": _networked("node_name", "What people call this node; none: the address where others reach it."),
+    "election_timeout": _networked(
+        "election_timeout", "Silence of the leader after which another is elected, 200ms to 60s; none: 1s."
+    ),
+    "snapshot_rate": _networked(
+        "snapshot_rate", "Bytes a second of a state on its way to another node, 1 MiB to 16 GiB; none: 64 MiB."
+    ),
+    "health_listen": _networked(
+        "health_listen", "Where a node answers /livez, /readyz and /metrics over HTTP, host:port; none: nowhere."
+    ),
     "tls_ca": _networked("tls_ca", "File with the authority of all certificates of the cluster, PEM."),
     "tls_certificate": _networked("tls_certificate", "File with the own certificate, PEM."),
     "tls_key": _networked("tls_key", "File with its private key, PEM."),
     "insecure": _networked("insecure", "A sentence that allows connections without protection; see the cluster page."),
+    "token": _networked("token", "What a client shows a cluster to say who it is; is shown nowhere."),
+    "token_file": _networked("token_file", "File that holds the token, mode 0600, in place of token."),
+    "first_token": _networked("first_token", "SHA-256 of a token that may do all in a cluster that this node begins."),
+    "client_rate": _networked("client_rate", "Requests a second of one client at this node, 1 to 1,000,000,000."),
 }
 """Every setting: its check, default and meaning. Durations are in milliseconds once checked."""
 

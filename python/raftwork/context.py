@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
+import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from raftwork import clock, serde
-from raftwork.errors import LeaseLost, NotRunning
+from raftwork.codecs import PLAIN, Codecs, Kind
+from raftwork.errors import LeaseLost, NotRunning, StepError
+from raftwork.options import check_name
 from raftwork.outcomes import Cancel
+from raftwork.saved import Saved
 from raftwork.storage.base import ClaimedJob
 
 __all__ = ["ContextLink", "JobContext", "StopFlag", "activate", "current_job", "deactivate"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
+_first_use = threading.Lock()
 _logger = logging.getLogger("raftwork.job")
 _current: contextvars.ContextVar[JobContext] = contextvars.ContextVar("raftwork_job")
 
@@ -62,14 +69,16 @@ class StopFlag:
 class JobContext:
     """The running job."""
 
-    __slots__ = ("_job", "_link", "_started_ms", "_state", "_stop")
+    __slots__ = ("_codecs", "_job", "_link", "_saved", "_started_ms", "_stop")
 
-    def __init__(self, job: ClaimedJob, link: ContextLink, stop: StopFlag) -> None:
+    def __init__(self, job: ClaimedJob, link: ContextLink, stop: StopFlag, codecs: Codecs = PLAIN) -> None:
         self._job = job
+        self._codecs = codecs
         self._link = link
         self._stop = stop
         self._started_ms = clock.now_ms()
-        self._state = job.state
+        self._saved: Saved | None = None
+        """Made on first use: most jobs save nothing."""
 
     @property
     def id(self) -> uuid.UUID:
@@ -90,6 +99,12 @@ class JobContext:
     def tags(self) -> tuple[str, ...]:
         """The tags it was enqueued with."""
         return self._job.tags
+
+    @property
+    def batch(self) -> uuid.UUID | None:
+        """The batch that it belongs to: `with app.batch(ctx.batch):` adds other jobs to it."""
+        batch = self._job.extras[2] if self._job.extras else None
+        return None if batch is None else uuid.UUID(bytes=batch)
 
     @property
     def attempt(self) -> int:
@@ -136,7 +151,8 @@ class JobContext:
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the job is. Costs little, so call it freely; of many in a short time the last is stored."""
-        self._link.send(serde.encode([done, total, note], what="progress", bytes_max=serde.STATE_BYTES_MAX), None)
+        packed = self._encode([done, total, note], "progress")
+        self._link.send(self._codecs.seal(self._job.id, Kind.PROGRESS, packed), None)
 
     def track(self, items: Iterable[T], total: int | None = None, note: str = "") -> Iterator[T]:
         """Pass the items through, report progress after each, and stop between two if the job is cancelled."""
@@ -157,7 +173,8 @@ class JobContext:
     @property
     def state(self) -> Any:
         """What this or an earlier attempt saved last, or None."""
-        return None if self._state is None else serde.decode(self._state, what="state")
+        packed = self._notes().state
+        return None if packed is None else serde.decode(packed, what="state")
 
     def save(self, state: Any) -> None:
         """Keep a value (at most 64 KiB encoded) for the next attempt, so that it can go on where this one stopped.
@@ -167,6 +184,7 @@ class JobContext:
 
         Raises:
             SerializationError, PayloadTooLarge: it cannot travel, or is larger than that.
+            SecretRefused: there is a Secret in it, and no encryption key.
             LeaseLost: another worker has the job; nothing this run saves will count.
             StorageError: it was not stored, or not within 10 seconds; the message says why.
         """
@@ -185,11 +203,100 @@ class JobContext:
         await asyncio.to_thread(self._link.settle)
         self._check_lease()
 
-    def _hand_over(self, state: Any) -> None:
-        packed = serde.encode(state, what="state", bytes_max=serde.STATE_BYTES_MAX)
+    def step(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function and remember its result under a name, so that a retry gets the result without the call.
+
+        When this returns, the result is stored, as durably as the job itself. A function that raises is not remembered.
+        A worker that dies between the end of the call and the storing repeats it: let the function be safe to repeat,
+        or pass `ctx.token` on.
+
+        Args:
+            name: finds the result again in the next attempt. Each step of a run has its own.
+            fn: a plain function. Its arguments are not stored; its result is, with all other steps and the saved state
+                at most 64 KiB encoded.
+
+        Raises:
+            StepError: the name was used in this run already, or this is a coroutine: `await ctx.astep(...)`.
+            InvalidName: the name cannot be one.
+            SerializationError, PayloadTooLarge, SecretRefused: the result cannot travel. The function was called.
+            LeaseLost: another worker has the job. Before the call, or after it: then the result is not remembered.
+            StorageError: the result was not stored, or not within 10 seconds.
+
+        Example:
+            >>> paid = ctx.step("pay", provider.pay, order, cents=500)
+        """
+        if _on_event_loop():
+            raise StepError(f"The step {name!r} would block the event loop. Write: await ctx.astep({name!r}, ...).")
+        if inspect.iscoroutinefunction(fn):
+            raise StepError(f"The step {name!r} is a coroutine function. Write: await ctx.astep({name!r}, ...).")
+        saved, remembered = self._begin_step(name)
+        if remembered is not None:
+            return cast(T, serde.decode(remembered, what=f"step {name!r}"))
+        stored = False
+        try:
+            result = fn(*args, **kwargs)
+            self._keep_step(saved, name, result)
+            self._link.settle()
+            self._check_lease()
+            stored = True
+        finally:
+            saved.end(name, stored)
+        return result
+
+    async def astep(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`step` for coroutines: awaits what the function gives. The event loop goes on while the result is stored.
+
+        Example:
+            >>> page = await ctx.astep("fetch", client.get, url)
+            >>> size = await ctx.astep("measure", asyncio.to_thread, measure, page)
+        """
+        saved, remembered = self._begin_step(name)
+        if remembered is not None:
+            return cast(T, serde.decode(remembered, what=f"step {name!r}"))
+        stored = False
+        try:
+            given = fn(*args, **kwargs)
+            if not inspect.isawaitable(given):
+                raise StepError(
+                    f"The step {name!r} is no coroutine. Write: ctx.astep({name!r}, asyncio.to_thread, fn)."
+                )
+            result = await given
+            self._keep_step(saved, name, result)
+            await asyncio.to_thread(self._link.settle)
+            self._check_lease()
+            stored = True
+        finally:
+            saved.end(name, stored)
+        return result
+
+    def _begin_step(self, name: str) -> tuple[Saved, bytes | None]:
+        check_name(name, "The step")
         self._check_lease()
-        self._link.send(None, packed)
-        self._state = packed
+        saved = self._notes()
+        return saved, saved.begin(name)
+
+    def _keep_step(self, saved: Saved, name: str, result: object) -> None:
+        packed = self._encode(result, f"step {name!r}")
+        self._check_lease()
+        saved.put(name, packed, self._send_saved)
+
+    def _hand_over(self, state: Any) -> None:
+        packed = self._encode(state, "state")
+        self._check_lease()
+        self._notes().put_state(packed, self._send_saved)
+
+    def _send_saved(self, packed: bytes) -> None:
+        self._link.send(None, self._codecs.seal(self._job.id, Kind.STATE, packed))
+
+    def _notes(self) -> Saved:
+        if self._saved is None:
+            with _first_use:
+                if self._saved is None:
+                    self._saved = Saved(self._job.state)
+        return self._saved
+
+    def _encode(self, value: Any, what: str) -> bytes:
+        return serde.encode(value, what=what, bytes_max=serde.STATE_BYTES_MAX, secrets=self._codecs.takes_secrets)
 
     def _check_lease(self) -> None:
         if self._stop.lost:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from raftwork import serde
+from raftwork.secret import Secret
 
 __all__ = ["describe", "describe_args"]
 
@@ -49,6 +50,8 @@ def _shorten(shown: str, chars_max: int) -> str:
 
 
 def _extension(code: int, body: memoryview) -> Any:
+    if code == 16:
+        return Secret(None)  # Not even read.
     if code not in (1, 2, 3, 11, 12, 14, 15):
         return serde.read_extension(code, body)
     content = _decode(bytes(body))

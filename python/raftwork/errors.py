@@ -1,37 +1,15 @@
-"""Every error that raftwork raises, in one tree.
+"""Every error that raftwork raises, in one tree. `docs/reference/errors.md` lists each with its code and what to do.
 
     RaftworkError
-    ├── ConfigError              RW001  a setting is unknown, malformed or out of range (also a ValueError)
-    ├── TaskError                       the call itself is wrong; nothing was stored
-    │   ├── InvalidTask          RW101  the function cannot be a task
-    │   ├── TaskNotRegistered    RW102  no task of this name in this process
-    │   ├── SerializationError   RW110  a value cannot travel without loss
-    │   ├── PayloadTooLarge      RW111  arguments, result or batch above a limit
-    │   ├── InvalidName          RW112  a queue, function, tag or key has a name that is not allowed
-    │   └── InvalidOption        RW113  an option is unknown or out of range (also a ValueError)
-    │       └── InvalidFilter    RW114  a filter cannot be read; carries the position
-    ├── StorageError                    the storage did not do it
-    │   ├── NotCommitted         RW301  it will never take effect; safe to repeat
-    │   ├── OutcomeUnknown       RW302  it may or may not have taken effect
-    │   ├── Overloaded           RW303  a bound is reached; repeat later
-    │   ├── TimedOut             RW304  not within the time that you gave (also a TimeoutError)
-    │   ├── DiskFull             RW310  no space left; resumes by itself when there is
-    │   ├── DiskError            RW311  a read, write or sync failed; the node has stopped
-    │   ├── CorruptData          RW312  stored bytes changed; `raftwork doctor` shows where
-    │   ├── DirectoryBusy        RW313  another program holds the data directory
-    │   ├── ForeignDirectory     RW314  the directory holds something else
-    │   ├── NodeFailed           RW315  the node stopped because of an earlier error
-    │   ├── NotRunning           RW316  the storage is closed
-    │   ├── ForkedProcess        RW317  this object belongs to the parent process
-    │   ├── SessionExpired       RW318  this process was silent for longer than its session lives
-    │   └── ClusterUnreachable   RW319  no member of the cluster answers
-    └── JobError                        about one job
-        ├── JobNotFound          RW401  no job of this id, or it was deleted
-        ├── UniqueConflict       RW402  a job with the same unique key exists
-        ├── LeaseLost            RW403  another worker owns the job now; this answer changed nothing
-        ├── WrongState           RW404  the job's state does not allow it
-        ├── JobFailed            RW405  the job used up its attempts; carries the remote error
-        └── JobCancelled         RW406  the job was cancelled
+    ├── ConfigError       RW001   a setting is unknown, malformed or out of range (also a ValueError)
+    ├── TaskError         RW1..   the call itself is wrong; nothing was stored
+    ├── StorageError      RW3..   the storage did not do it
+    ├── JobError          RW4..   about one job, or one flow of jobs
+    ├── LockError         RW5..   about one lock
+    ├── HarnessError      RW6..   about `raftwork.testing.harness`
+    ├── ScheduleError     RW7..   about one recurring schedule
+    ├── PayloadError      RW8..   about what is stored of a job's arguments, result, state, progress or error
+    └── OutboxError       RW9..   the SQL database with the outbox cannot be used
 
 A message says what happened, to which thing, and what to do next. Its text begins with the code, which never changes.
 """
@@ -39,17 +17,23 @@ A message says what happened, to which thing, and what to do next. Its text begi
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+
+from raftwork.remote_error import RemoteError
 
 __all__ = [
+    "BatchNotFound",
     "ClusterUnreachable",
     "ConfigError",
     "CorruptData",
+    "CryptoMissing",
     "DirectoryBusy",
     "DiskError",
     "DiskFull",
+    "FlowCycle",
     "ForeignDirectory",
     "ForkedProcess",
+    "HarnessError",
+    "HarnessMisused",
     "InvalidFilter",
     "InvalidName",
     "InvalidOption",
@@ -58,21 +42,40 @@ __all__ = [
     "JobError",
     "JobFailed",
     "JobNotFound",
+    "KeyMissing",
     "LeaseLost",
+    "LimitExceeded",
+    "LockError",
+    "LockHeld",
+    "LockLost",
+    "LockMismatch",
+    "LockNotHeld",
+    "LockTimeout",
+    "MigrationError",
     "NodeFailed",
     "NotCommitted",
     "NotRunning",
+    "OutboxError",
     "OutcomeUnknown",
     "Overloaded",
+    "ParentMissing",
+    "PayloadDamaged",
+    "PayloadError",
     "PayloadTooLarge",
     "RaftworkError",
     "RemoteError",
+    "RunawayJobs",
+    "ScheduleError",
+    "ScheduleNotFound",
+    "SecretRefused",
     "SerializationError",
     "SessionExpired",
+    "StepError",
     "StorageError",
     "TaskError",
     "TaskNotRegistered",
     "TimedOut",
+    "TooStale",
     "UniqueConflict",
     "WrongState",
 ]
@@ -105,7 +108,7 @@ class TaskError(RaftworkError):
 
 
 class InvalidTask(TaskError):
-    """The function cannot be a task: another process could not find it again."""
+    """The function cannot be a task (others could not find it again), a middleware, or what `depends` takes."""
 
     code = "RW101"
 
@@ -114,6 +117,12 @@ class TaskNotRegistered(TaskError, LookupError):
     """No task of this name is registered in this process."""
 
     code = "RW102"
+
+
+class MigrationError(TaskError):
+    """A job has arguments of an older version of its task, and nothing here makes those of today of them."""
+
+    code = "RW103"
 
 
 class SerializationError(TaskError):
@@ -154,6 +163,16 @@ class InvalidFilter(InvalidOption):
         self.position = position
 
 
+class SecretRefused(TaskError):
+    """A Secret would be stored in clear: the application has no encryption key. `path` says which."""
+
+    code = "RW115"
+
+    def __init__(self, message: str = "", path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class StorageError(RaftworkError):
     """The storage did not do what was asked."""
 
@@ -184,6 +203,20 @@ class TimedOut(StorageError, TimeoutError):
     code = "RW304"
 
 
+class TooStale(StorageError):
+    """The state at hand could be older than the read allows: `age_ms` old (None: nobody knows), and `bound_ms` allowed.
+
+    Ask again in a moment, allow more with `max_staleness`, or ask for `consistency="linearizable"`.
+    """
+
+    code = "RW305"
+
+    def __init__(self, message: str = "", age_ms: int | None = None, bound_ms: int = 0) -> None:
+        super().__init__(message)
+        self.age_ms = age_ms
+        self.bound_ms = bound_ms
+
+
 class DiskFull(StorageError):
     """No space is left on the volume of the data directory. Writes resume by themselves when there is."""
 
@@ -209,7 +242,7 @@ class DirectoryBusy(StorageError):
 
 
 class ForeignDirectory(StorageError):
-    """The data directory belongs to something else, or to another version."""
+    """The data directory belongs to something else, or to another version, or others may write to it."""
 
     code = "RW314"
 
@@ -242,6 +275,101 @@ class ClusterUnreachable(StorageError):
     """No member of the cluster answers at the given addresses, or none of them has a majority behind it."""
 
     code = "RW319"
+
+
+class AccessDenied(StorageError):
+    """The cluster does not let this client do that. Nothing was changed. `principal` is the client, as in `token/a`,
+    and `capability` what it lacks, such as `enqueue:mail`. Both are empty when the cluster does not know the client at
+    all: its token was revoked, has expired, or is another cluster's."""
+
+    code = "RW330"
+
+    def __init__(self, message: str = "", principal: str = "", capability: str = "") -> None:
+        super().__init__(message)
+        self.principal = principal
+        self.capability = capability
+
+
+class LockError(RaftworkError):
+    """Something about one lock."""
+
+    code = "RW500"
+
+
+class LockTimeout(LockError, TimeoutError):
+    """Somebody else held the lock all the time. This object does not wait for it any more."""
+
+    code = "RW501"
+
+
+class LockLost(LockError):
+    """The lock was lost before it was released, as its session ended. Others may have had it meanwhile."""
+
+    code = "RW502"
+
+
+class LockHeld(LockError):
+    """This object holds the lock already, or waits for it. Another `app.lock(...)` object is another owner."""
+
+    code = "RW503"
+
+
+class LockNotHeld(LockError):
+    """This object does not hold the lock: it was never acquired, or was released already."""
+
+    code = "RW504"
+
+
+class LockMismatch(LockError):
+    """While somebody holds it, a name is one kind of lock, and a semaphore has one number of permits."""
+
+    code = "RW505"
+
+
+class ScheduleError(RaftworkError):
+    """Something about one recurring schedule."""
+
+    code = "RW700"
+
+
+class ScheduleNotFound(ScheduleError, LookupError):
+    """No schedule has this name. It was deleted, or never put."""
+
+    code = "RW701"
+
+
+class PayloadError(RaftworkError):
+    """What is stored of a job (arguments, result, state, progress, error) cannot be read here, or not be written."""
+
+    code = "RW800"
+
+
+class KeyMissing(PayloadError, LookupError):
+    """It is encrypted with a key that this process does not have; `key_id` names it. Nothing is wrong with the job."""
+
+    code = "RW801"
+
+    def __init__(self, message: str = "", key_id: str = "") -> None:
+        super().__init__(message)
+        self.key_id = key_id
+
+
+class PayloadDamaged(PayloadError):
+    """The stored bytes are not those that were written for this job, so they are not used."""
+
+    code = "RW802"
+
+
+class CryptoMissing(PayloadError, ImportError):
+    """There are encryption keys, but the library `cryptography` is not installed."""
+
+    code = "RW803"
+
+
+class OutboxError(RaftworkError):
+    """The SQL database with the outbox could not be used. What waits in it stays there, and nothing is lost."""
+
+    code = "RW901"
 
 
 class JobError(RaftworkError):
@@ -278,17 +406,22 @@ class WrongState(JobError):
     code = "RW404"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteError:
-    """An exception of a job, as the worker that ran it saw it."""
+class ParentMissing(JobError):
+    """A job waits for one that was deleted or forgotten, or takes a result that was never given."""
 
-    type: str
-    """Its class, as `module.qualname`."""
-    message: str
-    traceback: str = ""
+    code = "RW410"
 
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}"
+
+class FlowCycle(JobError):
+    """A member of a batch would wait for what waits, or may come to wait, for this batch. Nothing was stored."""
+
+    code = "RW411"
+
+
+class BatchNotFound(JobError, LookupError):
+    """No batch has this id, or it was forgotten, 14 days after it finished."""
+
+    code = "RW412"
 
 
 class JobFailed(JobError):
@@ -309,3 +442,33 @@ class JobCancelled(JobError):
     def __init__(self, message: str = "", job_id: uuid.UUID | None = None, reason: str = "") -> None:
         super().__init__(message, job_id)
         self.reason = reason
+
+
+class StepError(JobError):
+    """A step cannot be done like that: its name was used in this run, or it needs the other of `step` and `astep`."""
+
+    code = "RW407"
+
+
+class LimitExceeded(JobError):
+    """The process of the job took more memory or processor time than its task allows, and was ended."""
+
+    code = "RW408"
+
+
+class HarnessError(RaftworkError):
+    """Something about a harness of `raftwork.testing`. Never raised outside of tests."""
+
+    code = "RW600"
+
+
+class HarnessMisused(HarnessError):
+    """The harness cannot be used like that. Nothing was changed."""
+
+    code = "RW601"
+
+
+class RunawayJobs(HarnessError):
+    """Jobs make more jobs, or ask to run again, without an end. Those that ran are stored as they ended."""
+
+    code = "RW602"

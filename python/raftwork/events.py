@@ -1,19 +1,7 @@
 """What happens inside this process, for logs and metrics: one table, one list of listeners.
 
-| event              | when                                    | fields                                          |
-|--------------------|-----------------------------------------|-------------------------------------------------|
-| `job.enqueued`     | after jobs were stored                  | `function`, `count`, `seconds`                  |
-| `job.enqueue_lost` | a job with `wait=False` was refused     | `function`, `error`                             |
-| `job.started`      | before the function is called           | as `succeeded`, but `waited_seconds`            |
-| `job.succeeded`    | after it returned                       | `id`, `function`, `queue`, `attempt`, `seconds` |
-| `job.retrying`     | the attempt failed, another will come   | as `failed`, and `delay_seconds`                |
-| `job.failed`       | it failed for good                      | as `succeeded`, and `error`                     |
-| `job.snoozed`      | it asked to run later                   | `id`, `function`, `queue`, `delay_seconds`      |
-| `job.cancelled`    | it ended as cancelled                   | `id`, `function`, `queue`, `reason`             |
-| `job.lost`         | its lease was lost while it ran         | `id`, `function`, `queue`                       |
-| `worker.started`   | a worker claims jobs                    | `queues`, `functions`                           |
-| `worker.draining`  | it claims no more and finishes its jobs | `running`                                       |
-| `worker.stopped`   | it has ended                            | `released`                                      |
+`EVENTS` is the table: whatever is told is in it, with the fields that it always has. `docs/reference/events.md` shows
+it, and says what the fields are.
 
 Listeners run at once, on the thread where the event happens, so they must be quick. One that raises is logged and
 goes on listening. Nothing is built when nobody listens: callers check `listening()` first on hot paths.
@@ -21,56 +9,110 @@ goes on listening. Nothing is built when nobody listens: callers check `listenin
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
-__all__ = ["NAMES", "Event", "emit", "listening", "subscribe"]
+from raftwork.errors import InvalidOption
 
-NAMES = frozenset(
+__all__ = ["EVENTS", "Event", "EventKind", "emit", "listening", "subscribe"]
+
+
+class EventKind(NamedTuple):
+    """One row of the table."""
+
+    when: str
+    """When it is told."""
+    fields: tuple[str, ...] = ()
+    """What it says, always all of it."""
+
+
+JOB: Final = ("id", "function", "queue")
+RAN: Final = (*JOB, "attempt", "seconds")
+
+EVENTS: Final[Mapping[str, EventKind]] = MappingProxyType(
     {
-        "job.cancelled",
-        "job.enqueue_lost",
-        "job.enqueued",
-        "job.failed",
-        "job.lost",
-        "job.retrying",
-        "job.snoozed",
-        "job.started",
-        "job.succeeded",
-        "worker.draining",
-        "worker.started",
-        "worker.stopped",
+        "job.enqueued": EventKind("after jobs were stored", ("function", "count")),
+        "job.enqueue_lost": EventKind("a job with `wait=False` was refused", ("function", "error")),
+        "job.started": EventKind("before the function is called", (*JOB, "attempt", "waited_seconds")),
+        "job.succeeded": EventKind("after it returned", RAN),
+        "job.retrying": EventKind("the attempt failed, another will come", (*RAN, "error", "delay_seconds")),
+        "job.failed": EventKind("it failed for good", (*RAN, "error")),
+        "job.snoozed": EventKind("it asked to run later", (*JOB, "delay_seconds")),
+        "job.cancelled": EventKind("it ended as cancelled", (*JOB, "reason")),
+        "job.lost": EventKind("its lease was lost while it ran", JOB),
+        "bulk.changed": EventKind(
+            "jobs that fit a filter were changed", ("verb", "filter", "matched", "changed", "skipped")
+        ),
+        "outbox.relayed": EventKind("jobs of an outbox were stored", ("function", "count")),
+        "outbox.refused": EventKind("a job of an outbox was set aside", ("id", "error")),
+        "schedule.fired": EventKind("this worker made the jobs of a schedule", ("schedule", "slot", "count")),
+        "schedule.skipped": EventKind("it made none for a slot that had come", ("schedule", "slot", "count", "reason")),
+        "lock.acquired": EventKind("a lock is held from here on", ("lock", "token", "waited_seconds")),
+        "lock.released": EventKind("it was given back", ("lock", "token")),
+        "lock.lost": EventKind("this process found that it was lost", ("lock", "token")),
+        "worker.started": EventKind("a worker claims jobs", ("queues", "functions")),
+        "worker.session_lost": EventKind("one of its sessions was lost, and all leases with it", ("lane", "running")),
+        "worker.reconnected": EventKind("it has a new session after that", ("lane", "seconds")),
+        "worker.draining": EventKind("it claims no more and finishes its jobs", ("running",)),
+        "worker.stopped": EventKind("it has ended", ("released",)),
     }
 )
-"""Every event there is."""
+"""Every event there is, by name."""
 
 _logger = logging.getLogger("raftwork.events")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. `fields` are those of the table above."""
+    """One thing that happened. `fields` are those of its row in `EVENTS`."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-Listener = Callable[[Event], None]
+Listener = Callable[[Event], object]
 
 _listeners: tuple[Listener, ...] = ()
 
 
-def subscribe(listener: Listener) -> Callable[[], None]:
-    """Call `listener` for every event of this process from now on. Answers a function that ends it."""
+def subscribe(listener: Listener, *names: str) -> Callable[[], None]:
+    """Call `listener` for events of this process from now on. Answers a function that ends it.
+
+    Args:
+        listener: called with an `Event`, on the thread where it happens.
+        names: which events; none means all.
+
+    Raises:
+        InvalidOption: there is no event of such a name.
+
+    Example:
+        >>> stop = subscribe(lambda event: print(event.fields["error"]), "job.failed")
+        >>> stop()
+    """
     global _listeners
+    for name in names:
+        if name not in EVENTS:
+            near = difflib.get_close_matches(name, EVENTS, n=1)
+            guess = f" Did you mean {near[0]}?" if near else ""
+            raise InvalidOption(f"{name!r} is not an event.{guess} Events: {', '.join(EVENTS)}.")
+    wanted = frozenset(names)
+
+    def only(event: Event) -> None:
+        if event.name in wanted:
+            listener(event)
+
+    # Its own object for each call: whoever subscribes twice is told twice, until each is ended.
+    own: Listener = only if wanted else lambda event: listener(event)
     # A new tuple each time, so that `emit` may run on other threads meanwhile.
-    _listeners = (*_listeners, listener)
+    _listeners = (*_listeners, own)
 
     def unsubscribe() -> None:
         global _listeners
-        _listeners = tuple(other for other in _listeners if other is not listener)
+        _listeners = tuple(other for other in _listeners if other is not own)
 
     return unsubscribe
 
@@ -80,7 +122,7 @@ def listening() -> bool:
     return bool(_listeners)
 
 
-def emit(name: str, **fields: Any) -> None:
+def emit(name: str, /, **fields: Any) -> None:
     """Tell all listeners."""
     if not _listeners:
         return

@@ -9,20 +9,31 @@ awaiting ─► scheduled ─► enqueued ─► processing ─► succeeded
 from __future__ import annotations
 
 import enum
+import functools
 import uuid
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
-from raftwork import clock, descriptions, serde
-from raftwork.errors import JobCancelled, JobFailed, RemoteError, SerializationError
+from raftwork import clock, descriptions, saved, serde
+from raftwork.codecs import PLAIN, SEALED_TEXT, Codecs, Kind
+from raftwork.durations import Duration
+from raftwork.errors import JobCancelled, JobFailed, PayloadError, RemoteError, SerializationError
+from raftwork.limits import JobLimits
+from raftwork.output import Output
+from raftwork.reading import NOWHERE, SESSION, AsOf, Consistency, Reading, read_as
+from raftwork.remote_error import FINGERPRINT_HEADING
 
-__all__ = ["Attempt", "Job", "JobDoor", "JobInfo", "JobState", "Progress"]
+__all__ = ["Attempt", "Job", "JobDoor", "JobInfo", "JobState", "Progress", "version_of"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+
+LOG_HEADING = "\nLast log lines of the job:\n"
+"""Between the traceback of an error and the lines that the job logged."""
 
 
 class JobState(enum.StrEnum):
@@ -98,36 +109,98 @@ class JobInfo:
     keep_until: datetime | None = None
     session: int | None = None
     token: int | None = None
+    schedule: str | None = None
+    """The recurring schedule that it comes from."""
+    slot: datetime | None = None
+    """The instant that the schedule means by it, whenever it runs; None if somebody triggered it."""
     attempts: tuple[Attempt, ...] = ()
-    packed_args: bytes | None = None
-    packed_result: bytes | None = None
-    packed_state: bytes | None = None
+    packed_args: bytes | None = field(default=None, repr=False)
+    packed_result: bytes | None = field(default=None, repr=False)
+    packed_state: bytes | None = field(default=None, repr=False)
+    packed_progress: bytes | None = field(default=None, repr=False)
     meta: bytes = b""
+    batch: uuid.UUID | None = None
+    """The batch that it belongs to."""
+    as_of_index: int = field(default=0, compare=False)
+    """The entry of the log that the state ends with which this is of; 0 where that is not told."""
+    staleness: timedelta | None = field(default=None, compare=False)
+    """Whatever happened to the job so long ago is told. None: nobody knows."""
+    codecs: Codecs = field(default=PLAIN, compare=False, repr=False)
+    """What reads the packed parts, which are as they are stored."""
 
     @property
     def args(self) -> list[Any]:
         """The positional arguments. Raises SerializationError when this process lacks one of their classes."""
-        return [] if self.packed_args is None else serde.decode_args(self.packed_args)[0]
+        return [] if self.packed_args is None else serde.decode_args(self._open(Kind.ARGS, self.packed_args))[0]
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments. Raises SerializationError when this process lacks one of their classes."""
-        return {} if self.packed_args is None else serde.decode_args(self.packed_args)[1]
+        return {} if self.packed_args is None else serde.decode_args(self._open(Kind.ARGS, self.packed_args))[1]
 
     @property
     def result(self) -> Any:
         """What the job returned; None until then."""
-        return None if self.packed_result is None else serde.decode(self.packed_result)
+        return None if self.packed_result is None else serde.decode(self._open(Kind.RESULT, self.packed_result))
+
+    @property
+    def version(self) -> int:
+        """The version of the task whose arguments these are, as `@app.task(version=...)` says."""
+        return version_of(self.meta)
+
+    @property
+    def log_lines(self) -> list[str]:
+        """The last lines that the job logged before it failed last; they are part of its traceback, too."""
+        _, heading, text = ("" if self.error is None else self.error.traceback).rpartition(LOG_HEADING)
+        text = text.rpartition(FINGERPRINT_HEADING)[0] or text
+        return [line.removeprefix("  ") for line in text.splitlines()] if heading else []
+
+    @property
+    def steps(self) -> list[str]:
+        """The names of the steps whose results are remembered, in the order in which they were done."""
+        return list(saved.split(self.packed_state and self._open(Kind.STATE, self.packed_state))[1])
 
     @property
     def call(self) -> str:
         """The call as text, such as `send_welcome(7, template='vip')`, also when a class of it is not at hand."""
-        name = self.function.rpartition(".")[2]
-        return (
-            f"{name}({descriptions.describe_args(self.packed_args)})"
-            if self.packed_args is not None
-            else f"{name}(...)"
+        shown = self._text(Kind.ARGS, self.packed_args)
+        return f"{self.function.rpartition('.')[2]}({'...' if shown is None else shown})"
+
+    @property
+    def result_text(self) -> str | None:
+        """The result as text, also when a class of it is not at hand; None when there is none."""
+        return self._text(Kind.RESULT, self.packed_result)
+
+    def seen_by(self, codecs: Codecs) -> JobInfo:
+        """The same, read with these codecs."""
+        if not codecs.encrypts and not self._has_sealed_texts():
+            return self  # Without keys all codecs read the same.
+        job = self.id.bytes
+        return replace(
+            self,
+            codecs=codecs,
+            progress=_progress(job, self.packed_progress, codecs),
+            error=_clear(job, self.error, codecs),
+            reason=None if self.reason is None else codecs.open_text(job, Kind.REASON, self.reason),
+            attempts=tuple(run._replace(error=_clear(job, run.error, codecs)) for run in self.attempts),
         )
+
+    def _has_sealed_texts(self) -> bool:
+        errors = [self.error, *(run.error for run in self.attempts)]
+        texts = [self.reason or "", *(error.message for error in errors if error is not None)]
+        return any(text.startswith(SEALED_TEXT) for text in texts)
+
+    def _open(self, kind: Kind, stored: bytes) -> bytes:
+        return self.codecs.open(self.id.bytes, kind, stored)
+
+    def _text(self, kind: Kind, stored: bytes | None) -> str | None:
+        if stored is None:
+            return None
+        try:
+            packed = self._open(kind, stored)
+        except PayloadError as error:
+            return f"<{error.message}>"
+        return descriptions.describe_args(packed) if kind is Kind.ARGS else descriptions.describe(packed)
 
     @classmethod
     def unpack(cls, detail: bytes) -> JobInfo:
@@ -135,7 +208,7 @@ class JobInfo:
         return cls.from_map(msgspec.msgpack.decode(detail))
 
     @classmethod
-    def from_map(cls, detail: dict[str, Any]) -> JobInfo:
+    def from_map(cls, detail: dict[str, Any], as_of: AsOf = NOWHERE) -> JobInfo:
         """Read the storage's answer about one job, decoded already. Fields that a list leaves out may be missing."""
         get = detail.get
         return cls(
@@ -156,7 +229,7 @@ class JobInfo:
             finished_at=_instant(get("finished_ms")),
             tags=tuple(get("tags") or ()),
             unique_key=get("unique_key"),
-            progress=_progress(get("progress")),
+            progress=_progress(detail["id"], get("progress"), PLAIN),
             error=_error(get("error")),
             reason=get("reason"),
             cancel_requested=bool(get("cancel_requested")),
@@ -166,12 +239,28 @@ class JobInfo:
             keep_until=_instant(get("keep_until_ms")),
             session=get("session"),
             token=get("token"),
+            schedule=get("schedule"),
+            slot=_instant(get("slot")),
             attempts=tuple(_attempt(*values) for values in get("attempts") or ()),
             packed_args=get("args"),
             packed_result=get("result"),
             packed_state=get("state_saved"),
+            packed_progress=get("progress"),
             meta=get("meta") or b"",
+            batch=uuid.UUID(bytes=batch) if (batch := get("batch")) else None,
+            as_of_index=as_of.index,
+            staleness=as_of.staleness,
         )
+
+
+@functools.lru_cache(maxsize=4_096)
+def version_of(meta: bytes) -> int:
+    """The version of the task that is written in a job's `meta`; 1 if none is."""
+    try:
+        version = msgspec.msgpack.decode(meta)["version"]
+    except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return 1
+    return version if isinstance(version, int) else 1
 
 
 def _instant(ms: int | None) -> datetime | None:
@@ -182,11 +271,20 @@ def _error(values: list[str] | None) -> RemoteError | None:
     return None if values is None else RemoteError(*values)
 
 
-def _progress(packed: bytes | None) -> Progress | None:
+def _clear(job: bytes, error: RemoteError | None, codecs: Codecs) -> RemoteError | None:
+    if error is None:
+        return None
+    message = codecs.open_text(job, Kind.MESSAGE, error.message)
+    return RemoteError(error.type, message, codecs.open_text(job, Kind.TRACEBACK, error.traceback))
+
+
+def _progress(job: bytes, stored: bytes | None, codecs: Codecs) -> Progress | None:
+    if stored is None:
+        return None
     try:
-        return None if packed is None else Progress(*serde.decode(packed, what="progress"))
-    except (SerializationError, TypeError):
-        return None  # A note that another version wrote must not hide the job.
+        return Progress(*serde.decode(codecs.open(job, Kind.PROGRESS, stored), what="progress"))
+    except (SerializationError, PayloadError, TypeError):
+        return None  # A note that this process cannot read must not hide the job.
 
 
 def _attempt(attempt: int, started_ms: int, ended_ms: int | None, outcome: str, error: list[str] | None) -> Attempt:
@@ -196,8 +294,12 @@ def _attempt(attempt: int, started_ms: int, ended_ms: int | None, outcome: str, 
 class JobDoor(Protocol):
     """What a `Job` needs from the application that made it."""
 
-    def job_info(self, job: bytes) -> JobInfo:
+    def job_info(self, job: bytes, reading: Reading) -> JobInfo:
         """The job now; JobNotFound when there is none."""
+        ...
+
+    def job_limits(self, job: bytes, reading: Reading) -> JobLimits | None:
+        """The limits of one job."""
         ...
 
     def job_wait(self, job: bytes, timeout: float | None) -> JobInfo:
@@ -238,20 +340,37 @@ class Job(Generic[R_co]):
         """The id of the job; `str(job.id)` is what the command line takes."""
         return uuid.UUID(bytes=self._id)
 
-    def info(self) -> JobInfo:
+    def info(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> JobInfo:
         """Everything known about the job now.
+
+        Args:
+            consistency: `"session"` has all that this process did and saw; `"local"` what the node at hand has, at most
+                2 s old; `"linearizable"` all that anybody was answered before.
+            max_staleness: refuse an answer that could be older.
 
         Raises:
             JobNotFound: it was deleted, its retention ended, or it was never stored.
+            TooStale: the answer could be older than allowed.
+            TimedOut: `"linearizable"`, and no majority of the cluster was heard.
         """
-        return self._door.job_info(self._id)
+        return self._door.job_info(self._id, read_as(consistency, max_staleness))
 
     refresh = info
+
+    def limits(
+        self, *, consistency: Consistency = "session", max_staleness: Duration | None = None
+    ) -> JobLimits | None:
+        """The limits of the job, which of them holds it back, and its place. None if it has none, or is final.
+
+        Args:
+            consistency, max_staleness: as for `info`.
+        """
+        return self._door.job_limits(self._id, read_as(consistency, max_staleness))
 
     @property
     def state(self) -> JobState:
         """Where the job is now. Asks the storage each time."""
-        return self._door.job_info(self._id).state
+        return self._door.job_info(self._id, SESSION).state
 
     def result(self, timeout: float | None = None) -> R_co:
         """Wait until the job is final and give what it returned. Woken by the storage, never polling.
@@ -296,6 +415,14 @@ class Job(Generic[R_co]):
             WrongState: it runs. Cancel it first.
         """
         self._door.job_delete(self._id)
+
+    @property
+    def output(self) -> R_co:
+        """Its result as an argument of a later `enqueue`: that job waits for this one, and gets what it returned.
+
+        Typed as the result itself, and nothing of the kind until then: do not look into it.
+        """
+        return cast(R_co, Output(self._id))
 
     def __eq__(self, other: object) -> bool:
         return self._id == other._id if isinstance(other, Job) else NotImplemented

@@ -1,8 +1,9 @@
 """What a node needs to be one of several, and what a client needs to reach them: addresses, members, certificates.
 
-Three ways to protect connections, and no fourth
+Four ways to protect connections, and no fifth
 * nothing is said: plain, and only between processes of one machine (127.0.0.1, ::1, localhost)
 * `tls_ca`, `tls_certificate` and `tls_key`: TLS 1.3 with certificates on both sides, to any address
+* `tls_ca` and a token, for clients: TLS 1.3 with the certificate of the cluster, and the token shown behind it
 * `insecure` with its whole sentence, and RAFTWORK_ALLOW_INSECURE=1: plain, to any address. Each alone is refused
 """
 
@@ -11,13 +12,25 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Protocol
 
-from raftwork.errors import ConfigError
+from raftwork.durations import duration_ms
+from raftwork.errors import ConfigError, InvalidOption
+from raftwork.secret import Masked
 
-__all__ = ["ALLOW_INSECURE", "INSECURE_WORDS", "Network", "check_address", "check_addresses", "check_insecure"]
+__all__ = [
+    "ALLOW_INSECURE",
+    "INSECURE_WORDS",
+    "Network",
+    "check_address",
+    "check_addresses",
+    "check_file",
+    "check_insecure",
+    "read_private",
+]
 
 INSECURE_WORDS: Final = "i-understand-that-anyone-on-the-network-can-run-jobs"
 """What the setting `insecure` must say."""
@@ -54,6 +67,12 @@ class Network:
     """Where members of a cluster listen that a node without data is to join. Not together with `members`."""
     node_name: str | None = None
     """What people call this node. None: the address where others reach it."""
+    election_timeout: int | None = None
+    """Milliseconds without a word from the leader after which a node stands for election. None: 1,000."""
+    snapshot_rate: int | None = None
+    """Bytes a second of a state that one node sends to another. None: the core's default."""
+    health_listen: str | None = None
+    """Where probes and metrics are answered over HTTP, `host:port`. None: nowhere."""
     tls_ca: str | None = None
     """File with the certificates of the authority that all certificates of this cluster come from, PEM."""
     tls_certificate: str | None = None
@@ -62,6 +81,14 @@ class Network:
     """File with its private key, PEM."""
     insecure: str | None = None
     """`INSECURE_WORDS`: connections to other machines without protection."""
+    token: str | None = field(default=None, repr=False)
+    """What a client shows the cluster to say who it is."""
+    token_file: str | None = None
+    """File that holds it, for its owner's eyes only."""
+    first_token: str | None = None
+    """SHA-256 of the token that may do everything in a cluster which this node begins. None: there is none."""
+    client_rate: int | None = None
+    """Requests a second of one client, by its name, at this node. None: the core's default."""
 
     @classmethod
     def of(cls, settings: Gettable) -> Network:
@@ -80,6 +107,8 @@ class Network:
         Raises:
             ConfigError: a name is unknown, or a value is wrong.
         """
+        if "token" in query:
+            raise ConfigError("A token does not belong into a URL, which is shown. Set RAFTWORK_TOKEN, or token_file.")
         known = CHECKS.keys() if allowed is None else set(allowed)
         strange = sorted(query.keys() - known)
         if strange:
@@ -108,17 +137,22 @@ class Network:
         Raises:
             ConfigError: settings that do not go together; the message names them and the way out.
         """
-        protection = self.client_options()
+        protection = self._protection()
         addresses = ("listen", "listen_clients", "advertise", "advertise_clients")
         told: dict[str, Any] = {name: getattr(self, name) for name in addresses if getattr(self, name) is not None}
         told |= {name: list(getattr(self, name)) for name in ("members", "join") if getattr(self, name)}
+        if self.election_timeout is not None:
+            told["election_timeout_ms"] = self.election_timeout
+        if self.snapshot_rate is not None:
+            told["snapshot_rate"] = self.snapshot_rate
+        alone = {} if self.health_listen is None else {"health_listen": self.health_listen}
         if self.listen is None:
             if told:
                 raise ConfigError(
                     f"{', '.join(told)} needs listen: where this node listens for the other members. Set it too, "
                     "such as RAFTWORK_LISTEN=10.0.0.1:7000; or use raftwork://host:port to be a client of a cluster."
                 )
-            return {}
+            return alone
         if self.members and self.join:
             raise ConfigError(
                 "members and join are both set. A node is one of the first (members), or it joins those that there are "
@@ -126,6 +160,10 @@ class Network:
             )
         if self.node_name is not None:
             told["name"] = self.node_name
+        if self.client_rate is not None:
+            told["client_rate"] = self.client_rate
+        if self.first_token is not None:
+            told["first_token"] = bytes.fromhex(self.first_token)
         for name in ("listen", "listen_clients"):
             address, advertised = getattr(self, name), name.replace("listen", "advertise")
             if address is not None and _host(address) in _EVERYWHERE and getattr(self, advertised) is None:
@@ -133,18 +171,36 @@ class Network:
                     f"{name}={address!r} is every address of this machine, which others cannot call. Set {advertised} "
                     f"to the one they reach it by, or {name} to one address."
                 )
-        return told | protection
+        return told | alone | protection
 
     def client_options(self) -> dict[str, Any]:
-        """What the core is told to protect connections.
+        """What the core is told to protect connections, and to say who this client is.
 
         Raises:
-            ConfigError: as `node_options`.
+            ConfigError: as `node_options`; or the file of the token cannot be read, or others can read it.
         """
+        token = self._token()
+        if token is None:
+            return self._protection()
+        if self.tls_ca is not None and self.tls_certificate is None and self.tls_key is None:
+            return {"tls_ca": os.path.abspath(self.tls_ca), "token": token}
+        return self._protection() | {"token": token}
+
+    def _token(self) -> str | None:
+        if self.token is not None and self.token_file is not None:
+            raise ConfigError("token and token_file are both set. Take one of them away.")
+        token = self.token if self.token_file is None else _check_token(read_private(self.token_file, "token_file"))
+        # Plain text for the core, which takes no other.
+        return None if token is None else str(token)
+
+    def _protection(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in _CERTIFICATES if getattr(self, name) is not None}
         if given and len(given) < len(_CERTIFICATES):
             missing = [name for name in _CERTIFICATES if name not in given]
-            raise ConfigError(f"{' and '.join(given)} is set without {' and '.join(missing)}. TLS needs all three.")
+            raise ConfigError(
+                f"{' and '.join(given)} is set without {' and '.join(missing)}. TLS needs all three, or tls_ca "
+                "alone for a client with a token."
+            )
         insecure = insecure_allowed(self.insecure)
         if given and insecure:
             raise ConfigError("insecure and certificates (tls_ca, ...) are both set. Take one of them away.")
@@ -248,7 +304,12 @@ def _check_name(value: Any, name: str) -> str:
     return value
 
 
-def _check_file(name: str, value: Any) -> str:
+def check_file(name: str, value: Any) -> str:
+    """The path of a file, as text.
+
+    Raises:
+        ConfigError: it is none.
+    """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str) or not value or "\0" in value:
@@ -256,8 +317,65 @@ def _check_file(name: str, value: Any) -> str:
     return value
 
 
+def _check_token(value: Any) -> str:
+    # What was written is not repeated: messages are logged.
+    if not isinstance(value, str) or not value.strip().startswith("rwt1."):
+        raise ConfigError("token is not a token: it begins with rwt1. `raftwork cluster token create` makes one.")
+    return Masked(value.strip())
+
+
+def _check_hash(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(sha256:)?[0-9a-f]{64}", value):
+        raise ConfigError(f"first_token={value!r} is not a SHA-256. `raftwork cluster init` writes it.")
+    return value.removeprefix("sha256:")
+
+
+def _check_client_rate(value: Any) -> int:
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 1_000_000_000:
+        raise ConfigError(f"client_rate={value!r} is not a whole number from 1 to 1,000,000,000.")
+    return number
+
+
+def read_private(path: str, setting: str) -> str:
+    """The text of a file that only its owner can read, 64 KiB of it at most.
+
+    Raises:
+        ConfigError: it cannot be read, or others can read it.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_IMODE(mode) & 0o077:
+                raise ConfigError(
+                    f"{setting}={path!r} can be used by others (mode {stat.S_IMODE(mode):04o}). Run `chmod 600 {path}`."
+                )
+            return file.read(64 << 10)
+    except UnicodeDecodeError:
+        # Its own words would repeat bytes of what is private.
+        raise ConfigError(f"{setting}={path!r} cannot be read: it is not text.") from None
+    except OSError as error:
+        raise ConfigError(f"{setting}={path!r} cannot be read: {error}.") from None
+
+
 def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
+
+
+def _check_election(value: Any) -> int:
+    try:
+        return duration_ms(value, "election_timeout", least_ms=200, most_ms=60_000)
+    except InvalidOption as error:
+        raise ConfigError(error.message) from None
+
+
+def _check_snapshot_rate(value: Any) -> int:
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 << 20 <= number <= 1 << 34:
+        raise ConfigError(
+            f"snapshot_rate={value!r} is not a whole number of bytes a second from {1 << 20:,} to {1 << 34:,}."
+        )
+    return number
 
 
 CHECKS: Final = {
@@ -268,9 +386,16 @@ CHECKS: Final = {
     "members": lambda value: check_addresses(value, "members"),
     "join": lambda value: check_addresses(value, "join"),
     "node_name": lambda value: _check_name(value, "node_name"),
-    "tls_ca": lambda value: _check_file("tls_ca", value),
-    "tls_certificate": lambda value: _check_file("tls_certificate", value),
-    "tls_key": lambda value: _check_file("tls_key", value),
+    "election_timeout": _check_election,
+    "snapshot_rate": _check_snapshot_rate,
+    "health_listen": lambda value: check_address(value, "health_listen"),
+    "tls_ca": lambda value: check_file("tls_ca", value),
+    "tls_certificate": lambda value: check_file("tls_certificate", value),
+    "tls_key": lambda value: check_file("tls_key", value),
     "insecure": check_insecure,
+    "token": _check_token,
+    "token_file": lambda value: check_file("token_file", value),
+    "first_token": _check_hash,
+    "client_rate": _check_client_rate,
 }
 """Turns what the user wrote for a field into its plain form, or raises ConfigError."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from raftwork import clock, durations, options
-from raftwork.errors import InvalidName, JobNotFound, WrongState
-from raftwork.job import Job
-from raftwork.storage.base import Change, QueueInfo, SessionInfo, Storage
+from raftwork.errors import InvalidName, InvalidOption, JobNotFound, WrongState
+from raftwork.job import Job, JobInfo
+from raftwork.limits import LIMIT_MAX
+from raftwork.reading import Consistency, Reading, Rows, read_as
+from raftwork.storage.base import Change, Clause, JobPage, QueueInfo, QueueLimit, SessionInfo, Storage
 
-__all__ = ["BulkAnswer", "Queue", "Queues", "WorkerInfo"]
+__all__ = ["BulkAnswer", "NamedQueue", "Queue", "Queues", "WorkerInfo"]
 
 CHANGE_JOBS_MAX = 1_000
 """Jobs of one change; more are sent in several."""
@@ -35,9 +37,13 @@ class Queue:
     total_in: int
     total_succeeded: int
     total_failed: int
+    limit: int | None = None
+    """How many of its jobs may run at once."""
+    held_back: int = 0
+    """Enqueued jobs that wait because a limit of theirs has no room now."""
 
     @classmethod
-    def of(cls, info: QueueInfo) -> Queue:
+    def of(cls, info: QueueInfo, limit: QueueLimit | None = None) -> Queue:
         """From the storage's figures."""
         return cls(
             name=info.name,
@@ -52,11 +58,35 @@ class Queue:
             total_in=info.total_in,
             total_succeeded=info.total_succeeded,
             total_failed=info.total_failed,
+            limit=None if limit is None else limit.limit,
+            held_back=0 if limit is None else limit.held_back,
         )
 
 
+class NamedQueue:
+    """One queue of an application, to change it: what `app.queues["mail"]` gives."""
+
+    __slots__ = ("_queues", "name")
+
+    def __init__(self, queues: Queues, name: str) -> None:
+        self._queues = queues
+        self.name = name
+
+    def limit(self, n: int | None) -> None:
+        """See `Queues.limit`."""
+        self._queues.limit(self.name, n)
+
+    def pause(self, *, until: datetime | durations.Duration | None = None, reason: str = "") -> None:
+        """See `Queues.pause`."""
+        self._queues.pause(self.name, until=until, reason=reason)
+
+    def resume(self) -> None:
+        """See `Queues.resume`."""
+        self._queues.resume(self.name)
+
+
 class Queues:
-    """The queues of an application: iterate for figures, pause and resume by name."""
+    """The queues of an application: iterate for figures; pause, resume and limit them by name."""
 
     __slots__ = ("_storage",)
 
@@ -65,7 +95,26 @@ class Queues:
 
     def __iter__(self) -> Iterator[Queue]:
         """All queues that ever had a job or were paused, by name."""
-        return map(Queue.of, self._storage().queues())
+        return iter(self.all())
+
+    def __getitem__(self, name: str) -> NamedQueue:
+        """One queue, to change it. It need not have had a job."""
+        return NamedQueue(self, options.check_name(name, "The queue"))
+
+    def all(
+        self, *, consistency: Consistency = "session", max_staleness: durations.Duration | None = None
+    ) -> Rows[Queue]:
+        """The same as a list that says of which state it is.
+
+        Args:
+            consistency, max_staleness: as for `Job.info`.
+        """
+        reading = read_as(consistency, max_staleness)
+        found = self._storage().queues(reading)
+        limits = {row.name: row for row in self._storage().queue_limits(reading)}
+        queues = Rows(Queue.of(info, limits.get(info.name)) for info in found)
+        queues.as_of = found.as_of
+        return queues
 
     def pause(self, name: str, *, until: datetime | durations.Duration | None = None, reason: str = "") -> None:
         """Hand out nothing from this queue. Running jobs go on; new ones may be enqueued.
@@ -85,6 +134,21 @@ class Queues:
     def resume(self, name: str) -> None:
         """Hand out again. Harmless when not paused."""
         self._storage().resume_queue(options.check_name(name, "The queue"))
+
+    def limit(self, name: str, n: int | None) -> None:
+        """Run at most `n` jobs of this queue at once, in all processes together. Those that run go on.
+
+        Args:
+            n: 1 to 1,000,000; None for as many as there are workers.
+
+        Raises:
+            InvalidOption: `n` is out of range.
+        """
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= LIMIT_MAX):
+            raise InvalidOption(
+                f"The limit {n!r} of queue {name} is not a whole number from 1 to {LIMIT_MAX:,}. To run none, pause it."
+            )
+        self._storage().limit_queue(options.check_name(name, "The queue"), n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +179,8 @@ class BulkAnswer(NamedTuple):
     """Jobs whose state did not allow it."""
     codes: tuple[Change, ...]
     """The answer for each id, in the order given."""
+    stopped: bool = False
+    """Whether it was stopped before all were asked about."""
 
 
 def changed(verb: Callable[..., list[Change]], ids: Iterable[Any], *args: Any) -> BulkAnswer:
@@ -126,6 +192,21 @@ def changed(verb: Callable[..., list[Change]], ids: Iterable[Any], *args: Any) -
     done = sum(code in (Change.DONE, Change.TOLD) for code in codes)
     unknown = codes.count(Change.UNKNOWN)
     return BulkAnswer(len(codes) - unknown, done, len(codes) - unknown - done, tuple(codes))
+
+
+def pages(
+    ask: Callable[..., JobPage], clauses: Sequence[Clause], limit: int | None, reading: Reading
+) -> Iterator[JobInfo]:
+    """Jobs for which every clause holds, fetched page by page while somebody goes through them."""
+    cursor: bytes | None = None
+    left = limit
+    while left is None or left > 0:
+        page = ask(clauses, cursor, 100 if left is None else min(100, left), reading)
+        yield from page.jobs
+        left = None if left is None else left - len(page.jobs)
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
 def change_one(code: Change, job: bytes) -> Change:

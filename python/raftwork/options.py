@@ -10,14 +10,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import string
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
-from raftwork import serde
+from raftwork import serde, sizes
 from raftwork.durations import Duration, duration_ms, instant_ms
 from raftwork.errors import ConfigError, InvalidName, InvalidOption
+from raftwork.limits import as_limits
+from raftwork.output import check_known
 from raftwork.retry import Retry, check_attempts
+from raftwork.secret import MASK
 
 __all__ = [
     "NAME_BYTES_MAX",
@@ -26,10 +30,13 @@ __all__ = [
     "TAGS_MAX",
     "UNSET",
     "Executor",
+    "On",
     "OnConflict",
+    "Parent",
     "Unique",
     "UniqueKey",
     "check_for_calls",
+    "check_for_tasks",
     "check_name",
     "key_maker",
     "normalise",
@@ -42,6 +49,13 @@ TAGS_MAX = 32
 """Tags of one job."""
 PRIORITY_MAX = 100
 """Priorities run from minus this to plus this, higher first, as in Django."""
+MEMORY_BYTES_MIN = 32 << 20
+"""Least `memory`: about what an interpreter needs for itself."""
+VERSION_MAX = 1_000_000
+"""Largest `version`."""
+PARENTS_MAX = 10_000
+"""Jobs and batches that one job waits for."""
+ON: Final = ("success", "failure", "finish")
 CRASHES_MAX = 10_000
 """Largest `max_crashes`."""
 
@@ -49,8 +63,19 @@ Executor: TypeAlias = Literal["thread", "async", "process"]
 """What runs a job: a thread, a coroutine on the worker's event loop, or a process of its own."""
 OnConflict: TypeAlias = Literal["skip", "replace", "raise"]
 """What happens to a new job whose unique key is taken."""
+On: TypeAlias = Literal["success", "failure", "finish"]
+"""Which end of its parents lets a job run: all succeeded, all failed or were cancelled, or whichever."""
 UniqueKey: TypeAlias = str | Callable[..., str]
 """`"args"`, a template such as `"invoice:{invoice_id}"`, or a function of the job's arguments."""
+
+
+class Parent(Protocol):
+    """What a job can wait for: a Job or a Batch."""
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The id of the job or batch."""
+        ...
 
 
 class _Unset:
@@ -127,6 +152,16 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def check_for_tasks(given: Iterable[str]) -> None:
+    """Refuse options that only single jobs have.
+
+    Raises:
+        InvalidOption: one of these is given; the message says where it belongs.
+    """
+    for name in OPTIONS_OF_CALLS.intersection(given):
+        raise InvalidOption(f"{name} says what one job waits for. Set it with task.using({name}=...).enqueue(...).")
+
+
 def check_for_calls(given: Iterable[str], task: str) -> None:
     """Refuse options that jobs of one task cannot differ in.
 
@@ -136,7 +171,7 @@ def check_for_calls(given: Iterable[str], task: str) -> None:
     for name in OPTIONS_OF_TASK.intersection(given):
         free = ", ".join(option for option in OPTIONS if option not in OPTIONS_OF_TASK)
         raise ConfigError(
-            f"{name} cannot be set for some calls of {task}: a worker decides it once for the function. Set it where "
+            f"{name} cannot be set for some calls of {task}: it belongs to the function. Set it where "
             f"the task is defined, @app.task({name}=...). For some calls there are: {free}."
         )
 
@@ -188,10 +223,37 @@ def _executor(value: object) -> str:
     return str(value)
 
 
+def _memory(value: object) -> int:
+    return sizes.size_bytes(value, "memory", least=MEMORY_BYTES_MIN, most=1 << 50)
+
+
+def _version(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= VERSION_MAX:
+        raise InvalidOption(f"version={value!r} is not a whole number from 1 to {VERSION_MAX:,}.")
+    return value
+
+
 def _wait(value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidOption(f"wait={value!r} is not True or False.")
     return value
+
+
+def _after(value: object) -> tuple[bytes, ...]:
+    parents = value if isinstance(value, Iterable) else (value,)
+    ids = [getattr(parent, "id", None) for parent in parents]
+    if not all(isinstance(id, uuid.UUID) for id in ids):
+        raise InvalidOption(f"after={value!r:.200} is not a job, a batch, or a list of them. Write after=job.")
+    found = tuple(dict.fromkeys(id.bytes for id in ids if id is not None))
+    if len(found) > PARENTS_MAX:
+        raise InvalidOption(f"after has {len(found):,} parents; at most {PARENTS_MAX:,} are allowed. Use a batch.")
+    return found
+
+
+def _on(value: object) -> int:
+    if value not in ON:
+        raise InvalidOption(f'on={value!r} is unknown. Use "success", "failure" or "finish".')
+    return ON.index(str(value))
 
 
 def _duration(option: str, least_ms: int) -> Callable[[Any], int]:
@@ -208,16 +270,25 @@ OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "timeout": _optional(_duration("timeout", 1)),
     "max_crashes": _crashes,
     "unique": _optional(_unique),
+    "limit": _optional(as_limits),
     "tags": _tags,
     "keep_result": _duration("keep_result", 0),
     "keep_failed": _duration("keep_failed", 0),
     "executor": _executor,
+    "memory": _optional(_memory),
+    "cpu": _optional(_duration("cpu", 1)),
+    "version": _version,
     "wait": _wait,
+    "after": _optional(_after),
+    "on": _on,
 }
 """Every option and the function that checks it."""
 
-OPTIONS_OF_TASK: Final = frozenset({"executor"})
-"""Options of `@app.task` that `using` refuses: they say how a worker holds the function, not what a job is."""
+OPTIONS_OF_CALLS: Final = frozenset({"after", "on"})
+"""Options of `using` that `@app.task` refuses: they say what one job waits for."""
+
+OPTIONS_OF_TASK: Final = frozenset({"executor", "memory", "cpu", "version"})
+"""Options of `@app.task` that `using` refuses: they are about the function, not about a job."""
 
 
 def key_maker(task: str, unique: Unique, parameters: Sequence[str]) -> Callable[[dict[str, Any], Any, Any], str]:
@@ -229,10 +300,14 @@ def key_maker(task: str, unique: Unique, parameters: Sequence[str]) -> Callable[
     key = unique.key
     if callable(key):
         return lambda bound, args, kwargs: _key(task, key(*args, **kwargs))
-    if key == "args":
-        return lambda bound, args, kwargs: _key(task, _digest(serde.canonical(list(bound.items()))))
-    _check_template(key, parameters)
-    return lambda bound, args, kwargs: _key(task, key.format_map(bound))
+    fields = parameters if key == "args" else _fields(key, parameters)
+
+    def make(bound: dict[str, Any], args: Any, kwargs: Any) -> str:
+        for field in fields:
+            check_known(task, "unique", field, bound.get(field))
+        return _key(task, _digest(serde.canonical(list(bound.items()))) if key == "args" else _filled(key, bound))
+
+    return make
 
 
 def window_ms(window: Duration) -> int:
@@ -240,18 +315,39 @@ def window_ms(window: Duration) -> int:
     return duration_ms(window, "window", least_ms=1)
 
 
-def _check_template(template: str, parameters: Sequence[str]) -> None:
+def _fields(template: str, parameters: Sequence[str]) -> list[str]:
+    """The parameters that a template names."""
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
         raise InvalidOption(f"unique={template!r} is not a template: {error}.") from None
-    for field in fields:
-        name = field.partition(".")[0].partition("[")[0]
+    names = [field.partition(".")[0].partition("[")[0] for field in fields]
+    for name in names:
         if name not in parameters:
             raise InvalidOption(
                 f"unique={template!r} names {name or '{}'!r}, which is not a parameter. "
                 f"Parameters: {', '.join(parameters)}."
             )
+    return names
+
+
+class _Unmasked(string.Formatter):
+    """Fills a template, and refuses values that only show a mask: all secrets would have the same key."""
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        shown = super().convert_field(value, conversion)
+        if not isinstance(value, str) and MASK in str(shown):
+            raise InvalidOption(
+                "The template of the unique key shows a Secret, which is the same text for all of them. Name another "
+                'parameter, or use unique="args".'
+            )
+        return shown
+
+
+def _filled(template: str, bound: dict[str, Any]) -> str:
+    text = template.format_map(bound)
+    # The slow way only where there is something to look for.
+    return _Unmasked().vformat(template, (), bound) if MASK in text else text
 
 
 def _key(task: str, text: object) -> str:

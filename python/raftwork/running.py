@@ -31,6 +31,30 @@ class Openable(Protocol):
         """Close the storage."""
         ...
 
+    def outbox(self, url: str) -> Relayed:
+        """The outbox in a database."""
+        ...
+
+
+class Relaying(Protocol):
+    """What is needed of a relay."""
+
+    def start(self) -> Any:
+        """Begin; returns at once."""
+        ...
+
+    def stop(self) -> None:
+        """End."""
+        ...
+
+
+class Relayed(Protocol):
+    """What is needed of an outbox."""
+
+    def relaying(self) -> Relaying:
+        """The thread that relays it."""
+        ...
+
 
 class WorkerLike(Protocol):
     """What is needed of the worker."""
@@ -55,13 +79,16 @@ class Running:
     """`module:class` of the worker, set by the package root."""
 
     def __init__(self, app: Openable, workers: WorkerChoice, options: Mapping[str, Any]) -> None:
-        if options and (workers is None or workers is False):
+        self._options = dict(options)
+        outbox = self._options.pop("outbox", None)
+        if self._options and (workers is None or workers is False):
             raise ConfigError(
-                f"Options of a worker ({', '.join(options)}) are given, but workers={workers!r} runs none."
+                f"Options of a worker ({', '.join(self._options)}) are given, but workers={workers!r} runs none."
             )
         self._app = app
         self._choice = workers
-        self._options = dict(options)
+        # Before anything is opened: a wrong URL is told at once.
+        self._relay = None if outbox is None else app.outbox(outbox).relaying()
         self._worker: WorkerLike | None = None
 
     @property
@@ -79,6 +106,7 @@ class Running:
         try:
             if self._worker is not None:
                 self._worker.stop()
+            self._stop_relay()
         finally:
             self._app.close()
 
@@ -94,19 +122,25 @@ class Running:
         try:
             if self._worker is not None:
                 await self._worker.astop()
+            await asyncio.to_thread(self._stop_relay)
         finally:
             await asyncio.to_thread(self._app.close)
 
     def _start(self) -> None:
         self._app.open()
-        if self._choice is None or self._choice is False:
-            return
         try:
-            self._worker = self._make()
-            self._worker.start()
+            if self._choice is not None and self._choice is not False:
+                self._worker = self._make()
+                self._worker.start()
+            if self._relay is not None:
+                self._relay.start()
         except BaseException:
             self._app.close()
             raise
+
+    def _stop_relay(self) -> None:
+        if self._relay is not None:
+            self._relay.stop()
 
     def _make(self) -> WorkerLike:
         module, _, name = self.worker_entry.partition(":")

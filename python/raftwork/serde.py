@@ -2,9 +2,9 @@
 
 What travels: None, bool, int of any size, float (NaN, infinities and -0.0 included), str, bytes, bytearray, list,
 tuple, dict with hashable keys that travel, set, frozenset, datetime (naive, or with UTC, a fixed offset or a
-`ZoneInfo`), date, time, timedelta, UUID, Decimal, members of an Enum, and instances of a dataclass. The exact type
-comes back. Everything else is refused, subclasses included: a `numpy.float64` that came back as a `float` would be a
-silent change. Never pickle.
+`ZoneInfo`), date, time, timedelta, UUID, Decimal, members of an Enum, instances of a dataclass, and a Secret where
+it is allowed. The exact type comes back. Everything else is refused, subclasses included: a `numpy.float64` that came
+back as a `float` would be a silent change. Never pickle.
 
 Extension types (MessagePack codes; the body is MessagePack again unless said otherwise):
 
@@ -25,6 +25,8 @@ Extension types (MessagePack codes; the body is MessagePack again unless said ot
 | 13   | bytearray | its bytes                                                                          |
 | 14   | Flag      | ["module:qualname", value]                                                         |
 | 15   | dict      | array of [key, value], when a key needs an extension type; other dicts are maps    |
+| 16   | Secret    | its value                                                                          |
+| 17   | output    | the place of a parent among those of the job, 4 bytes, big-endian                   |
 
 zone: nil (naive), an int (offset from UTC in microseconds), [int, name] (a named fixed offset), or a str (ZoneInfo
 key).
@@ -42,14 +44,16 @@ import uuid
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec.msgpack import Ext
 
 from raftwork import references
-from raftwork.errors import PayloadTooLarge, SerializationError
+from raftwork.errors import PayloadTooLarge, SecretRefused, SerializationError
+from raftwork.output import Output, ParentOutput
+from raftwork.secret import Secret
 
 __all__ = [
     "ARGS_BYTES_MAX",
@@ -83,12 +87,21 @@ _are_scalars = _SCALARS.issuperset
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def encode_args(args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "the task") -> bytes:
-    """The wire form of a call: `[[positional...], {keyword: value}]`.
+def encode_args(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    what: str = "the task",
+    secrets: bool = False,
+    outputs: dict[bytes, int] | None = None,
+) -> bytes:
+    """The wire form of a call: `[[positional...], {keyword: value}]`. `secrets`: whether a Secret may be in it.
+
+    Jobs whose output is an argument are added to `outputs`; without it outputs are refused.
 
     Raises:
         SerializationError: a value cannot travel; `path` names it, such as `args[2]['x']`.
         PayloadTooLarge: more than `ARGS_BYTES_MAX`.
+        SecretRefused: there is a Secret.
     """
     if _are_scalars(map(type, args)) and (not kwargs or _are_scalars(map(type, kwargs.values()))):
         try:
@@ -97,29 +110,31 @@ def encode_args(args: tuple[Any, ...], kwargs: dict[str, Any], what: str = "the 
             pass  # A big int or a surrogate: the slow way stores the one and names the place of the other.
         else:
             return packed if len(packed) <= ARGS_BYTES_MAX else _too_large(packed, what, ARGS_BYTES_MAX)
+    how = _How(secrets=secrets, outputs=outputs)
     try:
-        positional = [_plain(value, f"args[{place}]", 3) for place, value in enumerate(args)]
-        keywords = {_text(name, "kwargs"): _plain(value, name, 3) for name, value in kwargs.items()}
+        positional = [_plain(value, f"args[{place}]", 3, how) for place, value in enumerate(args)]
+        keywords = {_text(name, "kwargs"): _plain(value, name, 3, how) for name, value in kwargs.items()}
     except SerializationError as error:
         raise SerializationError(f"{what}: {error.message}", error.path) from None
     packed = _pack((positional, keywords))
     return packed if len(packed) <= ARGS_BYTES_MAX else _too_large(packed, what, ARGS_BYTES_MAX)
 
 
-def encode(value: Any, *, what: str = "result", bytes_max: int = RESULT_BYTES_MAX) -> bytes:
-    """The wire form of one value. `what` names it in errors.
+def encode(value: Any, *, what: str = "result", bytes_max: int = RESULT_BYTES_MAX, secrets: bool = False) -> bytes:
+    """The wire form of one value. `what` names it in errors; `secrets`: whether a Secret may be in it.
 
     Raises:
         SerializationError: it, or something in it, cannot travel.
         PayloadTooLarge: more than `bytes_max`.
+        SecretRefused: there is a Secret.
     """
-    packed = _pack(_plain(value, what, 1))
+    packed = _pack(_plain(value, what, 1, _How(secrets=secrets)))
     return packed if len(packed) <= bytes_max else _too_large(packed, what, bytes_max)
 
 
 def canonical(value: Any) -> bytes:
     """Bytes that are equal for equal values of equal types, also when dictionaries were filled in another order."""
-    return _pack(_plain(value, "args", 1, sort=True))
+    return _pack(_plain(value, "args", 1, _How(sort=True, secrets=True)))
 
 
 def decode_args(packed: bytes) -> tuple[list[Any], dict[str, Any]]:
@@ -144,10 +159,21 @@ def decode(packed: bytes, what: str = "result") -> Any:
     return _unpack(packed, what)
 
 
+class _How(NamedTuple):
+    """How values are encoded."""
+
+    sort: bool = False
+    """Whether the entries of dictionaries are put in one order."""
+    secrets: bool = False
+    """Whether a Secret is taken."""
+    outputs: dict[bytes, int] | None = None
+    """The jobs whose output is used, with their places."""
+
+
 # Encoding -------------------------------------------------------------------------------------------------------------
 
 
-def _plain(value: Any, path: str, depth: int, sort: bool = False) -> Any:
+def _plain(value: Any, path: str, depth: int, how: _How) -> Any:
     """The value with everything that MessagePack does not carry exactly turned into extension types."""
     kind = type(value)
     if kind in _SCALARS:
@@ -155,16 +181,16 @@ def _plain(value: Any, path: str, depth: int, sort: bool = False) -> Any:
     if depth > DEPTH_MAX:
         raise SerializationError(f"{_head(path)} is nested deeper than {DEPTH_MAX} levels, or contains itself.", path)
     if kind is list:
-        return _items(value, path, depth, sort)
+        return _items(value, path, depth, how)
     if kind is dict:
-        return _dict(value, path, depth, sort)
+        return _dict(value, path, depth, how)
     convert = _CONVERSIONS.get(kind)
     if convert is not None:
-        return convert(value, path, depth, sort)
+        return convert(value, path, depth, how)
     if isinstance(value, enum.Enum):
         return _enum(value, path)
     if dataclasses.is_dataclass(kind):
-        return _dataclass(value, path, depth, sort)
+        return _dataclass(value, path, depth, how)
     raise SerializationError(_refusal(value, kind, path), path)
 
 
@@ -189,48 +215,49 @@ def _text(value: str, path: str) -> str:
     return value
 
 
-def _items(values: Any, path: str, depth: int, sort: bool) -> list[Any]:
+def _items(values: Any, path: str, depth: int, how: _How) -> list[Any]:
     _check_count(values, path)
-    return [_plain(value, f"{path}[{place}]", depth + 1, sort) for place, value in enumerate(values)]
+    return [_plain(value, f"{path}[{place}]", depth + 1, how) for place, value in enumerate(values)]
 
 
-def _dict(value: dict[Any, Any], path: str, depth: int, sort: bool) -> Any:
+def _dict(value: dict[Any, Any], path: str, depth: int, how: _How) -> Any:
     _check_count(value, path)
     pairs = []
     plain_keys = True
     for key, item in value.items():
         where = f"{path}[{key!r:.60}]"
-        plain = _plain(key, f"key of {where}", depth + 1, sort)
+        plain = _plain(key, f"key of {where}", depth + 1, how)
         plain_keys = plain_keys and not isinstance(plain, Ext)
-        pairs.append((plain, _plain(item, where, depth + 1, sort)))
-    if sort:
+        pairs.append((plain, _plain(item, where, depth + 1, how)))
+    if how.sort:
         pairs.sort(key=lambda pair: _pack(pair[0]))
     # Extension types cannot be keys of the dict that the encoder walks.
     return dict(pairs) if plain_keys else Ext(15, _pack(pairs))
 
 
-def _sequence(code: int) -> Callable[[Any, str, int, bool], Ext]:
-    def convert(value: Any, path: str, depth: int, sort: bool) -> Ext:
-        return Ext(code, _pack(_items(value, path, depth, sort)))
+def _sequence(code: int) -> Callable[[Any, str, int, _How], Ext]:
+    def convert(value: Any, path: str, depth: int, how: _How) -> Ext:
+        return Ext(code, _pack(_items(value, path, depth, how)))
 
     return convert
 
 
-def _unordered(code: int) -> Callable[[Any, str, int, bool], Ext]:
-    def convert(value: Any, path: str, depth: int, sort: bool) -> Ext:
+def _unordered(code: int) -> Callable[[Any, str, int, _How], Ext]:
+    def convert(value: Any, path: str, depth: int, how: _How) -> Ext:
         _check_count(value, path)
-        items = sorted(_pack(_plain(item, f"an item of {path}", depth + 1, sort)) for item in value)
+        how = how._replace(outputs=None)
+        items = sorted(_pack(_plain(item, f"an item of {path}", depth + 1, how)) for item in value)
         return Ext(code, _pack([msgspec.Raw(item) for item in items]))
 
     return convert
 
 
-def _datetime(value: datetime, path: str, depth: int, sort: bool) -> Ext:
+def _datetime(value: datetime, path: str, depth: int, how: _How) -> Ext:
     day = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
     return Ext(4, _pack((*day, value.fold, _zone(value, path))))
 
 
-def _time(value: time, path: str, depth: int, sort: bool) -> Ext:
+def _time(value: time, path: str, depth: int, how: _How) -> Ext:
     return Ext(6, _pack((value.hour, value.minute, value.second, value.microsecond, value.fold, _zone(value, path))))
 
 
@@ -251,7 +278,17 @@ def _zone(value: datetime | time, path: str) -> Any:
     )
 
 
-_CONVERSIONS: dict[type, Callable[[Any, str, int, bool], Ext]] = {
+def _secret(value: Secret[Any], path: str, depth: int, how: _How) -> Ext:
+    if not how.secrets:
+        raise SecretRefused(
+            f"{_head(path)} is a Secret, and this application has no encryption key, so it would be stored in clear. "
+            "Set encryption_key_file, or secrets_in_clear to store it all the same.",
+            path,
+        )
+    return Ext(16, _pack(_plain(value.reveal(), path, depth + 1, how)))
+
+
+_CONVERSIONS: dict[type, Callable[[Any, str, int, _How], Ext]] = {
     tuple: _sequence(1),
     set: _unordered(2),
     frozenset: _unordered(3),
@@ -262,6 +299,8 @@ _CONVERSIONS: dict[type, Callable[[Any, str, int, bool], Ext]] = {
     uuid.UUID: lambda value, *_: Ext(8, value.bytes),
     Decimal: lambda value, *_: Ext(9, str(value).encode()),
     bytearray: lambda value, *_: Ext(13, bytes(value)),
+    Secret: _secret,
+    Output: lambda value, path, depth, how: Ext(17, value.place_in(how.outputs, path, _head(path))),
 }
 
 
@@ -272,7 +311,7 @@ def _enum(value: enum.Enum, path: str) -> Ext:
     return Ext(11, _pack((reference, value.name)))
 
 
-def _dataclass(value: Any, path: str, depth: int, sort: bool) -> Ext:
+def _dataclass(value: Any, path: str, depth: int, how: _How) -> Ext:
     kind = type(value)
     if references.has_builtin_part(kind):
         raise SerializationError(
@@ -281,13 +320,14 @@ def _dataclass(value: Any, path: str, depth: int, sort: bool) -> Ext:
             path,
         )
     fields = {}
+    how = how._replace(outputs=None)
     for field in dataclasses.fields(kind):
         where = f"{path}.{field.name}"
         try:
             item = getattr(value, field.name)
         except AttributeError:
             raise SerializationError(f"{_head(where)} is not set.", where) from None
-        fields[field.name] = _plain(item, where, depth + 1, sort)
+        fields[field.name] = _plain(item, where, depth + 1, how)
     return Ext(12, _pack((_reference(kind, path), fields)))
 
 
@@ -443,6 +483,8 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     13: bytearray,
     14: _read_flag,
     15: lambda body: dict(_decode(body)),
+    16: lambda body: Secret(_decode(body)),
+    17: lambda body: ParentOutput(int.from_bytes(body, "big")),
 }
 
 

@@ -7,72 +7,55 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, overload
 
+from raftwork import limits as lim
 from raftwork import options as opt
-from raftwork import references, serde, signatures
+from raftwork import serde, signatures
+from raftwork.codecs import Codecs
 from raftwork.context import JobContext, current_job
+from raftwork.dependencies import dependencies_of
 from raftwork.durations import Duration
-from raftwork.errors import InvalidOption, InvalidTask
+from raftwork.errors import InvalidOption, InvalidTask, MigrationError
 from raftwork.job import Job
-from raftwork.options import UNSET, Executor, Unique, UniqueKey
+from raftwork.limits import Carried, Limits
+from raftwork.middleware import EnqueueCall, Middleware
+from raftwork.options import UNSET, Executor, On, Parent, Unique, UniqueKey
+from raftwork.outbox.writing import Writer, writer_of
+from raftwork.plans import Enqueuer, Plan
 from raftwork.retry import Retry
 from raftwork.storage.base import JobSpec, pack_meta
 
-__all__ = ["Decorator", "Enqueuer", "Plan", "Signature", "Task"]
+__all__ = ["Decorator", "Signature", "Task"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-
-class Plan:
-    """What all jobs of one task with the same options share, worked out once."""
-
-    __slots__ = ("delay_ms", "run_at_ms", "spec", "unique_key", "wait")
-
-    def __init__(
-        self,
-        spec: JobSpec,
-        delay_ms: int = 0,
-        run_at_ms: int | None = None,
-        unique_key: Callable[[tuple[Any, ...], dict[str, Any]], str] | None = None,
-        wait: bool = True,
-    ) -> None:
-        self.spec = spec
-        self.delay_ms = delay_ms
-        self.run_at_ms = run_at_ms
-        self.unique_key = unique_key
-        self.wait = wait
-
-
-class Enqueuer(Protocol):
-    """What a task needs from its application."""
-
-    def setting(self, name: str) -> Any:
-        """The value of a setting, for options that the task leaves open."""
-        ...
-
-    def put(self, plan: Plan, packed: bytes, unique_key: str | None) -> Job[Any]:
-        """Store one job."""
-        ...
-
-    async def aput(self, plan: Plan, packed: bytes, unique_key: str | None) -> Job[Any]:
-        """Store one job, from a running event loop."""
-        ...
+Migration = TypeVar("Migration", bound="Callable[..., Signature[Any]]")
 
 
 class Signature(Generic[R_co]):
     """One call of a task, checked and not stored yet: what `task.s(...)` gives and `app.enqueue_many` takes."""
 
-    __slots__ = ("args", "kwargs", "task")
+    __slots__ = ("args", "kwargs", "missing", "task")
 
-    def __init__(self, task: Task[..., R_co], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, task: Task[..., R_co], args: tuple[Any, ...], kwargs: dict[str, Any], missing: TypeError | None = None
+    ) -> None:
         self.task = task
         self.args = args
         self.kwargs = kwargs
+        self.missing = missing
+        """Why it cannot be called: its first argument is missing, which only a chain puts in."""
+
+    def complete(self) -> Signature[R_co]:
+        """The call itself, or the TypeError that says which argument is missing."""
+        if self.missing is not None:
+            raise self.missing
+        return self
 
     def __repr__(self) -> str:
         shown = ", ".join([*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())])
@@ -91,10 +74,13 @@ class Task(Generic[P, R]):
         "__weakref__",
         "_check",
         "_enqueuer",
+        "_migrations",
         "_options",
         "_parameters",
         "_plan",
         "_spec",
+        "_writer",
+        "dependencies",
         "fn",
         "is_async",
         "name",
@@ -102,7 +88,7 @@ class Task(Generic[P, R]):
     )
 
     def __init__(self, enqueuer: Enqueuer, fn: Callable[..., Any], name: str | None, given: dict[str, Any]) -> None:
-        self.name = _name_of(fn, name)
+        self.name = signatures.name_of(fn, name)
         """`module.qualname` of the function, or the name that was given. Stored with each job, so keep it stable."""
         self.fn = fn
         """The function itself."""
@@ -112,10 +98,15 @@ class Task(Generic[P, R]):
         self.takes_context = bool(parameters) and signatures.wants(fn, parameters[0], JobContext)
         """Whether its first parameter is a JobContext, which is not part of the job's arguments."""
         self._enqueuer = enqueuer
-        self._parameters = parameters[1:] if self.takes_context else parameters
+        own = parameters[1:] if self.takes_context else parameters
+        self.dependencies = dependencies_of(fn, own)
+        """The parameters that a worker fills in, which are not part of the job's arguments either."""
+        self._parameters = [parameter for parameter in own if parameter.name not in self.dependencies]
         self._check = signatures.check_call_of(getattr(fn, "__name__", "task"), self._parameters)
         self._plan: Plan | None = None
         self._spec: JobSpec | None = None
+        self._migrations: dict[int, Callable[..., Signature[Any]]] = {}
+        self._writer: Writer | None = None
         self._options: dict[str, Any] = {}
         functools.update_wrapper(self, fn)
         self._set_options(given)
@@ -123,8 +114,12 @@ class Task(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Run the function here and now, without a queue. A coroutine function answers its coroutine.
 
-        A leading JobContext may be given; otherwise the context of the job that runs here is passed on.
+        A leading JobContext may be given; otherwise the context of the job that runs here is passed on. What a worker
+        would fill in (`depends`) is to be given by name.
         """
+        if not self.dependencies.keys() <= kwargs.keys():
+            missing = ", ".join(name for name in self.dependencies if name not in kwargs)
+            raise TypeError(f"{self.name}: only a worker fills in {missing}. Give it by name in a plain call.")
         if self.takes_context and not (args and isinstance(args[0], JobContext)):
             return self.fn(current_job(), *args, **kwargs)
         return self.fn(*args, **kwargs)
@@ -137,6 +132,7 @@ class Task(Generic[P, R]):
         Raises:
             TypeError: the function would not accept these arguments.
             SerializationError: an argument cannot travel; the message names it.
+            SecretRefused: an argument is a Secret, and there is no encryption key.
             PayloadTooLarge: the arguments are above 256 KiB.
             UniqueConflict: the unique key is taken and the option says `"raise"`.
             NotCommitted, Overloaded: not stored; safe to repeat.
@@ -147,22 +143,116 @@ class Task(Generic[P, R]):
         """
         self._check(*args, **kwargs)
         plan = self._plan or self.plan()
-        packed = serde.encode_args(args, kwargs, self.name)
+        outputs: dict[bytes, int] = {}
+        packed = serde.encode_args(args, kwargs, self.name, plan.secrets, outputs)
         key = None if plan.unique_key is None else plan.unique_key(args, kwargs)
-        return self._enqueuer.put(plan, packed, key)
+        limits = None if plan.limits is None else plan.limits(args, kwargs)
+        if self._enqueuer.middleware.of_enqueue:
+            with self._enqueuer.middleware.storing([EnqueueCall.of(plan.spec, args, kwargs)]):
+                return self._put(plan, packed, key, outputs, limits)
+        return self._put(plan, packed, key, outputs, limits)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """`enqueue` for a running event loop. When it is cancelled, the job may or may not be stored."""
         self._check(*args, **kwargs)
         plan = self._plan or self.plan()
-        packed = serde.encode_args(args, kwargs, self.name)
+        outputs: dict[bytes, int] = {}
+        packed = serde.encode_args(args, kwargs, self.name, plan.secrets, outputs)
         key = None if plan.unique_key is None else plan.unique_key(args, kwargs)
-        return await self._enqueuer.aput(plan, packed, key)
+        limits = None if plan.limits is None else plan.limits(args, kwargs)
+        if self._enqueuer.middleware.of_enqueue:
+            async with self._enqueuer.middleware.astoring([EnqueueCall.of(plan.spec, args, kwargs)]):
+                return await self._aput(plan, packed, key, outputs, limits)
+        return await self._aput(plan, packed, key, outputs, limits)
+
+    def _put(self, plan: Plan, packed: bytes, key: str | None, outputs: dict[bytes, int], limits: Carried) -> Job[Any]:
+        if self._writer is None:
+            return self._enqueuer.put(plan, packed, key, outputs, limits)
+        self._check_alone(plan, outputs)
+        return self._enqueuer.put_aside(self._writer, plan, packed, key, limits)
+
+    async def _aput(
+        self, plan: Plan, packed: bytes, key: str | None, outputs: dict[bytes, int], limits: Carried
+    ) -> Job[Any]:
+        if self._writer is None:
+            return await self._enqueuer.aput(plan, packed, key, outputs, limits)
+        self._check_alone(plan, outputs)
+        return await self._enqueuer.aput_aside(self._writer, plan, packed, key, limits)
+
+    def _check_alone(self, plan: Plan, outputs: dict[bytes, int]) -> None:
+        if plan.parents or outputs:
+            raise InvalidOption(
+                f"{self.name} has a connection and waits for other jobs. When the outbox is relayed, these may be "
+                "forgotten. Enqueue it without the connection, or without after and outputs."
+            )
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """A call to be enqueued later, for `app.enqueue_many`. Arguments are checked now."""
-        self._check(*args, **kwargs)
+        """A call to be enqueued later, for `app.enqueue_many`, `chain` and callbacks. Arguments are checked now.
+
+        Only the first one may be missing, in a `chain`: there it is the result of the job before.
+
+        Raises:
+            InvalidOption: the copy has a `connection`, whose transaction may be over by then.
+        """
+        if self._writer is not None:
+            raise InvalidOption(
+                f"{self.name} has a connection, and a call made by s() is enqueued later, when its transaction may be "
+                "over. Call enqueue for each job inside the transaction."
+            )
+        try:
+            self._check(*args, **kwargs)
+        except TypeError as error:
+            self._check(None, *args, **kwargs)
+            return Signature(self, args, kwargs, error)
         return Signature(self, args, kwargs)
+
+    def migrate(self, from_version: int) -> Callable[[Migration], Migration]:
+        """A decorator for what turns a call of an older version into one of today. It answers its function unchanged.
+
+        The function takes the arguments of that version, and returns `task.s(...)`. See `@app.task(version=...)`.
+
+        Raises:
+            InvalidOption: there can be no such older version, or it has its function already.
+            InvalidTask: it is no plain function.
+
+        Example:
+            >>> @charge.migrate(from_version=1)
+            ... def from_dollars(order: int, dollars: float) -> Signature[str]:
+            ...     return charge.s(order, cents=round(100 * dollars))
+        """
+        if isinstance(from_version, bool) or not isinstance(from_version, int) or not 1 <= from_version < self.version:
+            raise InvalidOption(
+                f"migrate(from_version={from_version!r}): {self.name} has version {self.version}; older ones are the "
+                f"whole numbers from 1 to {self.version - 1}. Is @app.task(version=...) set?"
+            )
+
+        def register(function: Migration) -> Migration:
+            found: object = function
+            if not inspect.isfunction(found) or inspect.iscoroutinefunction(found):
+                raise InvalidTask(f"{found!r} cannot migrate {self.name}: it is no plain function.")
+            if from_version in self._migrations:
+                raise InvalidOption(f"Two functions migrate {self.name} from version {from_version}. Keep one.")
+            self._migrations[from_version] = function
+            return function
+
+        return register
+
+    def migrated(self, version: int, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of today for those of an older version.
+
+        Raises:
+            MigrationError: nothing migrates that version, or what does gave no call of this task.
+        """
+        function = self._migrations.get(version)
+        if function is None:
+            raise MigrationError(
+                f"The job has arguments of version {version} of {self.name}, whose version here is {self.version}, and "
+                f"nothing migrates them. Add @{self.name.rpartition('.')[2]}.migrate(from_version={version})."
+            )
+        call = function(*args, **kwargs)
+        if not isinstance(call, Signature) or call.task.name != self.name:
+            raise MigrationError(f"{function.__qualname__} answered {call!r:.100} in place of a call of {self.name}.")
+        return list(call.args), dict(call.kwargs)
 
     # Spelled out here and in Raftwork.task: of an unpacked TypedDict not every type checker finds unknown keys.
     def using(
@@ -177,13 +267,26 @@ class Task(Generic[P, R]):
         timeout: Duration | None = UNSET,
         max_crashes: int = UNSET,
         unique: UniqueKey | Unique | None = UNSET,
+        limit: Limits | None = UNSET,
         tags: Iterable[str] = UNSET,
         keep_result: Duration = UNSET,
         keep_failed: Duration = UNSET,
         wait: bool = UNSET,
+        after: Parent | Iterable[Parent] | None = UNSET,
+        on: On = UNSET,
+        connection: Any = UNSET,
         **unknown: Never,
     ) -> Task[P, R]:
         """A copy with these options set; the others stay. See `Raftwork.task` for what each means.
+
+        Args:
+            after: a job, a batch or several of them, up to 10,000: the job waits until they ended. Its delay and
+                `expires` count from then.
+            on: which end lets it run: `"success"` (default), `"failure"` (failed or cancelled), or `"finish"`. If a
+                parent ends otherwise, the job is cancelled.
+            connection: a connection of sqlite3, psycopg 3 or SQLAlchemy: `enqueue` writes the job into the table
+                `raftwork_outbox` there, inside the transaction that is open, and a relay stores it after the commit.
+                None: no longer. See the guide about the outbox.
 
         Raises:
             InvalidOption: an option is unknown or out of range.
@@ -199,6 +302,9 @@ class Task(Generic[P, R]):
         copy.__dict__.update(self.__dict__)
         copy._plan = copy._spec = None
         copy._options = self._options
+        copy._writer = self._writer
+        if connection is not UNSET:
+            copy._writer = None if connection is None else writer_of(connection)
         changed = copy._set_options(
             {
                 "queue": queue,
@@ -210,10 +316,13 @@ class Task(Generic[P, R]):
                 "timeout": timeout,
                 "max_crashes": max_crashes,
                 "unique": unique,
+                "limit": limit,
                 "tags": tags,
                 "keep_result": keep_result,
                 "keep_failed": keep_failed,
                 "wait": wait,
+                "after": after,
+                "on": on,
                 **unknown,
             }
         )
@@ -227,7 +336,19 @@ class Task(Generic[P, R]):
             get = self._options.get
             unique: Unique | None = get("unique")
             spec = self._spec or self._make_spec(unique)
-            self._plan = Plan(spec, get("delay") or 0, get("run_at"), self._unique_key(unique), get("wait", True))
+            key, secrets = self._unique_key(unique), self._enqueuer.codecs.takes_secrets
+            limits = lim.carrier(self.name, get("limit"), self._parameters, self._enqueuer.codecs.unique)
+            self._plan = Plan(
+                spec,
+                get("delay") or 0,
+                get("run_at"),
+                key,
+                get("wait", True),
+                secrets,
+                get("after") or (),
+                get("on", 0),
+                limits,
+            )
         return self._plan
 
     def _make_spec(self, unique: Unique | None) -> JobSpec:
@@ -249,7 +370,7 @@ class Task(Generic[P, R]):
             on_conflict=0 if unique is None else _ON_CONFLICT[unique.on_conflict],
             unique_window_ms=None if window is None else opt.window_ms(window),
             expires_ms=self._options.get("expires"),
-            meta=pack_meta(retry),
+            meta=pack_meta(retry, self.version),
         )
 
     def _unique_key(self, unique: Unique | None) -> Callable[[tuple[Any, ...], dict[str, Any]], str] | None:
@@ -257,12 +378,13 @@ class Task(Generic[P, R]):
             return None
         signature = inspect.Signature(self._parameters)
         make = opt.key_maker(self.name, unique, list(signature.parameters))
+        codecs = self._enqueuer.codecs
 
         def key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
             # f(7) and f(user_id=7) are the same call, and so is one that spells out a default.
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            return make(dict(bound.arguments), args, kwargs)
+            return codecs.unique(make(dict(bound.arguments), args, kwargs))
 
         return key
 
@@ -280,16 +402,60 @@ class Task(Generic[P, R]):
         if executor is not None and self.is_async != (executor == "async"):
             kind = "a coroutine function" if self.is_async else "a plain function"
             raise InvalidOption(f"executor={executor!r} does not fit {self.name}, which is {kind}.")
+        for name in ("memory", "cpu"):
+            if merged.get(name) is not None and executor != "process":
+                raise InvalidOption(
+                    f"{name} limits the process of a job, and {self.name} shares one with others. "
+                    'Add executor="process".'
+                )
         unique = merged.get("unique")
+        if limits := merged.get("limit"):
+            lim.packer(self.name, limits, [parameter.name for parameter in self._parameters])
         if unique is not None:
             opt.key_maker(self.name, unique, [parameter.name for parameter in self._parameters])
         return set(plain)
+
+    @property
+    def check(self) -> signatures.CheckCall:
+        """Raises TypeError for arguments that the function does not accept."""
+        return self._check
+
+    @property
+    def enqueuer(self) -> Enqueuer:
+        """The application that it belongs to."""
+        return self._enqueuer
+
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """Those of the function, without a leading JobContext."""
+        return list(self._parameters)
 
     @property
     def executor(self) -> Executor:
         """What a worker runs the function in."""
         found: Executor = self._options.get("executor") or ("async" if self.is_async else "thread")
         return found
+
+    @property
+    def version(self) -> int:
+        """The version of its arguments."""
+        found: int = self._options.get("version", 1)
+        return found
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options that were given for this task, in their plain form."""
+        return MappingProxyType(self._options)
+
+    @property
+    def codecs(self) -> Codecs:
+        """How its application writes what jobs carry."""
+        return self._enqueuer.codecs
+
+    @property
+    def middleware(self) -> Middleware:
+        """What its application has around enqueueing and running."""
+        return self._enqueuer.middleware
 
     @property
     def origin(self) -> str:
@@ -301,8 +467,18 @@ class Task(Generic[P, R]):
 
 
 _ON_CONFLICT: dict[str, Any] = {"skip": 0, "replace": 1, "raise": 2}
-_COPIED = ("name", "fn", "is_async", "takes_context", "_enqueuer", "_parameters", "_check")
-_IN_SPEC = frozenset(opt.OPTIONS) - opt.OPTIONS_OF_TASK - {"delay", "run_at", "wait"}
+_COPIED = (
+    "name",
+    "fn",
+    "is_async",
+    "takes_context",
+    "dependencies",
+    "_enqueuer",
+    "_migrations",
+    "_parameters",
+    "_check",
+)
+_IN_SPEC = frozenset(opt.OPTIONS) - opt.OPTIONS_OF_TASK - opt.OPTIONS_OF_CALLS - {"delay", "run_at", "wait", "limit"}
 """Options that all jobs of a task share. A copy that changes none of them needs no other specification."""
 
 
@@ -322,29 +498,3 @@ class Decorator(Protocol):
     def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
-
-
-def _name_of(fn: Any, name: str | None) -> str:
-    """The name of a task, after checking that its function can be one."""
-    if not inspect.isfunction(fn):
-        what = "class" if inspect.isclass(fn) else type(fn).__name__
-        raise InvalidTask(f"{fn!r} is a {what}; only a function defined with def can be a task. Wrap it in one.")
-    where = f"{fn.__code__.co_filename}:{fn.__code__.co_firstlineno}"
-    if fn.__name__ == "<lambda>":
-        raise InvalidTask(
-            "A lambda cannot be a task: another process could not find it again. "
-            f"Give it a name at module level: {where}."
-        )
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise InvalidTask(f"{fn.__qualname__} is a generator; a task returns one result. Return a list: {where}.")
-    if name is not None:
-        return opt.check_name(name, "The name of the task")
-    if "<locals>" in fn.__qualname__:
-        raise InvalidTask(
-            f"{fn.__name__} is defined inside a function: another process could not find it again. Move it to module "
-            f"level, or give it a stable name with @app.task(name=...): {where}."
-        )
-    first = next(iter(inspect.signature(fn).parameters), None)
-    if "." in fn.__qualname__ and first in ("self", "cls"):
-        raise InvalidTask(f"{fn.__qualname__} is a method; a job carries no object. Use a function: {where}.")
-    return opt.check_name(f"{references.module_name(fn)}.{fn.__qualname__}", "The name of the task")

@@ -31,13 +31,14 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::base::{ClusterId, Error, GroupId, JobId, Millis, Result};
+use crate::base::codec;
+use crate::base::{limits, ClusterId, Error, GroupId, JobId, Millis, Result};
 use index::OpenIndex;
 use store::{Fault, Store};
 use writer::Writer;
 
 pub use inspect::{inspect, Report};
-pub use query::{Scan, Scanned, Step};
+pub use query::{Part, Scan, Scanned, Step};
 pub use store::Lost;
 
 /// When a record may be forgotten, in milliseconds since the epoch; 0 = it is not stored at all.
@@ -119,6 +120,22 @@ impl Archive {
         self.with_writer(|writer| writer.put(batch))
     }
 
+    /// Takes finished jobs of another archive into this new one, whatever their ordinals were; `watermark` says how far
+    /// all of them came.
+    pub fn import(&self, batch: &[(JobId, Vec<u8>)], watermark: u64) -> Result<()> {
+        self.with_writer(|writer| writer.import(batch, watermark))
+    }
+
+    /// Writes down that finished jobs up to this ordinal are not here and will not come by themselves.
+    pub fn lose(&self, reason: &str, at: Millis, upto: u64) -> Result<()> {
+        self.with_writer(|writer| writer.set_lost(Lost { reason: reason.to_owned(), at, upto }, upto))
+    }
+
+    /// What was lost was found elsewhere, and is here now.
+    pub fn found(&self) -> Result<()> {
+        self.with_writer(Writer::clear_lost)
+    }
+
     /// The highest finish ordinal on disk.
     pub fn watermark(&self) -> u64 {
         self.store.read().as_ref().map_or(0, |store| store.watermark.load(Ordering::Acquire))
@@ -137,6 +154,23 @@ impl Archive {
             Some(()) => Ok(done),
             None => Ok(Scanned { complete: true, next: None, ..done }),
         }
+    }
+
+    /// Writes out finished jobs below this id, newest first, until they have so many bytes, the last one whole.
+    pub fn part(&self, before: Option<JobId>, bytes_max: usize) -> Result<Part> {
+        let (mut items, mut count) = (codec::Writer::new(), 0);
+        let scan = Scan { before, wanted: Vec::new(), records_max: usize::MAX };
+        let scanned = self.scan(&scan, &mut |id, record| {
+            items.array(2).id(id).bin(record);
+            count += 1;
+            let full = items.len() >= bytes_max || count == limits::ITEMS_MAX;
+            if full {
+                Step::Stop
+            } else {
+                Step::Next
+            }
+        })?;
+        Ok(Part { count, items: items.into_bytes(), next: scanned.next })
     }
 
     /// Removes records whose time is over and gives their space back, about `records_max` of them.

@@ -35,6 +35,16 @@ pub struct Scanned {
     pub next: Option<JobId>,
 }
 
+/// Finished jobs as they leave this archive, for another node or a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub count: usize,
+    /// MessagePack: `[id, record]` so many times, without the array around them.
+    pub items: Vec<u8>,
+    /// Where the next part goes on; nothing: this was the last one.
+    pub next: Option<JobId>,
+}
+
 /// What skipping a chunk costs compared with reading a record, so that a scan that skips all is bounded too.
 const SKIP_COST: usize = 4;
 

@@ -4,6 +4,7 @@
 //! * Chunks divide the ids: a chunk holds ids from its key up to the next chunk's key, and none lies elsewhere.
 //! * A reader never waits for a writer. It may find that a pack went away under it, and then looks at the index again.
 
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -108,7 +109,10 @@ impl Store {
     pub fn open(options: &Options, open_index: OpenIndex) -> Result<(Store, Meta)> {
         let dir = &options.path;
         let index_dir = dir.join("index");
-        std::fs::create_dir_all(&index_dir).map_err(|error| Error::disk("create", dir.display(), &error))?;
+        let failed = |error: std::io::Error| Error::disk("create", dir.display(), &error);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&index_dir).map_err(failed)?;
+        // Its files have the modes that the index gives them; the way to them is its owner's alone.
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
         let index = open_index(&index_dir)?;
         pack::sync_directory(dir)?;
         dir.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), pack::sync_directory)?;

@@ -101,14 +101,26 @@ impl Writer {
 
     /// Stores records and remembers how far it came. Records up to the watermark are known already.
     pub fn put(&mut self, batch: &[(u64, JobId, Vec<u8>)]) -> Faulty<u64> {
+        let new = batch.iter().filter(|(ordinal, ..)| *ordinal > self.meta.watermark);
+        let watermark = new.clone().map(|(ordinal, ..)| *ordinal).fold(self.meta.watermark, u64::max);
+        let draft = self.draft(new.map(|(_, id, record)| (*id, &record[..])))?;
+        self.commit(draft, watermark)?;
+        Ok(watermark)
+    }
+
+    /// Stores records of another archive.
+    pub fn import(&mut self, batch: &[(JobId, Vec<u8>)], watermark: u64) -> Faulty<()> {
+        let draft = self.draft(batch.iter().map(|(id, record)| (*id, &record[..])))?;
+        self.commit(draft, watermark)
+    }
+
+    fn draft<'a>(&self, records: impl Iterator<Item = (JobId, &'a [u8])>) -> Faulty<Draft> {
         let mut fresh = BTreeMap::new();
-        let mut watermark = self.meta.watermark;
-        for (ordinal, id, record) in batch.iter().filter(|(ordinal, ..)| *ordinal > self.meta.watermark) {
+        for (id, record) in records {
             let keep_until_ms = (self.keep_until)(record)?;
             // Not kept: also an older record of the same job goes, as it would contradict the newer one.
             let entry = (keep_until_ms > 0).then(|| Bytes::copy_from_slice(record));
-            fresh.insert(*id, entry.map(|record| Entry { id: *id, keep_until_ms, record }));
-            watermark = watermark.max(*ordinal);
+            fresh.insert(id, entry.map(|record| Entry { id, keep_until_ms, record }));
         }
         let mut fresh: Vec<(JobId, Option<Entry>)> = fresh.into_iter().collect();
         let mut draft = Draft::default();
@@ -116,8 +128,7 @@ impl Writer {
             let rest = self.draft_group(&mut draft, fresh)?;
             fresh = rest;
         }
-        self.commit(draft, watermark)?;
-        Ok(watermark)
+        Ok(draft)
     }
 
     /// Drafts those of the sorted changes that fall into the chunk of the first; gives back the others.
@@ -295,6 +306,12 @@ impl Writer {
     pub fn set_lost(&mut self, lost: Lost, watermark: u64) -> Faulty<()> {
         self.meta.lost = Some(lost);
         self.commit_always(Draft::default(), watermark)
+    }
+
+    /// Nothing is lost any more.
+    pub fn clear_lost(&mut self) -> Faulty<()> {
+        self.meta.lost = None;
+        self.commit_always(Draft::default(), self.meta.watermark)
     }
 
     /// Moves what is still used out of the emptiest pack, a bounded step at a time. True if there is more to do.

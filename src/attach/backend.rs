@@ -3,12 +3,13 @@
 //! Callbacks run on the thread that completed the work. They are short, take no lock that is held for long, and never
 //! touch Python. A backend calls each `Done` exactly once, also when it is closed (`Error::Closed`).
 
-use crate::base::{Error, JobId, Result, SessionId};
+use crate::base::{Error, JobId, LogIndex, Result, SessionId};
 use crate::node::Node;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use crate::node::{Done, WaitId, WatchEvent, WatchId, Watcher};
+use crate::node::access::Principal;
+pub use crate::node::{Done, View, WaitId, WatchEvent, WatchId, Watcher};
 
 /// Called at least every 100 ms while a caller waits; its error ends the wait.
 pub type Check<'a> = &'a mut dyn FnMut() -> Result<()>;
@@ -21,8 +22,15 @@ pub trait Backend: Send + Sync {
     fn submit(&self, request: Vec<u8>, deadline: Option<Instant>, check: Check<'_>) -> Result<Vec<u8>>;
     /// Puts a request into the log; `done` gets the answer.
     fn start(&self, request: Vec<u8>, done: Done<Vec<u8>>);
-    /// Asks about the state: `[as_of_index, payload]`.
-    fn view(&self, question: &[u8]) -> Result<Vec<u8>>;
+    /// As `start`, for one of several requests: whoever works on them is called by `call`, which must follow soon. So
+    /// requests that arrived together are written together.
+    fn queue(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        self.start(request, done);
+    }
+    /// Has what was queued worked on.
+    fn call(&self) {}
+    /// Asks about the state: `[as_of_index, staleness_ms or nil, payload]`.
+    fn view(&self, view: View, done: Done<Vec<u8>>);
     /// Calls `done` as soon as this job is final: at once if it is already, with an error if nobody knows it.
     fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId;
     /// Drops a wait; its `done` is not called then.
@@ -43,18 +51,38 @@ pub trait Backend: Send + Sync {
     fn lapse(&self, session: SessionId);
     /// Whether the state is held in this process, so that held sessions need no heartbeat.
     fn is_local(&self) -> bool;
-    /// How many times the state has changed hands. A request that was sent before and answered after a change may have
-    /// been applied before it.
-    fn epoch(&self) -> u64;
     /// The state of the node for people: a MessagePack map.
     fn health(&self) -> Result<Vec<u8>>;
-    /// Calls `done` as soon as the state at hand has everything that was answered anywhere before the call.
-    fn fresh(&self, done: Done<()>) {
-        done(Ok(()));
+    /// What the node counts: text, see `Node::metrics`.
+    fn metrics(&self) -> Result<Vec<u8>> {
+        Err(Error::Invalid("a state in memory has no node that counts".into()))
+    }
+    /// Calls `done` as soon as the state at hand has everything that was answered anywhere before the call, with the index
+    /// of that state.
+    fn fresh(&self, done: Done<LogIndex>);
+    /// Who shows the secret with this SHA-256. Nothing: nobody who is known here.
+    fn principal(&self, digest: &[u8; 32]) -> Option<Principal> {
+        let _ = digest;
+        None
+    }
+    /// Refuses a request that its sender may not make; else gives it as it is to be sent on.
+    fn authorize(&self, principal: &Principal, request: Vec<u8>) -> Result<Vec<u8>> {
+        let _ = principal;
+        Ok(request)
+    }
+    /// Refuses the session of somebody else.
+    fn check_session(&self, principal: &Principal, session: SessionId) -> Result<()> {
+        let _ = (principal, session);
+        Ok(())
+    }
+    /// What somebody gets who shows an invitation, see `node::enrolling`.
+    fn enroll(&self, asked: &[u8]) -> Result<Vec<u8>> {
+        let _ = asked;
+        Err(Error::Invalid("there is no cluster here to join".into()))
     }
     /// Does what an operator asks of the cluster, see `node::orders`. Takes as long as it takes, on a thread of its own.
-    fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
-        let _ = order;
+    fn order(&self, actor: &str, order: Vec<u8>, done: Done<Vec<u8>>) {
+        let _ = (actor, order);
         done(Err(Error::Invalid("there is no cluster here to give orders to".into())));
     }
     /// Where the leader serves clients, if another node leads.
@@ -76,8 +104,16 @@ impl Backend for Node {
         Node::start(self, request, done);
     }
 
-    fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
-        Node::view(self, question)
+    fn queue(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        Node::queue(self, request, done);
+    }
+
+    fn call(&self) {
+        Node::call(self);
+    }
+
+    fn view(&self, view: View, done: Done<Vec<u8>>) {
+        Node::view(self, view, done);
     }
 
     fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId {
@@ -124,20 +160,36 @@ impl Backend for Node {
         true
     }
 
-    fn epoch(&self) -> u64 {
-        0
-    }
-
     fn health(&self) -> Result<Vec<u8>> {
         Ok(Node::health(self))
     }
 
-    fn fresh(&self, done: Done<()>) {
+    fn metrics(&self) -> Result<Vec<u8>> {
+        Ok(Node::metrics(self).into_bytes())
+    }
+
+    fn fresh(&self, done: Done<LogIndex>) {
         Node::fresh(self, done);
     }
 
-    fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
-        Node::order(self, order, done);
+    fn principal(&self, digest: &[u8; 32]) -> Option<Principal> {
+        Node::principal(self, digest)
+    }
+
+    fn authorize(&self, principal: &Principal, request: Vec<u8>) -> Result<Vec<u8>> {
+        Node::authorize(self, principal, request)
+    }
+
+    fn check_session(&self, principal: &Principal, session: SessionId) -> Result<()> {
+        Node::check_session(self, principal, session)
+    }
+
+    fn enroll(&self, asked: &[u8]) -> Result<Vec<u8>> {
+        Node::enroll(self, asked)
+    }
+
+    fn order(&self, actor: &str, order: Vec<u8>, done: Done<Vec<u8>>) {
+        Node::order(self, actor, order, done);
     }
 
     fn leader_address(&self) -> Option<String> {

@@ -3,7 +3,11 @@
 use super::backend::WatchEvent;
 use super::wire::{MAGIC, VERSION};
 use crate::base::codec::{Reader, Writer};
-use crate::base::{ClusterId, Error, GroupId, JobId, LeaseToken, Result, SessionId};
+use crate::base::{ClusterId, Error, GroupId, JobId, LeaseToken, LogIndex, Millis, Result, SessionId};
+use crate::net::Secret;
+
+/// The event that a lock was handed over.
+const GRANTED: u64 = 6;
 
 /// The first words of both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +20,14 @@ pub struct Greeting {
     pub group: GroupId,
     /// Where the leader serves clients, if it is another node than the one that speaks.
     pub leader: Option<String>,
+    /// What a client without a certificate shows. Never from an owner.
+    pub token: Option<Secret>,
 }
 
 impl Greeting {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.raw(MAGIC).array(5).u64(VERSION.into()).u64(self.pid);
+        out.raw(MAGIC).array(5 + usize::from(self.token.is_some())).u64(VERSION.into()).u64(self.pid);
         out.option(self.cluster, |out, cluster| {
             out.bin(&cluster.0);
         });
@@ -29,6 +35,10 @@ impl Greeting {
         out.option(self.leader.as_deref(), |out, leader| {
             out.str(leader);
         });
+        // Only where there is one: earlier versions know five items.
+        if let Some(token) = &self.token {
+            out.bin(token.bytes());
+        }
         out.into_bytes()
     }
 
@@ -37,7 +47,10 @@ impl Greeting {
             return Err(Error::Invalid("the peer does not speak raftwork".into()));
         };
         let mut reader = Reader::new(rest);
-        reader.array_of(5, "a greeting")?;
+        let items = reader.array()?;
+        if !(5..=6).contains(&items) {
+            return Err(Error::Invalid(format!("a greeting has 5 or 6 items, not {items}")));
+        }
         let version = reader.u64()?;
         if version != u64::from(VERSION) {
             return Err(Error::Foreign(format!(
@@ -50,8 +63,12 @@ impl Greeting {
         })?;
         let group = GroupId(reader.u64()?);
         let leader = reader.option(|reader| reader.str().map(str::to_owned))?;
+        let token = match items {
+            6 => Some(Secret::from_slice(reader.bin()?).ok_or_else(|| Error::Invalid("a token has 32 bytes".into()))?),
+            _ => None,
+        };
         reader.end()?;
-        Ok(Greeting { pid, cluster, group, leader })
+        Ok(Greeting { pid, cluster, group, leader, token })
     }
 
     /// Refuses an owner of another cluster or group than the one that this process knows. Both sides say the same words.
@@ -95,6 +112,7 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Vec<u8>> {
 
 /// `[number, text, text, offset]`.
 pub fn encode_error(error: &Error) -> Vec<u8> {
+    let age;
     let (number, first, second, offset) = match error {
         Error::Invalid(text) => (1, text.as_str(), "", 0),
         Error::NotCommitted(text) => (2, text.as_str(), "", 0),
@@ -111,6 +129,12 @@ pub fn encode_error(error: &Error) -> Vec<u8> {
         Error::Closed => (13, "", "", 0),
         Error::SessionExpired => (14, "", "", 0),
         Error::Forked => (15, "", "", 0),
+        Error::Denied { principal, capability } => (16, principal.as_str(), capability.as_str(), 0),
+        Error::Unauthenticated(text) => (17, text.as_str(), "", 0),
+        Error::TooStale { age: known, most } => {
+            age = known.map(|known| known.0.to_string()).unwrap_or_default();
+            (18, age.as_str(), "", most.0)
+        }
     };
     let mut out = Writer::new();
     out.array(4).u64(number).str(first).str(second).u64(offset);
@@ -142,6 +166,9 @@ fn read_error(bytes: &[u8]) -> Result<Error> {
         13 => Error::Closed,
         14 => Error::SessionExpired,
         15 => Error::Forked,
+        16 => Error::Denied { principal: first, capability: second },
+        17 => Error::Unauthenticated(first),
+        18 => Error::TooStale { age: first.parse().ok().map(Millis), most: Millis(offset) },
         _ => Error::Unknown(first),
     })
 }
@@ -166,14 +193,20 @@ pub fn decode_ask(bytes: &[u8]) -> Result<(Vec<&str>, Vec<&str>)> {
     Ok((names()?, names()?))
 }
 
-/// `[number, job, token]`.
+/// `[number, job, token]`; of a lock `[6, its number, token]`.
 pub fn encode_event(event: WatchEvent) -> Vec<u8> {
+    if let WatchEvent::Granted(number, token) = event {
+        let mut out = Writer::new();
+        out.array(3).u64(GRANTED).u64(number).u64(token.0);
+        return out.into_bytes();
+    }
     let (number, job, token) = match event {
         WatchEvent::Ready => (1, None, 0),
         WatchEvent::Cancel(job, token) => (2, Some(job), token.0),
         WatchEvent::Lost(job, token) => (3, Some(job), token.0),
         WatchEvent::SessionClosed => (4, None, 0),
         WatchEvent::NodeClosed => (5, None, 0),
+        WatchEvent::Granted(..) => unreachable!("it has a form of its own"),
     };
     let mut out = Writer::new();
     out.array(3).u64(number);
@@ -188,6 +221,9 @@ pub fn decode_event(bytes: &[u8]) -> Result<WatchEvent> {
     let mut reader = Reader::new(bytes);
     reader.array_of(3, "an event")?;
     let number = reader.u64()?;
+    if number == GRANTED {
+        return Ok(WatchEvent::Granted(reader.u64()?, LeaseToken(reader.u64()?)));
+    }
     let job = reader.option(|reader| reader.id())?;
     let token = LeaseToken(reader.u64()?);
     match (number, job) {
@@ -198,6 +234,12 @@ pub fn decode_event(bytes: &[u8]) -> Result<WatchEvent> {
         (5, _) => Ok(WatchEvent::NodeClosed),
         _ => Err(Error::Invalid(format!("an event of kind {number}"))),
     }
+}
+
+/// Up to where the log is in the state: 8 bytes.
+pub fn decode_index(bytes: &[u8]) -> Result<LogIndex> {
+    let bytes = bytes.try_into().map_err(|_| Error::Invalid("an index of the log has 8 bytes".into()))?;
+    Ok(LogIndex(u64::from_le_bytes(bytes)))
 }
 
 pub fn decode_session(bytes: &[u8]) -> Result<SessionId> {

@@ -5,17 +5,21 @@
 //! wire      what a frame is for
 //! message   what frames say
 //! place     the socket in a directory, and who is at its other end
+//! quota     how much one client may ask for in a second
 //! server    the owner's side: lets processes in
+//! door      who is let in, and what each frame needs
 //! peer      the owner's side of one attached process
 //! remote    the attached side
 //! ```
 
 pub mod backend;
+mod door;
 pub mod message;
 mod peer;
 pub mod place;
+mod quota;
 pub mod remote;
 pub mod server;
 pub mod wire;
 
-pub use backend::{Backend, Check, Done, WaitId, WatchEvent, WatchId, Watcher};
+pub use backend::{Backend, Check, Done, View, WaitId, WatchEvent, WatchId, Watcher};

@@ -2,26 +2,26 @@
 //!
 //! When the process ends, so do its sessions: the leases that it holds are crashed at once, not after their time to live.
 
-use super::backend::{Backend, WaitId, WatchEvent, WatchId, Watcher};
+use super::backend::{Backend, View, WaitId, WatchEvent, WatchId, Watcher};
+use super::door;
 use super::message::{self, Greeting};
 use super::place::Other;
+use super::quota::{Quota, Quotas};
 use super::wire::{self, Kind};
 use crate::base::codec::Reader;
 use crate::base::{limits, Error, Result, SessionId};
-use crate::net::{Accepted, Certified, Frame, Frames, Outgoing, Role, Stream};
+use crate::net::{Accepted, Frame, Frames, Outgoing, Stream};
+use crate::node::access::{Capability, Principal};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Watches, and waits, of one process.
 const REGISTERED_MAX: usize = limits::INBOX_REQUESTS_MAX;
 /// Operations that only the node itself may write: expire, tick, evict, and what is about the cluster: members, digests,
-/// feature level.
-const OWN_OPERATIONS: [u64; 7] = [3, 13, 14, 16, 17, 18, 19];
-
-/// The client whose certificate lets it change the cluster.
-const OPERATOR: &str = "admin";
+/// feature level, tokens, invitations and notes.
+const OWN_OPERATIONS: [u64; 12] = [3, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24];
 
 /// One attached process.
 pub struct Peer {
@@ -29,8 +29,10 @@ pub struct Peer {
     outgoing: Arc<Outgoing>,
     /// The owner closes: errors are not answers any more, the next owner gives them.
     closing: Arc<AtomicBool>,
-    /// Whether it may change the cluster.
-    gives_orders: bool,
+    /// Who it is, once that is known.
+    principal: OnceLock<Principal>,
+    /// What it may ask for in a second, if there is a bound.
+    quota: OnceLock<Arc<Quota>>,
     requests: AtomicUsize,
     state: Mutex<State>,
 }
@@ -44,19 +46,15 @@ struct State {
 }
 
 impl Peer {
-    /// `identity`: whom its certificate names, if it has one.
-    pub fn new(
-        backend: Arc<dyn Backend>,
-        outgoing: Arc<Outgoing>,
-        closing: Arc<AtomicBool>,
-        identity: Option<&Certified>,
-    ) -> Arc<Self> {
-        let gives_orders = identity.is_none_or(|identity| match &identity.role {
-            Role::Node => true,
-            Role::Client(name) => name == OPERATOR,
-        });
+    pub fn new(backend: Arc<dyn Backend>, outgoing: Arc<Outgoing>, closing: Arc<AtomicBool>) -> Arc<Self> {
         let (requests, state) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { backend, outgoing, closing, gives_orders, requests, state })
+        let (principal, quota) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { backend, outgoing, closing, principal, quota, requests, state })
+    }
+
+    /// Who it is. Nobody before its first words.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.get()
     }
 
     /// Ends the connection; the reading thread cleans up.
@@ -68,19 +66,31 @@ impl Peer {
     pub fn serve(self: &Arc<Self>, stream: &Stream, own: &Greeting) {
         let mut frames = Frames::new();
         let greeted = Other::of(stream).and_then(|other| {
-            let hello = next(&mut frames, stream, &other)?.ok_or(Error::Closed)?;
-            self.welcome(&hello, own).map(|_| other)
+            let theirs = self::hello(&next(&mut frames, stream, &other)?.ok_or(Error::Closed)?)?;
+            // Its user was checked.
+            self.welcome(&theirs, own, Principal::trusted("local")).map(|()| other)
         });
         self.serve_greeted(greeted, stream, frames);
     }
 
     /// The life of a connection over the network, whose first frame was read.
-    pub fn serve_far(self: &Arc<Self>, accepted: Accepted, own: &Greeting) {
-        let Accepted { stream, frames, hello, peer, .. } = accepted;
-        let greeted = self.welcome(&hello, own).map(|theirs| match peer.ip().to_canonical().is_loopback() {
-            true => Other::far_on_this_machine(theirs.pid),
-            false => Other::far(),
+    pub fn serve_far(self: &Arc<Self>, accepted: Accepted, own: &Greeting, quotas: &Quotas) {
+        if accepted.protected && matches!(Kind::of(&accepted.hello), Ok(Kind::Enroll)) {
+            return self.enroll(&accepted);
+        }
+        let greeted = self::hello(&accepted.hello).and_then(|theirs| {
+            let principal = door::identify(&*self.backend, &accepted, &theirs)?;
+            if !principal.is_trusted() {
+                // Greeted once.
+                let _ = self.quota.set(quotas.of(principal.name()));
+            }
+            self.welcome(&theirs, own, principal)?;
+            Ok(match accepted.peer.ip().to_canonical().is_loopback() {
+                true => Other::far_on_this_machine(theirs.pid),
+                false => Other::far(),
+            })
         });
+        let Accepted { stream, frames, .. } = accepted;
         self.serve_greeted(greeted, &stream, frames);
     }
 
@@ -101,33 +111,61 @@ impl Peer {
         }
     }
 
-    fn welcome(&self, hello: &Frame, own: &Greeting) -> Result<Greeting> {
-        let theirs = self::hello(hello)?;
+    /// The life of a connection that asks for a certificate.
+    fn enroll(&self, accepted: &Accepted) {
+        match self.backend.enroll(&accepted.hello.payload) {
+            Ok(answer) => self.say(Kind::Enrolled, 0, &answer),
+            Err(error) => {
+                log::warn!("{} was not given a certificate: {error}", accepted.peer);
+                self.say(Kind::Refused, 0, &message::encode_error(&error));
+            }
+        }
+        self.outgoing.end();
+    }
+
+    fn welcome(&self, theirs: &Greeting, own: &Greeting, principal: Principal) -> Result<()> {
         theirs.check(own)?;
+        // Greeted once.
+        let _ = self.principal.set(principal);
         let own = Greeting { leader: self.backend.leader_address(), ..own.clone() };
         self.say(Kind::Welcome, 0, &own.encode());
-        Ok(theirs)
+        Ok(())
     }
 
     fn read(self: &Arc<Self>, stream: &Stream, mut frames: Frames, other: &Other) -> Result<()> {
-        while let Some(frame) = next(&mut frames, stream, other)? {
-            self.handle(frame)?;
+        let called = CallOnDrop(&*self.backend);
+        loop {
+            while let Some(frame) = frames.take()? {
+                self.handle(frame)?;
+            }
+            called.0.call();
+            if !more(&mut frames, stream, other)? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn handle(self: &Arc<Self>, frame: Frame) -> Result<()> {
         let kind = Kind::of(&frame)?;
         let (id, payload) = (frame.id, frame.payload);
+        if let Err(refused) = self.admit(kind, &payload) {
+            self.reply(id, Err(refused));
+            return Ok(());
+        }
         match kind {
             Kind::Submit => self.submit(id, payload),
-            Kind::View => self.reply(id, self.backend.view(&payload)),
+            Kind::View => self.view(id, &payload),
             Kind::Health => self.reply(id, self.backend.health()),
+            Kind::Metrics => self.reply(id, self.backend.metrics()),
             Kind::Fresh => {
                 let peer = self.clone();
-                self.backend.fresh(Box::new(move |done| peer.reply(id, done.map(|()| Vec::new()))));
+                self.backend
+                    .fresh(Box::new(move |done| peer.reply(id, done.map(|upto| upto.0.to_le_bytes().to_vec()))));
             }
-            Kind::Order => self.order(id, payload),
+            Kind::Order => {
+                let (peer, actor) = (self.clone(), self.who()?.name());
+                self.backend.order(actor, payload, Box::new(move |answer| peer.reply(id, answer)));
+            }
             Kind::Wait => self.wait(id, &payload)?,
             Kind::ForgetWait => {
                 let wait = self.state.lock().waits.remove(&id).flatten();
@@ -165,6 +203,28 @@ impl Peer {
         Ok(())
     }
 
+    fn view(self: &Arc<Self>, id: u64, payload: &[u8]) {
+        let peer = self.clone();
+        match View::decode(payload) {
+            Ok(view) => self.backend.view(view, Box::new(move |answer| peer.reply(id, answer))),
+            Err(error) => self.reply(id, Err(error)),
+        }
+    }
+
+    /// Refuses a frame that this client may not send, or not now.
+    fn admit(&self, kind: Kind, payload: &[u8]) -> Result<()> {
+        if let Some(quota) = self.quota.get().filter(|_| door::is_answered(kind)) {
+            quota.pay(payload.len())?;
+        }
+        if let Some(capability) = door::needed(kind, payload) {
+            self.who()?.must(&capability)?;
+        }
+        match (kind, message::decode_session(payload)) {
+            (Kind::Heartbeat, Ok(session)) => self.backend.check_session(self.who()?, session),
+            _ => Ok(()),
+        }
+    }
+
     fn submit(self: &Arc<Self>, id: u64, request: Vec<u8>) {
         match operation(&request) {
             Ok(operation) if OWN_OPERATIONS.contains(&operation) => {
@@ -173,6 +233,10 @@ impl Peer {
             Ok(_) => {}
             Err(error) => return self.reply(id, Err(error)),
         }
+        let request = match self.who().and_then(|who| self.backend.authorize(who, request)) {
+            Ok(request) => request,
+            Err(error) => return self.reply(id, Err(error)),
+        };
         if self.requests.fetch_add(1, Ordering::Relaxed) >= limits::ATTACHED_REQUESTS_MAX {
             self.requests.fetch_sub(1, Ordering::Relaxed);
             let error = format!("{} requests of this process are unanswered", limits::ATTACHED_REQUESTS_MAX);
@@ -183,16 +247,12 @@ impl Peer {
             peer.requests.fetch_sub(1, Ordering::Relaxed);
             peer.reply(id, answer);
         };
-        self.backend.start(request, Box::new(done));
+        self.backend.queue(request, Box::new(done));
     }
 
-    fn order(self: &Arc<Self>, id: u64, order: Vec<u8>) {
-        if !self.gives_orders {
-            let why = "this certificate is a client's; orders to the cluster need one of a node, or of client/admin";
-            return self.reply(id, Err(Error::Foreign(why.into())));
-        }
-        let peer = self.clone();
-        self.backend.order(order, Box::new(move |answer| peer.reply(id, answer)));
+    /// Who is at the other end. Frames are only handled after the greeting.
+    fn who(&self) -> Result<&Principal> {
+        self.principal.get().ok_or_else(|| Error::Invalid("a frame before the greeting".into()))
     }
 
     fn wait(self: &Arc<Self>, id: u64, payload: &[u8]) -> Result<()> {
@@ -219,6 +279,7 @@ impl Peer {
 
     fn watch(self: &Arc<Self>, id: u64, payload: &[u8]) -> Result<()> {
         let session = message::decode_session(payload)?;
+        self.backend.check_session(self.who()?, session)?;
         if self.state.lock().watches.len() >= REGISTERED_MAX {
             return Err(Error::Overloaded(format!("{REGISTERED_MAX} watches of one process")));
         }
@@ -230,6 +291,11 @@ impl Peer {
 
     fn arm(&self, id: u64, payload: &[u8]) -> Result<()> {
         let (queues, functions) = message::decode_ask(payload)?;
+        // Its claim will be told why.
+        let who = self.who()?;
+        if queues.iter().any(|queue| who.must(&Capability::Work((*queue).into())).is_err()) {
+            return Ok(());
+        }
         let watch = self.state.lock().watches.get(&id).copied();
         if watch.is_some_and(|watch| self.backend.arm(watch, &queues, &functions)) {
             self.say(Kind::Event, id, &message::encode_event(WatchEvent::Ready));
@@ -282,16 +348,30 @@ impl Watcher for Sink {
     }
 }
 
+/// What was queued is worked on, also when the connection ends by what came behind it.
+struct CallOnDrop<'a>(&'a dyn Backend);
+
+impl Drop for CallOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.call();
+    }
+}
+
 /// The next frame; nothing at the end of the stream, or of the process at its other end.
-fn next(frames: &mut Frames, mut stream: &Stream, other: &Other) -> Result<Option<Frame>> {
+fn next(frames: &mut Frames, stream: &Stream, other: &Other) -> Result<Option<Frame>> {
     loop {
         if let Some(frame) = frames.take()? {
             return Ok(Some(frame));
         }
-        if !other.wait_readable(stream, None)? || !frames.fill(&mut stream)? {
+        if !more(frames, stream, other)? {
             return Ok(None);
         }
     }
+}
+
+/// Waits for more bytes. False: it is over.
+fn more(frames: &mut Frames, mut stream: &Stream, other: &Other) -> Result<bool> {
+    Ok(other.wait_readable(stream, None)? && frames.fill(&mut stream)?)
 }
 
 fn hello(frame: &Frame) -> Result<Greeting> {

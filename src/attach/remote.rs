@@ -5,13 +5,14 @@
 //!
 //! A node on another machine may hang while its kernel keeps the connection up: `mind_silence` ends it then.
 
-use super::backend::{Done, WatchEvent, Watcher};
+use super::backend::{Done, View, WatchEvent, Watcher};
 use super::message::{self, Greeting};
 use super::place::{Address, Other};
 use super::wire::{self, Kind};
 use crate::base::codec::Writer;
-use crate::base::{limits, Error, JobId, Result, SessionId};
-use crate::net::{self, Frames, Outgoing, Security, Stream};
+use crate::base::{limits, Error, JobId, LogIndex, Result, SessionId};
+use crate::net::{self, Frame, Frames, Outgoing, Security, Stream};
+use crate::node::repeated;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -37,11 +38,12 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 /// A question without an answer.
 pub enum Question {
     Submit(Vec<u8>, Done<Vec<u8>>),
-    View(Vec<u8>, Done<Vec<u8>>),
+    View(View, Done<Vec<u8>>),
     Health(Done<Vec<u8>>),
+    Metrics(Done<Vec<u8>>),
     Wait(JobId, Done<()>),
     Heartbeat(SessionId, Done<()>),
-    Fresh(Done<()>),
+    Fresh(Done<LogIndex>),
     Order(Vec<u8>, Done<Vec<u8>>),
 }
 
@@ -49,8 +51,9 @@ impl Question {
     fn frame(&self, id: u64) -> Result<Vec<u8>> {
         match self {
             Question::Submit(request, _) => wire::encode(Kind::Submit, id, request),
-            Question::View(question, _) => wire::encode(Kind::View, id, question),
+            Question::View(view, _) => wire::encode(Kind::View, id, &view.encode()),
             Question::Health(_) => wire::encode(Kind::Health, id, &[]),
+            Question::Metrics(_) => wire::encode(Kind::Metrics, id, &[]),
             Question::Wait(job, _) => wire::encode(Kind::Wait, id, &job.0),
             Question::Heartbeat(session, _) => wire::encode(Kind::Heartbeat, id, &session.0.to_le_bytes()),
             Question::Fresh(_) => wire::encode(Kind::Fresh, id, &[]),
@@ -62,21 +65,15 @@ impl Question {
     /// say that it is not.
     pub fn asked_before(self) -> Self {
         let Question::Submit(request, done) = self else { return self };
-        let open = |error: Error| match error {
-            Error::NotCommitted(why) | Error::Overloaded(why) | Error::DiskFull(why) => {
-                Error::Unknown(format!("the owner changed before it answered, and the next one refused: {why}"))
-            }
-            other => other,
-        };
-        Question::Submit(request, Box::new(move |answer| done(answer.map_err(open))))
+        Question::Submit(request, Box::new(move |answer| done(repeated(answer))))
     }
 
     pub fn answer(self, answer: Result<Vec<u8>>) {
         match self {
-            Question::Submit(_, done) | Question::View(_, done) | Question::Health(done) | Question::Order(_, done) => {
-                done(answer)
-            }
-            Question::Wait(_, done) | Question::Heartbeat(_, done) | Question::Fresh(done) => done(answer.map(drop)),
+            Question::Submit(_, done) | Question::View(_, done) | Question::Order(_, done) => done(answer),
+            Question::Health(done) | Question::Metrics(done) => done(answer),
+            Question::Wait(_, done) | Question::Heartbeat(_, done) => done(answer.map(drop)),
+            Question::Fresh(done) => done(answer.and_then(|upto| message::decode_index(&upto))),
         }
     }
 }
@@ -148,6 +145,11 @@ impl Remote {
 
     /// Asks. After the end of the connection the question waits to be an orphan.
     pub fn ask(&self, question: Question) -> u64 {
+        // The system is called after the lock is given back: other threads ask meanwhile, and answers arrive.
+        net::together(|| self.ask_in_order(question))
+    }
+
+    fn ask_in_order(&self, question: Question) -> u64 {
         let mut state = self.state.lock();
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let frame = match question.frame(id) {
@@ -160,7 +162,7 @@ impl Remote {
         };
         state.questions.insert(id, question);
         if !state.ended {
-            // Under the lock, so that questions arrive in the order of their numbers.
+            // Queued under the lock, so that questions arrive in the order of their numbers.
             self.outgoing.send(frame);
         }
         id
@@ -218,7 +220,7 @@ impl Remote {
                 drop(state);
                 let mut question = Writer::new();
                 question.array(1).u64(VIEW_LEVEL);
-                self.ask(Question::View(question.into_bytes(), Box::new(drop)));
+                self.ask(Question::View(View::of_any(question.as_bytes()), Box::new(drop)));
             }
             None => {}
         }
@@ -246,21 +248,43 @@ impl Remote {
 
     fn read(&self, stream: &Stream, other: &Other, mut frames: Frames) {
         loop {
-            match frames.take() {
-                Ok(Some(frame)) => match Kind::of(&frame).inspect(|_| self.hear()) {
-                    Ok(Kind::Reply) => self.answered(frame.id, &frame.payload),
-                    Ok(Kind::Event) => self.told(frame.id, &frame.payload),
-                    _ => return,
-                },
-                Ok(None) => {
-                    match other.wait_readable(stream, None).and_then(|more| Ok(more && frames.fill(&mut &*stream)?)) {
-                        Ok(true) => {}
-                        Ok(false) | Err(_) => return,
-                    }
+            let mut arrived = Vec::new();
+            let damage = loop {
+                match frames.take() {
+                    Ok(Some(frame)) => arrived.push(frame),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
                 }
-                Err(error) => return log::warn!("the owner of the directory sent {error}"),
+            };
+            if !self.take_in(arrived) {
+                return;
+            }
+            if let Some(error) = damage {
+                return log::warn!("the owner of the directory sent {error}");
+            }
+            match other.wait_readable(stream, None).and_then(|more| Ok(more && frames.fill(&mut &*stream)?)) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return,
             }
         }
+    }
+
+    /// Hands out what arrived together. False: a frame that no owner sends.
+    fn take_in(&self, arrived: Vec<Frame>) -> bool {
+        if arrived.is_empty() {
+            return true;
+        }
+        self.hear();
+        // Whoever gets one of several answers asks the next question at once: those leave in one piece.
+        let _held = if arrived.len() > 1 { self.outgoing.hold() } else { None };
+        for frame in arrived {
+            match Kind::of(&frame) {
+                Ok(Kind::Reply) => self.answered(frame.id, &frame.payload),
+                Ok(Kind::Event) => self.told(frame.id, &frame.payload),
+                _ => return false,
+            }
+        }
+        true
     }
 
     fn hear(&self) {

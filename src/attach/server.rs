@@ -4,11 +4,12 @@ use super::backend::Backend;
 use super::message::{self, Greeting};
 use super::peer::Peer;
 use super::place::Address;
+use super::quota::Quotas;
 use super::wire::{self, Kind};
 use crate::base::{limits, Error, Result};
-use crate::net::{Accepted, Certified, Listener, ListenerConfig, Outgoing, Stream};
+use crate::net::{Accepted, Listener, ListenerConfig, Outgoing, Stream, Tally};
 use parking_lot::Mutex;
-use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags};
+use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -16,8 +17,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+
+/// How often tokens are looked at: a revocation is in force within a second of its command, with what that takes to come.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Serves attached processes until closed.
 pub struct Server {
@@ -27,7 +31,7 @@ pub struct Server {
     file: (u64, u64),
     accepting: Mutex<Option<JoinHandle<()>>>,
     /// Where clients on other machines are let in.
-    far: Mutex<Option<Listener>>,
+    far: Arc<Mutex<Option<Listener>>>,
 }
 
 struct Shared {
@@ -36,6 +40,7 @@ struct Shared {
     closing: Arc<AtomicBool>,
     stop: OwnedFd,
     peers: Mutex<Peers>,
+    quotas: OnceLock<Quotas>,
 }
 
 #[derive(Default)]
@@ -59,7 +64,7 @@ impl Server {
         listener.set_nonblocking(true).map_err(failed)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let closing = Arc::new(AtomicBool::new(false));
-        let shared = Arc::new(Shared { backend, own, closing, stop, peers: Mutex::default() });
+        let shared = Arc::new(Shared { backend, own, closing, stop, peers: Mutex::default(), quotas: OnceLock::new() });
         let accepting = shared.clone();
         let thread = std::thread::Builder::new()
             .name("raftwork-accept".into())
@@ -67,14 +72,26 @@ impl Server {
             .map_err(failed)?;
         let path = dir.join(super::place::FILE_NAME);
         let file = file_at(&path).map_err(failed)?;
-        Ok(Self { shared, path, file, accepting: Mutex::new(Some(thread)), far: Mutex::default() })
+        Ok(Self { shared, path, file, accepting: Mutex::new(Some(thread)), far: Arc::default() })
     }
 
-    /// Serves clients over the network too.
-    pub fn listen(&self, config: ListenerConfig) -> Result<()> {
+    /// Serves clients over the network too, each with at most so many requests a second.
+    pub fn listen(&self, config: ListenerConfig, rate: u64) -> Result<()> {
+        self.shared.quotas.get_or_init(|| Quotas::new(rate));
         let shared = self.shared.clone();
         *self.far.lock() = Some(Listener::start(config, move |accepted| shared.let_in_far(accepted))?);
-        Ok(())
+        let shared = self.shared.clone();
+        let started = std::thread::Builder::new().name("raftwork-tokens".into()).spawn(move || shared.cut_revoked());
+        started.map(drop).map_err(|error| Error::disk("start a thread", "raftwork-tokens", &error))
+    }
+
+    /// How the port over the network fares.
+    pub fn tally(&self) -> impl Fn() -> Tally + Send + Sync + 'static {
+        let far = Arc::downgrade(&self.far);
+        move || {
+            let far = far.upgrade();
+            far.and_then(|far| far.lock().as_ref().map(Listener::tally)).unwrap_or_default()
+        }
     }
 
     /// What to call when the node knows no leader any more: whoever is connected over the network asks another.
@@ -148,7 +165,7 @@ impl Shared {
         }
         let stream = Arc::new(Stream::unix(stream));
         let Ok(outgoing) = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX) else { return };
-        let (number, peer) = self.add(false, outgoing, None);
+        let (number, peer) = self.add(false, outgoing);
         let shared = self.clone();
         let started = std::thread::Builder::new().name("raftwork-peer".into()).spawn(move || {
             peer.serve(&stream, &shared.own);
@@ -162,8 +179,8 @@ impl Shared {
 }
 
 impl Shared {
-    fn add(&self, far: bool, outgoing: Arc<Outgoing>, identity: Option<&Certified>) -> (u64, Arc<Peer>) {
-        let peer = Peer::new(self.backend.clone(), outgoing, self.closing.clone(), identity);
+    fn add(&self, far: bool, outgoing: Arc<Outgoing>) -> (u64, Arc<Peer>) {
+        let peer = Peer::new(self.backend.clone(), outgoing, self.closing.clone());
         let mut peers = self.peers.lock();
         peers.last += 1;
         let number = peers.last;
@@ -171,10 +188,27 @@ impl Shared {
         (number, peer)
     }
 
+    /// Cuts the connections of tokens that were revoked or have expired, until it closes.
+    fn cut_revoked(&self) {
+        let mut stop = [PollFd::new(&self.stop, PollFlags::IN)];
+        while !self.closing.load(Ordering::Acquire) {
+            let connected: Vec<_> = self.peers.lock().open.values().map(|(_, peer)| peer.clone()).collect();
+            for peer in connected {
+                let Some(who) = peer.principal() else { continue };
+                if who.token().is_some_and(|token| self.backend.principal(token).is_none()) {
+                    log::info!("a connection of {} was cut: its token was revoked or has expired", who.name());
+                    peer.end();
+                }
+            }
+            let _ = poll(&mut stop, Some(&LOOK_EVERY));
+        }
+    }
+
     /// Serves a client of another machine on the thread of its connection.
     fn let_in_far(&self, accepted: Accepted) {
-        let (number, peer) = self.add(true, accepted.outgoing.clone(), accepted.identity.as_ref());
-        peer.serve_far(accepted, &self.own);
+        let (number, peer) = self.add(true, accepted.outgoing.clone());
+        let quotas = self.quotas.get_or_init(|| Quotas::new(limits::CLIENT_RATE));
+        peer.serve_far(accepted, &self.own, quotas);
         self.peers.lock().open.remove(&number);
     }
 }

@@ -18,7 +18,7 @@ pub enum Kind {
     Hello = 1,
     /// A request for the log. Answer: `Reply`.
     Submit = 2,
-    /// A question about the state. Answer: `Reply`.
+    /// A question about the state, see `node::View`. Answer: `Reply` with `[as_of_index, staleness_ms or nil, payload]`.
     View = 3,
     /// Tell me when this job is final. Answer: `Reply` without bytes, whenever that is.
     Wait = 4,
@@ -37,10 +37,15 @@ pub enum Kind {
     Health = 10,
     /// Takes `Arm` back. No answer.
     Disarm = 11,
-    /// Answer: `Reply` without bytes, once the state at hand has everything that was answered anywhere before.
+    /// Answer: `Reply` with the index of the state (8 bytes), once it has everything that was answered anywhere before.
     Fresh = 12,
     /// What an operator asks of the cluster: see `node::orders`. Answer: `Reply` with bytes.
     Order = 13,
+    /// The first frame of somebody who has an invitation and no certificate, over TLS: MessagePack `[secret, request]`.
+    /// Answer: `Enrolled` or `Refused`. The stream ends.
+    Enroll = 14,
+    /// Answer: `Reply` with what the node counts, as text.
+    Metrics = 15,
     /// Answer to anything: status 0 and bytes, or an error.
     Reply = 64,
     /// The connection is open: magic, cluster, group, process of the owner.
@@ -49,15 +54,19 @@ pub enum Kind {
     Refused = 66,
     /// Something happened to a watched session.
     Event = 67,
+    /// See `node::enrolling`.
+    Enrolled = 68,
 }
 
 impl Kind {
     /// What this frame says. An unknown kind ends the connection, like everything else that cannot be read.
     pub fn of(frame: &Frame) -> Result<Kind> {
         use Kind::*;
-        let owner =
-            [Hello, Submit, View, Wait, ForgetWait, Watch, Unwatch, Arm, Heartbeat, Health, Disarm, Fresh, Order];
-        let attached = [Reply, Welcome, Refused, Event];
+        let owner = [
+            Hello, Submit, View, Wait, ForgetWait, Watch, Unwatch, Arm, Heartbeat, Health, Disarm, Fresh, Order,
+            Enroll, Metrics,
+        ];
+        let attached = [Reply, Welcome, Refused, Event, Enrolled];
         let known = owner.into_iter().chain(attached).find(|kind| *kind as u8 == frame.kind);
         known.ok_or_else(|| Error::Invalid(format!("a frame of kind {}", frame.kind)))
     }

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::Millis;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Error {
     Overloaded(String),
     /// The time that the caller gave ran out before an answer came. For a write: `Unknown`.
     TimedOut(String),
+    /// The state at hand can be so old (nothing: nobody knows), and the caller allows only so much.
+    TooStale { age: Option<Millis>, most: Millis },
     /// The disk has no room. Nothing was lost; the node resumes when there is room.
     DiskFull(String),
     /// An operation of the disk failed: what, on which path, the system's words. A failed write or sync poisons the node.
@@ -26,8 +30,12 @@ pub enum Error {
     Corrupt { path: String, offset: u64, message: String },
     /// Another process owns the data directory.
     Busy { path: String, holder: String },
-    /// The data directory belongs to another cluster, or to a newer version.
+    /// The data directory belongs to another cluster, or to a newer version, or others may write to it.
     Foreign(String),
+    /// Whoever asked may not do that: who, as the cluster knows it, and the capability that is lacking. Nothing was done.
+    Denied { principal: String, capability: String },
+    /// The cluster does not know who asks. Nothing was done.
+    Unauthenticated(String),
     /// Nobody knows the job that was asked about: never enqueued, deleted, or past its retention.
     NotFound(String),
     /// This node stopped after an earlier failure; the text is the cause.
@@ -53,7 +61,13 @@ impl Error {
     pub fn is_definite(&self) -> bool {
         matches!(
             self,
-            Error::Invalid(_) | Error::NotCommitted(_) | Error::Overloaded(_) | Error::DiskFull(_) | Error::Forked
+            Error::Invalid(_)
+                | Error::NotCommitted(_)
+                | Error::Overloaded(_)
+                | Error::DiskFull(_)
+                | Error::Denied { .. }
+                | Error::Unauthenticated(_)
+                | Error::Forked
         )
     }
 }
@@ -66,6 +80,12 @@ impl fmt::Display for Error {
             Error::Unknown(why) => write!(f, "outcome unknown: {why}"),
             Error::Overloaded(what) => write!(f, "overloaded: {what}"),
             Error::TimedOut(what) => write!(f, "timed out: {what}"),
+            Error::TooStale { age: Some(age), most } => {
+                write!(f, "too stale: the answer can be {} ms old, and may be {} ms", age.0, most.0)
+            }
+            Error::TooStale { age: None, most } => {
+                write!(f, "too stale: it is not known how old the answer is, and it may be {} ms", most.0)
+            }
             Error::DiskFull(what) => write!(f, "disk full: {what}"),
             Error::Disk { operation, path, message } => write!(f, "{operation} failed on {path}: {message}"),
             Error::Corrupt { path, offset, message } => {
@@ -73,6 +93,10 @@ impl fmt::Display for Error {
             }
             Error::Busy { path, holder } => write!(f, "{path} is in use by {holder}"),
             Error::Foreign(what) => write!(f, "refused: {what}"),
+            Error::Denied { principal, capability } => {
+                write!(f, "access denied: {principal} lacks the capability {capability}")
+            }
+            Error::Unauthenticated(why) => write!(f, "access denied: {why}"),
             Error::NotFound(what) => write!(f, "not found: {what}"),
             Error::Poisoned(cause) => write!(f, "the node stopped: {cause}"),
             Error::Closed => write!(f, "closed"),

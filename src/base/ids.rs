@@ -37,7 +37,7 @@ number!(
     SessionId
 );
 number!(
-    /// Fencing token of one claim: strictly increasing over the life of the cluster.
+    /// Fencing token of one claim of a job, or of one grant of a lock: strictly increasing over the life of the cluster.
     LeaseToken
 );
 

@@ -34,6 +34,42 @@ pub const SPECS_MAX: usize = 100_000;
 pub const SESSIONS_MAX: usize = 10_000;
 /// Leases that one session holds at a time: ending a session must not stall the group.
 pub const LEASES_MAX: usize = 10_000;
+/// Holders of locks at a time, of all locks together.
+pub const LOCKS_MAX: usize = 10_000;
+/// Permits of one semaphore, and readers of one lock at a time: as many as one command may hand over.
+pub const LOCK_PERMITS_MAX: u64 = 1_000;
+/// Owners that wait for locks, of all locks together. About 150 bytes each.
+pub const LOCK_WAITERS_MAX: usize = 100_000;
+/// Locks that one session holds or waits for: ending a session must not stall the group.
+pub const LOCKS_OF_SESSION_MAX: usize = 10_000;
+/// Recurring schedules. About 600 bytes each, without arguments.
+pub const SCHEDULES_MAX: usize = 100_000;
+/// Bytes of the name of a schedule.
+pub const SCHEDULE_NAME_BYTES_MAX: usize = 200;
+/// What schedulers keep with a schedule: its cron text, time zone and the like.
+pub const DEFINITION_BYTES_MAX: usize = 4_096;
+/// Parents of one job. A thousand of such jobs would be a million edges, about 90 bytes each.
+pub const PARENTS_MAX: usize = 10_000;
+/// Bytes of results that a job gets from its parents, together: two of the largest.
+pub const OUTPUTS_BYTES_MAX: usize = 2 * RESULT_BYTES_MAX;
+/// Batches, those included that finished and are remembered. About 400 bytes each.
+pub const BATCHES_MAX: usize = 100_000;
+/// Batches inside of each other.
+pub const BATCH_DEPTH_MAX: usize = 16;
+/// How long a finished batch is remembered: as long as failed jobs are kept, whose requeueing begins it again.
+pub const BATCH_KEEP_MS: u64 = 14 * 24 * 3_600_000;
+/// Limits of one job: each costs a step when it waits, starts and ends.
+pub const JOB_LIMITS_MAX: usize = 4;
+/// Jobs at once, or starts in a window.
+pub const LIMIT_MAX: u64 = 1_000_000;
+/// The same of a window that slides, whose starts are all remembered.
+pub const LIMIT_SLIDING_MAX: u64 = 1_000;
+/// Longest window of a rate, a year.
+pub const LIMIT_WINDOW_MS_MAX: u64 = 366 * 24 * 3_600_000;
+/// Keys of limits in use at once. About 700 bytes each.
+pub const LIMITERS_MAX: usize = 1_000_000;
+/// A rate that has no room opens again at a multiple of this, so that a high one does not need a command for each start.
+pub const RATE_OPENS_MS: u64 = 10;
 /// Answers kept for one session until it acknowledges them; a client with more in flight is refused.
 pub const REPLIES_MAX: usize = 4_096;
 /// Bytes of answers kept for one session; a client that does not acknowledge is refused beyond it.
@@ -100,6 +136,17 @@ pub const RECONNECT_MS_MIN: u64 = 20;
 pub const RECONNECT_MS_MAX: u64 = 1_000;
 /// Pause after a certificate was refused: the next try needs another one.
 pub const CERTIFICATE_PAUSE_MS: u64 = 5_000;
+/// Connections at once to the port for probes and metrics. Each asks one thing and goes.
+pub const HEALTH_CONNECTIONS_MAX: usize = 32;
+/// Bytes of a request there, and the time for it, answer included.
+pub const HEALTH_HEAD_BYTES_MAX: usize = 4 << 10;
+pub const HEALTH_MS: u64 = 5_000;
+/// A node is ready for traffic while it has applied all but so many committed entries: about a second of work.
+pub const READY_LAG_ENTRIES: u64 = 20_000;
+/// And while its state is certainly not older than this: the default bound of local reads.
+pub const READY_STALENESS_MS: u64 = 2_000;
+/// Before a certificate expires, health gives the alarm for so long.
+pub const CERTIFICATE_ALARM_MS: u64 = 14 * 24 * 3_600_000;
 /// A peer whose machine confirms nothing for this long has vanished.
 pub const SILENCE_MS: u64 = 5_000;
 /// A node that a client heard nothing from for this long is asked something that costs it nothing.
@@ -124,6 +171,10 @@ pub const LOG_BYTES_FOR_PEERS: usize = 16 << 20;
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;
 /// One chunk of a snapshot file.
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// Bytes of the state or of finished jobs in one block of a backup: a reader asks for one after the other.
+pub const BACKUP_BLOCK_BYTES: usize = 1 << 20;
+/// Backups that one node makes at a time. Each holds a snapshot file open.
+pub const BACKUPS_MAX: usize = 4;
 /// Jobs of one page of the copy-on-write job table.
 pub const PAGE_JOBS: usize = 256;
 /// A session that is not heard of for this long is expired (default).
@@ -132,6 +183,17 @@ pub const SESSION_TTL_MS: u64 = 15_000;
 pub const SESSION_TTL_MS_MAX: u64 = 24 * 3_600_000;
 /// Members of a cluster, voters and learners. More than seven voters make every write slower; this bounds lists.
 pub const MEMBERS_MAX: usize = 64;
+/// Requests a second of one client at one node, unless a setting says otherwise. More than one process can ask for; it
+/// bounds what a client with a mistake in it costs the others.
+pub const CLIENT_RATE: u64 = 50_000;
+/// Tokens of clients. All of them are looked at a few times a second.
+pub const TOKENS_MAX: usize = 1_000;
+/// What one token allows.
+pub const CAPABILITIES_MAX: usize = 64;
+/// Invitations that nobody has used yet; each lives a quarter of an hour.
+pub const INVITATIONS_MAX: usize = 64;
+/// Remembered acts about the cluster itself. Older ones are dropped.
+pub const ACTS_MAX: usize = 1_000;
 /// Bytes of an address: the longest name of a host (253), a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 259;
 /// Entries between two marks that members compare. Often enough that a difference shows within a second under load, and so
@@ -142,8 +204,9 @@ pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
 const _: () = assert!(COMMAND_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
 const _: () = assert!(ARGS_BYTES_MAX + (64 << 10) < COMMAND_BYTES_MAX);
-const _: () =
-    assert!(CLAIM_BYTES_MAX + ARGS_BYTES_MAX + STATE_BYTES_MAX + META_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
+const _: () = assert!(CLAIM_BYTES_MAX + JOB_BYTES_MAX + (512 << 10) < FRAME_BYTES_MAX);
+/// What a claim tells of one job, but for its names and the positions of outputs.
+const JOB_BYTES_MAX: usize = ARGS_BYTES_MAX + STATE_BYTES_MAX + META_BYTES_MAX + OUTPUTS_BYTES_MAX;
 const _: () = assert!(CLAIM_BYTES_MAX * 2 <= REPLY_BYTES_MAX);
 const _: () = assert!(ARCHIVE_EXPIRE_RECORDS >= 2 * ARCHIVE_ROUND_JOBS && ARCHIVE_BATCH_JOBS <= ARCHIVE_ROUND_JOBS);
 const _: () = assert!(COMMAND_BYTES_MAX * 2 <= SEGMENT_BYTES);

@@ -86,10 +86,48 @@ pub enum Bug {
     TimeGoesBack,
     /// A new leader believes its wall clock, whatever it did before.
     JumpBelieved,
+    /// A lock is handed over without a new token.
+    HandOverOldToken,
+    /// Whoever names a lock ends it, whatever its token.
+    UnlockUnchecked,
+    /// An owner that gave up stays in the line.
+    GivenUpGets,
+    /// A semaphore gives one permit more than it has.
+    PermitTooMany,
+    /// Whoever fits beside the holders passes those who wait.
+    ReadersPass,
+    /// A firing is not compared with the slot of its schedule.
+    FireAnySlot,
+    /// A firing is not compared with the definition of its schedule.
+    FireOldDefinition,
+    /// A child hears of the end of its parent twice.
+    SettleTwice,
+    /// The children of a job that crashed do not hear of its end.
+    OrphanAfterCrash,
+    /// A member of a batch that is requeued counts as one more.
+    RequeuedCountsTwice,
+    /// A limit lets one more run than it says.
+    LimitOneMore,
+    /// A limit that has room again is told to nobody.
+    LimitStaysFull,
+    /// A rate forgets its starts with its last job.
+    RateForgotten,
+    /// A learner counts to majorities.
+    LearnerVotes,
+    /// A member that is behind tells others that they are none.
+    BehindDenies,
+    /// A command reaches the log before all members know it.
+    UngatedCommand,
+    /// A member passes over a command that it does not know.
+    SkipUnknown,
+    /// The feature level goes down again.
+    LevelFalls,
+    /// A token that was taken back is worth something until it expires.
+    RevokedStays,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 34] = [
+    pub const ALL: [Bug; 43] = [
         Bug::AnswerBeforeSync,
         Bug::SendBeforePersist,
         Bug::ForgetVote,
@@ -124,6 +162,15 @@ impl Bug {
         Bug::CrashSpendsAttempt,
         Bug::TimeGoesBack,
         Bug::JumpBelieved,
+        Bug::ForgetLearners,
+        Bug::ChangeTwice,
+        Bug::StayJoint,
+        Bug::LearnerVotes,
+        Bug::BehindDenies,
+        Bug::UngatedCommand,
+        Bug::SkipUnknown,
+        Bug::LevelFalls,
+        Bug::RevokedStays,
     ];
 }
 

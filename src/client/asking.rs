@@ -4,17 +4,16 @@ use super::link::{begin_watch, Link, Owner, Wait, Watch};
 use super::patience::{Patience, Slot};
 use crate::attach::backend::Check;
 use crate::attach::remote::{Question, Remote};
-use crate::attach::{Backend, Done, WaitId, WatchId, Watcher};
-use crate::base::{limits, Error, JobId, Result, SessionId};
+use crate::attach::{Backend, Done, View, WaitId, WatchId, Watcher};
+use crate::base::{limits, Error, JobId, LogIndex, Result, SessionId};
 use crate::node::Node;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Questions that wait for the next owner.
 const PARKED_MAX: usize = limits::INBOX_REQUESTS_MAX;
-/// A question about the state is answered from memory; longer than this only while no owner is found.
-const VIEW_WAIT: Duration = Duration::from_secs(30);
+/// How the node is, is told from memory; longer than this only while no owner is found.
+const HEALTH_WAIT: Duration = Duration::from_secs(30);
 
 impl Link {
     pub fn ask(&self, question: Question) -> Option<u64> {
@@ -81,12 +80,15 @@ impl Link {
                 };
                 node.start(request, Box::new(done));
             }
-            Question::View(question, done) => match node.view(&question) {
-                answer if self.left_open(node)(&answer).is_some() => {
-                    self.ask_again(None, Question::View(question, done));
-                }
-                answer => done(answer),
-            },
+            Question::View(view, done) => {
+                let (again, left_open) = (view.clone(), self.left_open(node));
+                let done = move |answer| match left_open(&answer) {
+                    Some(link) => link.ask_again(None, Question::View(again, done)),
+                    None => done(answer),
+                };
+                node.view(view, Box::new(done));
+            }
+            Question::Metrics(done) => done(Ok(node.metrics().into_bytes())),
             Question::Health(done) if node.has_failed() => {
                 self.node_failed(node);
                 self.ask_again(None, Question::Health(done));
@@ -94,8 +96,15 @@ impl Link {
             Question::Health(done) => done(Ok(node.health())),
             Question::Wait(job, done) => drop(self.wait_at(node, job, done)),
             Question::Heartbeat(session, done) => node.heartbeat(session, done),
-            Question::Fresh(done) => node.fresh(done),
-            Question::Order(order, done) => node.order(order, done),
+            Question::Fresh(done) => {
+                let left_open = self.left_open(node);
+                let done = move |upto: Result<LogIndex>| match left_open(&upto.clone().map(|_| Vec::new())) {
+                    Some(link) => link.ask_again(None, Question::Fresh(done)),
+                    None => done(upto),
+                };
+                node.fresh(Box::new(done));
+            }
+            Question::Order(order, done) => node.order("local", order, done),
         }
     }
 
@@ -165,16 +174,8 @@ impl Backend for Link {
         self.ask(Question::Submit(request, done));
     }
 
-    fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
-        if let Owner::Us(node, _) = self.owner() {
-            let answer = node.view(question);
-            if self.left_open(&node)(&answer).is_none() {
-                return answer;
-            }
-        }
-        let slot = Slot::new();
-        self.ask(Question::View(question.to_vec(), slot.filler()));
-        slot.wait(&mut Patience::after(Some(VIEW_WAIT)))
+    fn view(&self, view: View, done: Done<Vec<u8>>) {
+        self.ask(Question::View(view, done));
     }
 
     fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId {
@@ -295,11 +296,11 @@ impl Backend for Link {
         }
     }
 
-    fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
+    fn order(&self, _actor: &str, order: Vec<u8>, done: Done<Vec<u8>>) {
         self.ask(Question::Order(order, done));
     }
 
-    fn fresh(&self, done: Done<()>) {
+    fn fresh(&self, done: Done<LogIndex>) {
         self.ask(Question::Fresh(done));
     }
 
@@ -307,8 +308,10 @@ impl Backend for Link {
         self.owns() && self.is_alone()
     }
 
-    fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+    fn metrics(&self) -> Result<Vec<u8>> {
+        let slot = Slot::new();
+        self.ask(Question::Metrics(slot.filler()));
+        slot.wait(&mut Patience::after(Some(HEALTH_WAIT)))
     }
 
     fn health(&self) -> Result<Vec<u8>> {
@@ -320,6 +323,6 @@ impl Backend for Link {
         }
         let slot = Slot::new();
         self.ask(Question::Health(slot.filler()));
-        slot.wait(&mut Patience::after(Some(VIEW_WAIT)))
+        slot.wait(&mut Patience::after(Some(HEALTH_WAIT)))
     }
 }

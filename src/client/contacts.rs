@@ -15,7 +15,7 @@ use super::patience::{Patience, Slot};
 use crate::attach::message::Greeting;
 use crate::attach::remote::{Question, Remote, FAR_GREETING_WAIT};
 use crate::base::{Error, Result};
-use crate::net::{Address, Security};
+use crate::net::{Address, Secret, Security};
 
 /// How long one of several members may take to greet.
 const OTHERS_WAIT: Duration = Duration::from_secs(2);
@@ -28,6 +28,8 @@ const FRESH_WAIT: Duration = Duration::from_secs(3);
 pub struct Contacts {
     addresses: Vec<Address>,
     security: Security,
+    /// What this client shows to say who it is, if not a certificate.
+    token: Option<Secret>,
     /// Which of them to try first.
     next: AtomicUsize,
 }
@@ -41,7 +43,12 @@ impl Contacts {
         }
         // Not all clients begin with the same member.
         let next = AtomicUsize::new(std::process::id() as usize % addresses.len());
-        Ok(Self { addresses, security, next })
+        Ok(Self { addresses, security, token: None, next })
+    }
+
+    /// The same, saying who this client is by a token.
+    pub fn with_token(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
     }
 
     /// The connection that was found ended: the next round begins with another address.
@@ -54,6 +61,7 @@ impl Contacts {
     /// # Errors
     /// `Busy`: none can answer now. Others: a member refused, and will the next time.
     pub fn find<E: FnOnce() + Send + 'static>(&self, own: &Greeting, ended: impl Fn() -> E) -> Result<Arc<Remote>> {
+        let own = &Greeting { token: self.token.clone(), ..own.clone() };
         let first = self.next.load(Ordering::Relaxed) % self.addresses.len();
         let mut failures = Vec::new();
         for number in 0..self.addresses.len() {
@@ -68,7 +76,10 @@ impl Contacts {
         }
         self.next.store((first + 1) % self.addresses.len(), Ordering::Relaxed);
         // All of them refuse this client: trying again does not help.
-        if failures.iter().all(|(_, error)| matches!(error, Error::Foreign(_) | Error::Invalid(_))) {
+        if failures
+            .iter()
+            .all(|(_, error)| matches!(error, Error::Foreign(_) | Error::Invalid(_) | Error::Unauthenticated(_)))
+        {
             return Err(failures.swap_remove(0).1);
         }
         let words = failures.iter().map(|(place, error)| format!("{}: {error}", self.addresses[*place]));
@@ -101,11 +112,17 @@ impl Contacts {
         patience: Duration,
         ended: &impl Fn() -> E,
     ) -> Result<Arc<Remote>> {
-        let remote = Remote::connect_far(address, &self.security, own.clone(), patience, ended())?;
         let slot = Slot::new();
+        // A member may greet and end before it answers; its question would wait for somebody who takes it over.
+        let (over, ended) = (slot.filler(), ended());
+        let tell = move || {
+            over(Err(Error::Closed));
+            ended();
+        };
+        let remote = Remote::connect_far(address, &self.security, own.clone(), patience, tell)?;
         remote.ask(Question::Fresh(slot.filler()));
         match slot.wait(&mut Patience { deadline: Some(Instant::now() + FRESH_WAIT), check: None }) {
-            Ok(()) => Ok(remote),
+            Ok(_) => Ok(remote),
             Err(error) => {
                 remote.end();
                 Err(error)

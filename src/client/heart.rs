@@ -1,5 +1,6 @@
 //! Heartbeats: one thread for all sessions of a client. It needs no lock of Python's, so a busy interpreter stays alive.
-//! At least once a second it also looks whether the node that is asked still says anything.
+//! At least once a second it also looks whether the node that is asked still says anything. A sign of life that nobody took,
+//! as between two leaders, is given again soon.
 
 use super::session::Session;
 use crate::base::{Error, Result};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// The longest pause between two looks at the sessions.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Of the time to live, the part that passes before a sign of life without an answer is given again.
+const AGAIN_PART: u64 = 30;
 
 /// Beats for sessions until it is dropped.
 pub struct Heart {
@@ -18,18 +21,19 @@ pub struct Heart {
 struct Shared {
     state: Mutex<State>,
     stopped: Condvar,
-    look: Box<dyn Fn() + Send + Sync>,
+    look: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
 #[derive(Default)]
 struct State {
+    /// And when each may give the next sign of life, if one is due.
     sessions: Vec<(Weak<Session>, Instant)>,
     stop: bool,
 }
 
 impl Heart {
-    /// `look` runs at least once a second, and never blocks.
-    pub fn start(look: impl Fn() + Send + Sync + 'static) -> Result<Self> {
+    /// `look` runs at least once a second, sooner if it says so, and never blocks.
+    pub fn start(look: impl Fn() -> Duration + Send + Sync + 'static) -> Result<Self> {
         let (state, stopped) = (Mutex::new(State::default()), Condvar::new());
         let shared = Arc::new(Shared { state, stopped, look: Box::new(look) });
         let beating = shared.clone();
@@ -57,21 +61,22 @@ impl Drop for Heart {
 impl Shared {
     fn run(&self) {
         loop {
-            (self.look)();
+            let look_again = (self.look)();
             let mut state = self.state.lock();
             if state.stop {
                 return;
             }
             let now = Instant::now();
             let mut due = Vec::new();
-            let mut next = now + PAUSE_MAX;
+            let mut next = now + PAUSE_MAX.min(look_again);
             state.sessions.retain_mut(|(session, at)| {
                 let Some(session) = session.upgrade() else { return false };
-                if *at <= now {
-                    *at = now + Duration::from_millis((session.ttl().0 / 3).max(1));
+                let wanted = now + Duration::from_millis(session.beat_due_in().0);
+                if wanted.max(*at) <= now {
+                    *at = now + Duration::from_millis((session.ttl().0 / AGAIN_PART).max(1));
                     due.push(session);
                 }
-                next = next.min(*at);
+                next = next.min(wanted.max(*at));
                 true
             });
             if due.is_empty() {

@@ -30,7 +30,7 @@ use crate::node::{Node, NodeConfig};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -57,8 +57,6 @@ pub struct Link {
     pub state: Mutex<State>,
     /// The owner changed, or the link was closed.
     pub(super) changed: Condvar,
-    /// How many owners came after the first.
-    pub epoch: AtomicU64,
     /// Whether this process is the owner.
     pub(super) owns: AtomicBool,
     pub me: Weak<Link>,
@@ -118,7 +116,6 @@ impl Link {
                 failed_at: None,
             }),
             changed: Condvar::new(),
-            epoch: AtomicU64::new(0),
             owns: AtomicBool::new(false),
             me: me.clone(),
         });
@@ -199,8 +196,9 @@ impl Link {
             Ok(node) => {
                 let server = Server::start(&config.dir, node.clone(), greeting(Some(node.cluster())))?;
                 if let Some(cluster) = &config.cluster {
-                    server.listen(cluster.clients_listener()?)?;
+                    server.listen(cluster.clients_listener()?, cluster.client_rate)?;
                     node.when_cut_off(server.send_away());
+                    node.tell_of_clients(server.tally());
                 }
                 return Ok(Owner::Us(node, Arc::new(server)));
             }
@@ -235,7 +233,6 @@ impl Link {
                 return end(owner);
             }
         };
-        self.epoch.fetch_add(1, Ordering::AcqRel);
         for session in &state.held {
             match &owner {
                 Owner::Us(node, _) => node.hold(*session),
@@ -338,5 +335,6 @@ fn cluster_of(owner: &Owner) -> Option<(ClusterId, GroupId)> {
 
 fn greeting(known: Option<(ClusterId, GroupId)>) -> Greeting {
     let (cluster, group) = known.unzip();
-    Greeting { pid: u64::from(std::process::id()), cluster, group: group.unwrap_or(GroupId(0)), leader: None }
+    let (pid, group) = (u64::from(std::process::id()), group.unwrap_or(GroupId(0)));
+    Greeting { pid, cluster, group, leader: None, token: None }
 }

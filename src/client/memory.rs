@@ -5,7 +5,7 @@
 //! caller moves: then `advance` stops at every moment at which something is due.
 
 use crate::attach::backend::Check;
-use crate::attach::{Backend, Done, WaitId, WatchEvent, WatchId, Watcher};
+use crate::attach::{Backend, Done, View, WaitId, WatchEvent, WatchId, Watcher};
 use crate::base::codec::{Reader, Writer};
 use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, Error, JobId, LogIndex, Millis, Result, SessionId};
@@ -55,6 +55,11 @@ struct News {
 }
 
 impl News {
+    fn join(&mut self, other: News) {
+        self.events.extend(other.events);
+        self.finished.extend(other.finished);
+    }
+
     fn tell(self, end: Result<()>) {
         self.events.into_iter().for_each(|(sink, event)| sink.event(event));
         self.finished.into_iter().for_each(|done| done(end.clone()));
@@ -65,7 +70,7 @@ impl Memory {
     /// An empty state. `manual`: time stands still until `advance`.
     pub fn open(manual: bool) -> Result<Arc<Self>> {
         let state = State {
-            machine: Machine::new(),
+            machine: Machine::newest(),
             index: 0,
             now: MANUAL_START,
             closed: false,
@@ -144,6 +149,10 @@ impl Memory {
         let mut news = News::default();
         let reply = state.apply(now, request, &mut news)?;
         state.forget_oldest(now)?;
+        while state.machine.is_behind() {
+            // Nobody ticks while a manual clock stands still.
+            news.join(state.tick(now)?);
+        }
         let due = state.machine.next_due();
         let sooner = due.is_some() && due_before.is_none_or(|before| due < Some(before));
         drop(state);
@@ -221,6 +230,9 @@ impl State {
             news.events.extend(cancels.map(|(_, job, token)| (watch.sink.clone(), WatchEvent::Cancel(*job, *token))));
             let lost = effects.lost.iter().filter(|(of, ..)| own(of));
             news.events.extend(lost.map(|(_, job, token)| (watch.sink.clone(), WatchEvent::Lost(*job, *token))));
+            let granted = effects.granted.iter().filter(|(of, ..)| own(of));
+            let granted = granted.map(|(_, number, token)| WatchEvent::Granted(*number, *token));
+            news.events.extend(granted.map(|event| (watch.sink.clone(), event)));
             if effects.closed.iter().any(own) {
                 news.events.push((watch.sink.clone(), WatchEvent::SessionClosed));
             }
@@ -256,12 +268,21 @@ impl Backend for Memory {
         done(self.apply(&request));
     }
 
-    fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
-        let state = self.state.lock();
-        let payload = state.machine.view(question)?;
-        let mut out = Writer::with_capacity(payload.len() + 10);
-        out.array(2).u64(state.index).raw(&payload);
-        Ok(out.into_bytes())
+    fn view(&self, view: View, done: Done<Vec<u8>>) {
+        let (index, answer) = {
+            let state = self.state.lock();
+            (state.index, state.machine.view(&view.question))
+        };
+        done(answer.map(|payload| {
+            let mut out = Writer::with_capacity(payload.len() + 12);
+            // Nobody else can change it, so it is never old.
+            out.array(3).u64(index).u64(0).raw(&payload);
+            out.into_bytes()
+        }));
+    }
+
+    fn fresh(&self, done: Done<LogIndex>) {
+        done(Ok(LogIndex(self.state.lock().index)));
     }
 
     fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId {
@@ -273,7 +294,7 @@ impl Backend for Memory {
         } else if is_open(&state.machine, job) {
             state.waits.entry(job).or_default().push((id, done));
         } else {
-            let known = state.machine.job(job).is_some();
+            let known = state.machine.is_over(job).is_some();
             drop(state);
             done(if known { Ok(()) } else { Err(Error::NotFound(format!("no job has the id {job}"))) });
         }
@@ -336,10 +357,6 @@ impl Backend for Memory {
         true
     }
 
-    fn epoch(&self) -> u64 {
-        0
-    }
-
     fn health(&self) -> Result<Vec<u8>> {
         let state = self.state.lock();
         let mut out = Writer::new();
@@ -348,7 +365,7 @@ impl Backend for Memory {
     }
 }
 
-/// Whether this job is known and not final: whoever waits for it has to wait.
+/// Whether this job or batch is known and not over: whoever waits for it has to wait.
 fn is_open(machine: &Machine, job: JobId) -> bool {
-    machine.job(job).is_some_and(|(job, _)| !job.state.is_final())
+    machine.is_over(job) == Some(false)
 }

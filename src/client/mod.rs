@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! patience   how long a caller waits, and what it looks at meanwhile
+//! reading    what an answer must have, and how old it can be
 //! request    the envelope of a request, the meaning of a reply
 //! session    numbers requests, opens itself, knows what is unanswered
 //! heart      heartbeats
 //! tickets    calls that do not wait
+//! locks      locks by their names
+//! keeper     a session and the locks that it holds or waits for
 //! buffer     what a fetcher holds, what it should do next
 //! pump       fills and empties it
 //! fetcher    jobs for a worker
@@ -14,8 +17,10 @@
 //! contacts   the members of a cluster, as a client knows them
 //! takeover   finding the next owner
 //! probe      asks one member how it is
+//! founding   a new cluster's files, and those of one more machine
 //! log_pipe   lines of the log, for another thread to read
 //! asking     asks whoever owns it
+//! web        probes of a process that is no node
 //! new_ids    ids of jobs
 //! ```
 
@@ -23,25 +28,32 @@ mod asking;
 pub mod buffer;
 pub mod contacts;
 pub mod fetcher;
+pub mod founding;
 pub mod heart;
+pub mod keeper;
 pub mod link;
+pub mod locks;
 pub mod log_pipe;
 pub mod memory;
 pub mod new_ids;
 pub mod patience;
 pub mod probe;
 mod pump;
+pub mod reading;
 pub mod request;
 pub mod session;
 pub mod signal;
 mod takeover;
 pub mod tickets;
+mod web;
 
 use crate::attach::{Backend, Done};
-use crate::base::codec::{Reader, Writer};
+use crate::base::codec::Writer;
 use crate::base::time::SystemClock;
 use crate::base::{limits, Error, JobId, Millis, Result, SessionId};
+use crate::net::web::Web;
 use crate::node::NodeConfig;
+use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -49,8 +61,10 @@ use contacts::Contacts;
 use fetcher::{Fetcher, Wish};
 use heart::Heart;
 use link::{Link, Whereabouts};
+use locks::Locks;
 use memory::Memory;
 use patience::{Patience, Slot};
+use reading::Seen;
 use request::Failure;
 use session::{Identity, Session};
 use tickets::{Outcome, Tickets};
@@ -59,6 +73,7 @@ use tickets::{Outcome, Tickets};
 const TICKETS_MAX: usize = 100_000;
 /// The question "what is known of this job".
 const VIEW_JOB: u64 = 3;
+const VIEW_BATCH: u64 = 41;
 
 /// What a client says about its process.
 #[derive(Clone, Debug)]
@@ -102,7 +117,10 @@ pub struct Client {
     identity: Identity,
     session: Arc<Session>,
     tickets: Arc<Tickets>,
+    locks: Arc<Locks>,
     heart: Option<Heart>,
+    seen: Arc<Seen>,
+    web: Mutex<Option<Web>>,
 }
 
 enum Holder {
@@ -145,18 +163,33 @@ impl Client {
             labels: options.labels,
         };
         let backend = holder.backend();
+        let locks = Arc::new(Locks::default());
         let heart = match &holder {
             Holder::Memory(_) => None,
             Holder::Link(link) => {
-                let link = Arc::downgrade(link);
-                Some(Heart::start(move || link.upgrade().iter().for_each(|link| link.mind_silence()))?)
+                let (link, locks) = (Arc::downgrade(link), locks.clone());
+                Some(Heart::start(move || {
+                    link.upgrade().iter().for_each(|link| link.mind_silence());
+                    locks.look()
+                })?)
             }
         };
-        let session = Session::new(backend, Arc::new(SystemClock), identity.clone(), true);
+        let seen = Arc::<Seen>::default();
+        let session = Session::new(backend, Arc::new(SystemClock), identity.clone(), true, seen.clone());
         if let Some(heart) = &heart {
             heart.add(&session);
         }
-        Ok(Arc::new(Client { pid, holder, identity, session, tickets: Tickets::new()?, heart }))
+        Ok(Arc::new(Client {
+            pid,
+            holder,
+            identity,
+            session,
+            tickets: Tickets::new()?,
+            locks,
+            heart,
+            seen,
+            web: Mutex::default(),
+        }))
     }
 
     /// The process that opened it.
@@ -209,6 +242,7 @@ impl Client {
         if let Some(wait) = self.tickets.cancel(ticket) {
             self.backend().forget_wait(wait);
         }
+        self.locks.forget(ticket);
     }
 
     /// Readable while `drain` would give something.
@@ -223,21 +257,6 @@ impl Client {
             Outcome::Finished(job, end) => (ticket, self.detail_after(job, end)),
         };
         self.tickets.drain().into_iter().map(settle).collect()
-    }
-
-    /// Asks about the state: `[as_of_index, payload]`.
-    pub fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
-        self.check_process()?;
-        self.backend().view(question)
-    }
-
-    /// Waits until the state at hand has everything that was answered anywhere before this call. In a cluster: until a
-    /// majority was heard.
-    pub fn fresh(&self, patience: &mut Patience<'_>) -> Result<()> {
-        self.check_process()?;
-        let slot = Slot::new();
-        self.backend().fresh(slot.filler());
-        slot.wait(patience)
     }
 
     /// Waits until a job is final, and gives its detail.
@@ -262,7 +281,7 @@ impl Client {
     ) -> Result<Arc<Fetcher>> {
         self.check_process()?;
         let identity = Identity { kind: "worker".into(), labels, ..self.identity.clone() };
-        let session = Session::new(self.backend(), Arc::new(SystemClock), identity, false);
+        let session = Session::new(self.backend(), Arc::new(SystemClock), identity, false, self.seen.clone());
         if let Some(heart) = &self.heart {
             heart.add(&session);
         }
@@ -288,11 +307,18 @@ impl Client {
         self.backend().health()
     }
 
+    /// What the node counts: the text that Prometheus reads.
+    pub fn metrics(&self) -> Result<Vec<u8>> {
+        self.check_process()?;
+        self.backend().metrics()
+    }
+
     /// Gives an order to the cluster, see `node::orders`, and waits until it is carried out.
     pub fn order(&self, order: &[u8], patience: &mut Patience<'_>) -> Result<Vec<u8>> {
         self.check_process()?;
         let slot = Slot::new();
-        self.backend().order(order.to_vec(), slot.filler());
+        // Over a connection the other side knows who asks.
+        self.backend().order("local", order.to_vec(), slot.filler());
         slot.wait(patience)
     }
 
@@ -308,7 +334,7 @@ impl Client {
     /// Ends the session and whatever this process holds of the state. A second call does nothing.
     pub fn close(&self, patience: &mut Patience<'_>) -> Result<()> {
         self.check_process()?;
-        let ended = self.session.close(patience);
+        let ended = self.locks.close(patience).and(self.session.close(patience));
         let closed = self.release();
         match ended {
             // The session ends by itself when the connection does.
@@ -318,6 +344,8 @@ impl Client {
     }
 
     fn release(&self) -> Result<()> {
+        let web = self.web.lock().take();
+        drop(web);
         match &self.holder {
             Holder::Memory(memory) => {
                 memory.close();
@@ -342,19 +370,31 @@ impl Client {
     fn detail_after(&self, job: JobId, end: Result<()>) -> std::result::Result<Vec<u8>, Failure> {
         let mut question = Writer::new();
         question.array(2).u64(VIEW_JOB).id(job);
-        let answer = match self.backend().view(question.as_bytes()) {
+        let answer = match self.view(question.as_bytes()) {
             Ok(answer) => answer,
             Err(error) => return Err(Failure::Error(end.err().unwrap_or(error))),
         };
-        let mut reader = Reader::new(&answer);
-        reader.array_of(2, "a view")?;
-        reader.u64()?;
-        if reader.nil() {
+        let mut detail = reading::payload(&answer)?.to_vec();
+        if detail == [0xc0] {
+            detail = self.batch_row(job)?;
+        }
+        if detail == [0xc0] {
             return Err(Failure::Error(Error::NotFound(format!("no job has the id {job}"))));
         }
         match end {
-            Ok(()) => Ok(reader.rest().to_vec()),
+            Ok(()) => Ok(detail),
             Err(error) => Err(Failure::Error(error)),
+        }
+    }
+
+    /// The row of a batch; nil if there is none, also for a node of the version before, which knows no such question.
+    fn batch_row(&self, id: JobId) -> Result<Vec<u8>> {
+        let mut question = Writer::new();
+        question.array(2).u64(VIEW_BATCH).id(id);
+        match self.view(question.as_bytes()) {
+            Ok(answer) => Ok(reading::payload(&answer)?.to_vec()),
+            Err(Error::Invalid(_)) => Ok(vec![0xc0]),
+            Err(error) => Err(error),
         }
     }
 }

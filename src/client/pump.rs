@@ -353,6 +353,7 @@ impl Watcher for Sink {
             WatchEvent::Lost(job, token) => shared.tell(&mut state, Event::Lost(job, token)),
             WatchEvent::SessionClosed => shared.end_locked(&mut state, Error::SessionExpired),
             WatchEvent::NodeClosed => shared.end_locked(&mut state, Error::Closed),
+            WatchEvent::Granted(..) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What goes into the log and what comes back: the envelope of a request, and the meaning of a reply.
 
 use crate::base::codec::{Reader, Writer};
-use crate::base::{Error, Result, SessionId};
+use crate::base::{Error, LogIndex, Result, SessionId};
 use std::fmt;
 
 /// Operations that this layer writes itself or must recognise.
@@ -57,6 +57,14 @@ pub fn operation(command: &[u8]) -> Result<u64> {
         return Err(Error::Invalid("a command without an operation".into()));
     }
     reader.u64()
+}
+
+/// The index of a reply `[status, index, payload]`, whatever it says.
+pub fn index_of(reply: &[u8]) -> Option<LogIndex> {
+    let mut reader = Reader::new(reply);
+    reader.array_of(3, "a reply").ok()?;
+    reader.u64().ok()?;
+    reader.u64().ok().map(LogIndex)
 }
 
 /// A reply `[status, index, payload]` that says yes, taken apart: the index and the payload.

@@ -4,17 +4,20 @@
 //! * A sequence is used for one command only. It is sent again only with the same bytes.
 //! * `acked_up_to` is below every unanswered sequence, so no answer that someone waits for is ever forgotten.
 //! * At most [`WINDOW`] sequences are between the oldest unanswered one and the newest, fewer than the machine keeps.
-//! * A command is numbered anew only if it certainly was not applied, or if applying it twice is the same as once.
+//! * A command is numbered anew only if it certainly was not applied: the answer "session expired" says so, as whoever had
+//!   to ask twice answers `Unknown` in its place.
 
 use super::patience::{Patience, Slot};
+use super::reading::Seen;
 use super::request::{self, accepted, op, Failure};
 use crate::attach::{Backend, Done};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, Clock, Error, Millis, Result, SessionId};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Sequences in flight.
 const WINDOW: u64 = limits::REPLIES_MAX as u64 / 2;
@@ -22,6 +25,8 @@ const WINDOW: u64 = limits::REPLIES_MAX as u64 / 2;
 const WAITING_MAX: usize = limits::INBOX_REQUESTS_MAX;
 /// How often one command may meet an expired session before its caller is told.
 const REOPENS_MAX: usize = 3;
+/// Before a session that could not be opened is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 const _: () = assert!(WINDOW as usize <= limits::ATTACHED_REQUESTS_MAX);
 
@@ -47,6 +52,8 @@ pub struct Session {
     changed: Condvar,
     /// When the last heartbeat was sent that was then confirmed, on the boot-time clock.
     confirmed_ms: AtomicU64,
+    /// What the process was told, whichever of its sessions was.
+    seen: Arc<Seen>,
 }
 
 struct State {
@@ -54,6 +61,8 @@ struct State {
     next: u64,
     unanswered: BTreeSet<u64>,
     waiting: VecDeque<Waiting>,
+    /// Why the last try to open it failed.
+    failed: Option<Error>,
 }
 
 /// A command that has no number yet.
@@ -76,29 +85,46 @@ enum Stage {
 struct Numbered {
     session: SessionId,
     sequence: u64,
-    epoch: u64,
     request: Vec<u8>,
 }
 
 impl Session {
-    pub fn new(backend: Arc<dyn Backend>, clock: Arc<dyn Clock>, identity: Identity, reopens: bool) -> Arc<Self> {
-        let state = State { stage: Stage::Unopened, next: 1, unanswered: BTreeSet::new(), waiting: VecDeque::new() };
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        clock: Arc<dyn Clock>,
+        identity: Identity,
+        reopens: bool,
+        seen: Arc<Seen>,
+    ) -> Arc<Self> {
+        let (unanswered, waiting) = (BTreeSet::new(), VecDeque::new());
+        let state = State { stage: Stage::Unopened, next: 1, unanswered, waiting, failed: None };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Arc::new(Self { backend, clock, identity, reopens, state, changed, confirmed_ms: AtomicU64::new(0) })
+        Arc::new(Self { backend, clock, identity, reopens, state, changed, confirmed_ms: AtomicU64::new(0), seen })
     }
 
-    /// The session's id; opens it first if need be.
+    /// The session's id; opens it first if need be. Tries again for as long as the patience lasts if the same may succeed in a
+    /// moment; any other failure is told at once.
     pub fn id(self: &Arc<Self>, patience: &mut Patience<'_>) -> Result<SessionId> {
         let mut state = self.state.lock();
+        let mut tried = false;
         loop {
             match &state.stage {
                 Stage::Open(id) => return Ok(*id),
                 Stage::Ended(error) => return Err(error.clone()),
+                Stage::Unopened if tried => {
+                    let failed = state.failed.clone().filter(|error| !is_passing(error) || patience.is_over());
+                    failed.map_or(Ok(()), Err)?;
+                    self.changed.wait_for(&mut state, RETRY_PAUSE);
+                    MutexGuard::unlocked(&mut state, || patience.check())?;
+                    tried = false;
+                }
                 Stage::Unopened => {
+                    tried = true;
                     state.stage = Stage::Opening;
-                    parking_lot::MutexGuard::unlocked(&mut state, || self.open());
+                    MutexGuard::unlocked(&mut state, || self.open());
                 }
                 Stage::Opening => {
+                    tried = true;
                     if !patience.wait(&self.changed, &mut state)? {
                         return Err(Error::TimedOut("the session is not open yet".into()));
                     }
@@ -123,16 +149,17 @@ impl Session {
     ) -> std::result::Result<Vec<u8>, Failure> {
         for _ in 0..REOPENS_MAX {
             let numbered = self.number_when_open(command, patience)?;
-            let Numbered { session, sequence, epoch, request } = numbered;
+            let Numbered { session, sequence, request } = numbered;
             let reply = match &mut patience.check {
                 Some(check) => self.backend.submit(request, patience.deadline, check),
                 None => self.backend.submit(request, patience.deadline, &mut || Ok(())),
             };
             self.answered(session, sequence);
             let reply = reply.map_err(unknown_if_late)?;
+            self.seen.note_reply(&reply);
             match accepted(&reply) {
                 Ok(_) => return Ok(reply),
-                Err(Failure::Error(Error::SessionExpired)) => self.settle_expired(session, epoch, command)?,
+                Err(Failure::Error(Error::SessionExpired)) => self.settle_expired(session)?,
                 Err(failure) => return Err(failure),
             }
         }
@@ -172,7 +199,8 @@ impl Session {
         }
     }
 
-    /// Ends the session. Leases that it still holds are given back without spending an attempt.
+    /// Ends the session. Leases that it still holds are given back without spending an attempt. Where nobody can be told
+    /// now, it ends when its time to live is over: that is no error.
     pub fn close(self: &Arc<Self>, patience: &mut Patience<'_>) -> Result<()> {
         let Some(id) = self.end(Error::Closed) else { return Ok(()) };
         self.backend.release_hold(id);
@@ -180,7 +208,13 @@ impl Session {
         command.array(2).u64(op::CLOSE_SESSION).u64(id.0);
         let slot = Slot::new();
         self.backend.start(request::envelope(SessionId(0), 0, 0, command.as_bytes()), slot.filler());
-        slot.wait(patience).map(|_| ())
+        match slot.wait(patience) {
+            Err(error) if is_passing(&error) => {
+                log::info!("session {} was not closed, it ends when its time to live is over: {error}", id.0);
+                Ok(())
+            }
+            told => told.map(drop),
+        }
     }
 
     /// The session is over for everyone: commands that wait are refused, later ones too. Gives its id if it was open.
@@ -229,11 +263,33 @@ impl Session {
         );
     }
 
+    /// How long until the next sign of life is due: a third of the time to live after the last one that was confirmed. One
+    /// that nobody confirmed does not count, so two more have their chance before this side gives up its leases.
+    pub fn beat_due_in(&self) -> Millis {
+        let confirmed = Millis(self.confirmed_ms.load(Ordering::Acquire));
+        Millis((self.identity.ttl.0 / 3).saturating_sub(self.clock.monotonic().since(confirmed).0))
+    }
+
     /// Whether this side must take its leases for lost: no heartbeat was confirmed for two thirds of the time to live.
     pub fn is_lapsed(&self) -> bool {
         let confirmed = Millis(self.confirmed_ms.load(Ordering::Acquire));
         let silent = self.clock.monotonic().since(confirmed);
         silent.0 > self.identity.ttl.0 * 2 / 3 && !self.backend.is_local()
+    }
+
+    /// How long until this side must take its leases for lost, if nothing is confirmed meanwhile.
+    pub fn until_lapse(&self) -> Duration {
+        let confirmed = Millis(self.confirmed_ms.load(Ordering::Acquire));
+        let silent = self.clock.monotonic().since(confirmed);
+        Duration::from_millis((self.identity.ttl.0 * 2 / 3 + 1).saturating_sub(silent.0).max(1))
+    }
+
+    /// Why it is over for good, if it is.
+    pub fn ended(&self) -> Option<Error> {
+        match &self.state.lock().stage {
+            Stage::Ended(error) => Some(error.clone()),
+            _ => None,
+        }
     }
 
     pub fn ttl(&self) -> Millis {
@@ -279,6 +335,7 @@ impl Session {
             }
             Err(error) => {
                 let waiting = std::mem::take(&mut state.waiting);
+                state.failed = Some(error.clone());
                 state.stage = if self.reopens { Stage::Unopened } else { Stage::Ended(error.clone()) };
                 drop(state);
                 self.changed.notify_all();
@@ -309,7 +366,7 @@ impl Session {
         state.unanswered.insert(sequence);
         let acked = state.oldest() - 1;
         let request = request::envelope(session, sequence, acked, command);
-        Numbered { session, sequence, epoch: self.backend.epoch(), request }
+        Numbered { session, sequence, request }
     }
 
     /// Nobody waits for this answer any more: it came, or its caller gave up.
@@ -345,16 +402,17 @@ impl Session {
     }
 
     fn send(self: &Arc<Self>, numbered: Numbered, waiting: Waiting) {
-        let Numbered { session, sequence, epoch, request } = numbered;
+        let Numbered { session, sequence, request } = numbered;
         let this = self.clone();
         let finish = move |reply: Result<Vec<u8>>| {
             this.answered(session, sequence);
+            reply.iter().for_each(|reply| this.seen.note_reply(reply));
             let expired = matches!(&reply, Ok(reply) if is_expired(reply));
             let Waiting { command, done, tries } = waiting;
             if !expired {
                 return done(reply.map_err(unknown_if_late));
             }
-            match this.settle_expired(session, epoch, &command) {
+            match this.settle_expired(session) {
                 Ok(()) if tries > 0 => this.start_again(Waiting { command, done, tries: tries - 1 }),
                 Ok(()) => done(Err(Error::SessionExpired)),
                 Err(error) => done(Err(error)),
@@ -364,16 +422,13 @@ impl Session {
     }
 
     /// After the answer "session expired": whether the command may be sent again under a new one.
-    fn settle_expired(&self, session: SessionId, epoch: u64, command: &[u8]) -> Result<()> {
+    fn settle_expired(&self, session: SessionId) -> Result<()> {
         self.expired(session);
-        if !self.reopens {
-            return Err(Error::SessionExpired);
+        if self.reopens {
+            Ok(())
+        } else {
+            Err(Error::SessionExpired)
         }
-        // A new owner was asked again what an earlier one may have applied. Enqueueing twice stores once.
-        if self.backend.epoch() == epoch || request::operation(command)? == op::ENQUEUE {
-            return Ok(());
-        }
-        Err(Error::Unknown("the owner changed and the session ended meanwhile; the write may have been applied".into()))
     }
 }
 
@@ -397,6 +452,11 @@ fn session_in(reply: &[u8]) -> Result<SessionId> {
 
 fn is_expired(reply: &[u8]) -> bool {
     matches!(accepted(reply), Err(Failure::Error(Error::SessionExpired)))
+}
+
+/// Whether the same may succeed in a moment: nobody could be asked, or too many ask.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::NotCommitted(_) | Error::Unknown(_) | Error::TimedOut(_) | Error::Overloaded(_))
 }
 
 /// A write whose answer did not come in time may still be applied.

@@ -129,7 +129,10 @@ impl Link {
         log::error!("no node answers for {}: {error}", self.place());
         let error = error.clone();
         // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
-        std::thread::spawn(move || questions.into_iter().for_each(|question| question.answer(Err(error.clone()))));
+        let answer = move || questions.into_iter().for_each(|question| question.answer(Err(error.clone())));
+        if let Err(error) = std::thread::Builder::new().name("raftwork-refuse".into()).spawn(answer) {
+            log::error!("no thread to answer on, so these calls wait until their time is over: {error}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
-use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage};
+use raft::{Config, RawNode, ReadOnlyOption, Ready, SnapshotStatus, StateRole, Storage};
 
 use crate::base::planted::{has, Bug};
 use crate::base::{limits, Error, LogIndex, NodeId, Result, Term};
@@ -53,11 +53,17 @@ pub struct Core<S: LogStore> {
     seed: u64,
     /// Messages that wait for the write of this number.
     held: VecDeque<(u64, Vec<Message>)>,
+    /// Writes that are not done yet and before which nothing may leave, see `take_messages`.
+    urgent: VecDeque<u64>,
+    /// The newest term that was written or is on its way to the disk.
+    term: u64,
     /// The write of this number installs a snapshot. Nothing more is asked for before it is done: a second snapshot must
     /// not overtake the first.
     installing: Option<u64>,
     /// In this term the next election comes after a few ticks.
     hurried_in: Option<u64>,
+    /// Up to where this leader told the others that the log is committed.
+    told: LogIndex,
 }
 
 impl<S: LogStore> Core<S> {
@@ -78,12 +84,17 @@ impl<S: LogStore> Core<S> {
             // It adds entries to any message that waits, also to one whose index they do not follow; the answer to that
             // makes the leader count entries that nobody has. A turn proposes once, so there is little to gain.
             batch_append: false,
+            // The next entries tell it, and where there are none, `tell_commit`: else under load each group would cost two
+            // messages to each member, and their answers.
+            skip_bcast_commit: true,
             max_uncommitted_size: limits::INBOX_BYTES_MAX as u64,
             max_committed_size_per_ready: APPLY_BYTES_MAX,
             ..Config::default()
         };
         let raw = RawNode::new(&raft_config, log, &logger()).map_err(|error| Error::Poisoned(error.to_string()))?;
-        Ok(Core { raw, seed: config.seed, held: VecDeque::new(), installing: None, hurried_in: None })
+        let (term, told) = (raw.raft.term, LogIndex(0));
+        let (held, urgent) = (VecDeque::new(), VecDeque::new());
+        Ok(Core { raw, seed: config.seed, held, urgent, term, installing: None, hurried_in: None, told })
     }
 
     /// Takes one event in and adds what follows from it, in order.
@@ -102,6 +113,7 @@ impl<S: LogStore> Core<S> {
                 // raft-rs asserts that its own log is persisted when a vote answer arrives, so it hears before anyone else.
                 self.raw.on_persist_ready(number);
                 self.installing = self.installing.filter(|installing| *installing > number);
+                self.urgent.retain(|write| *write > number);
                 self.release_held(number, actions);
             }
             Event::Applied(index) => self.raw.advance_apply_to(index.0),
@@ -122,7 +134,14 @@ impl<S: LogStore> Core<S> {
     /// A proposal forwarded by a peer would have nobody to answer to, so those are dropped. Errors mean that the message
     /// is from a stranger or from the past; Raft tolerates loss.
     fn step_message(&mut self, message: Message) {
-        if message.get_msg_type() != MessageType::MsgPropose {
+        let lost = match message.get_msg_type() {
+            MessageType::MsgPropose => true,
+            // raft-rs passes it on to the leader it knows of, under the name of the one who asked: nobody may speak for
+            // another. Whoever asked asks again.
+            MessageType::MsgReadIndex => self.role() != Role::Leader,
+            _ => false,
+        };
+        if !lost {
             let _ = self.raw.step(message);
         }
     }
@@ -147,8 +166,19 @@ impl<S: LogStore> Core<S> {
         message.from = self.raw.raft.id;
         message.set_entries(entries.into());
         self.raw.step(message).map_err(|error| Error::NotCommitted(error.to_string()))?;
+        self.told = self.committed(); // Each message with entries tells it.
         self.collect(actions);
         Ok(placed)
+    }
+
+    /// Tells the other members up to where the log is committed, unless entries have told them since it moved. To be called
+    /// when nothing more is to be proposed for now: nobody but them knows it yet, and they apply what they know of.
+    pub fn tell_commit(&mut self, actions: &mut Vec<Action>) {
+        if self.role() == Role::Leader && self.committed() > self.told {
+            self.told = self.committed();
+            self.raw.raft.bcast_append();
+            self.collect(actions);
+        }
     }
 
     fn spoil_vote(&mut self, term: Term) {
@@ -185,17 +215,17 @@ impl<S: LogStore> Core<S> {
         while self.installing.is_none() && self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let number = ready.number();
-            push_messages(actions, ready.take_messages());
-            let mut held = ready.take_persisted_messages();
+            let committed = ready.take_committed_entries();
+            let changes = committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+            let mut held = self.take_messages(&mut ready, changes, actions);
             let snapshot = Some(ready.snapshot().get_metadata()).filter(|snapshot| snapshot.index > 0).cloned();
             let write = Write {
                 number,
                 snapshot,
                 entries: ready.take_entries(),
                 hard_state: ready.hs().cloned(),
-                sync: ready.must_sync(),
+                sync: ready.must_sync() || changes,
             };
-            let committed = ready.take_committed_entries();
             let readable = ready.take_read_states();
             actions.extend(readable.into_iter().map(|read| Action::Readable(read.request_ctx, LogIndex(read.index))));
             if let Some(snapshot) = &write.snapshot {
@@ -221,6 +251,26 @@ impl<S: LogStore> Core<S> {
                 actions.push(Action::Apply(committed));
             }
         }
+    }
+
+    /// Lets go of what may leave at once, and gives what must wait for the write of this ready. Nothing leaves before
+    /// * a new term is written, or it could be used twice: a lone voter with learners leads, and has messages for them, before
+    ///   it has written its vote for itself;
+    /// * it is written that a change of the members is committed: whoever is removed goes when he hears of it, and a voter
+    ///   that is left alone could not find out again.
+    fn take_messages(&mut self, ready: &mut Ready, changes: bool, actions: &mut Vec<Action>) -> Vec<Message> {
+        let term = ready.hs().map_or(0, |state| state.term);
+        if changes || term > self.term {
+            self.urgent.push_back(ready.number());
+            self.term = self.term.max(term);
+        }
+        let mut messages = ready.take_messages();
+        if self.urgent.is_empty() {
+            push_messages(actions, messages);
+            return ready.take_persisted_messages();
+        }
+        messages.append(&mut ready.take_persisted_messages());
+        messages
     }
 
     fn release_held(&mut self, number: u64, actions: &mut Vec<Action>) {
@@ -274,6 +324,18 @@ impl<S: LogStore> Core<S> {
 
     pub fn committed(&self) -> LogIndex {
         LogIndex(self.raw.raft.raft_log.committed)
+    }
+
+    /// Nobody waits for an acknowledgement of entries up to here: as they are committed, it only tells this leader how far
+    /// a member is.
+    pub fn settled(&self) -> LogIndex {
+        // A transfer waits for the member that is to lead.
+        let waits = self.role() != Role::Leader || self.raw.raft.lead_transferee.is_some();
+        if waits {
+            LogIndex(0)
+        } else {
+            self.committed()
+        }
     }
 
     pub fn last_index(&self) -> LogIndex {

@@ -36,6 +36,7 @@ pub enum MemberChange {
 impl MemberChange {
     fn entry(self) -> ConfChangeV2 {
         let (steps, joint) = match self {
+            MemberChange::AddLearner(node) if has(Bug::LearnerVotes) => (vec![(node, ConfChangeType::AddNode)], false),
             MemberChange::AddLearner(node) => (vec![(node, ConfChangeType::AddLearnerNode)], false),
             MemberChange::Promote(node) => (vec![(node, ConfChangeType::AddNode)], false),
             MemberChange::Remove(node) => (vec![(node, ConfChangeType::RemoveNode)], false),
@@ -66,6 +67,16 @@ pub enum PeerState {
     Replicate,
     /// It waits for a snapshot to arrive.
     Snapshot,
+}
+
+impl PeerState {
+    pub fn name(self) -> &'static str {
+        match self {
+            PeerState::Probe => "probe",
+            PeerState::Replicate => "replicate",
+            PeerState::Snapshot => "snapshot",
+        }
+    }
 }
 
 /// How far another member is, as its leader knows.
@@ -114,6 +125,15 @@ impl<S: LogStore> Core<S> {
             .collect();
         peers.sort_unstable_by_key(|peer| peer.node);
         peers
+    }
+
+    /// A follower knows of no leader any more.
+    pub fn forget_leader(&mut self) {
+        let raft = &mut self.raw.raft;
+        if raft.state == StateRole::Follower && raft.leader_id != 0 {
+            let term = raft.term;
+            raft.become_follower(term, 0);
+        }
     }
 
     /// Stops leading, without a successor.

@@ -198,6 +198,11 @@ impl FakeDisk {
         state.life += 1;
     }
 
+    /// Whether a planned cut happened and nobody has switched the power on again.
+    pub fn is_off(&self) -> bool {
+        self.state.lock().off
+    }
+
     /// Takes a planned cut for the end of the process only: what was written stays visible, handles die.
     pub fn switch_on(&self) {
         let mut state = self.state.lock();

@@ -20,8 +20,10 @@ use crate::base::Result;
 
 #[cfg(feature = "sim")]
 pub mod fake;
+pub mod gone;
 pub mod identity;
 pub mod lock;
+pub mod origin;
 pub mod quarantine;
 mod real;
 
@@ -29,7 +31,8 @@ mod real;
 pub use fake::FakeDisk;
 pub use identity::Identity;
 pub use lock::Lock;
-pub use real::RealDisk;
+pub use origin::Origin;
+pub use real::{check_not_shared, RealDisk};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -125,6 +125,23 @@ impl File for RealFile {
     fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| failed("sync", &self.path, &error))
     }
+}
+
+/// Refuses a directory that other users may write to: they could put their own jobs and history into it.
+///
+/// # Errors
+/// `Foreign`: its group or everybody may write to it. `Disk`: it cannot be looked at.
+pub fn check_not_shared(dir: &Path) -> Result<()> {
+    let mode = fs::metadata(dir).map_err(|error| failed("stat", dir, &error))?.mode() & 0o7777;
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Error::Foreign(format!(
+        "{} can be written by others (mode {mode:04o}), and whoever writes to it can have any registered function run; run \
+         `chmod go-w {}`, or name another directory",
+        dir.display(),
+        dir.display()
+    )))
 }
 
 fn failed(operation: &'static str, path: &Path, error: &io::Error) -> Error {

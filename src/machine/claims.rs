@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use super::command::Claim;
+use super::decode::{list, name, names, number, Place as _, Result};
 use super::job::State;
 use super::outcome::{Outcome, Refusal};
 use super::queues::Rank;
 use super::table::Slot;
 use super::Machine;
-use crate::base::codec::Writer;
+use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, SessionId};
 
 /// The heads of the lines of one queue that a claim may take from.
@@ -24,6 +25,31 @@ struct Heads {
     /// How much the round robin owes this queue.
     credit: i64,
     heap: BinaryHeap<Reverse<(Rank, u32)>>,
+    /// How many more of its jobs may run.
+    room: u64,
+    /// A limit changed its lines: the heap may hold heads that are none any more.
+    mixed: bool,
+}
+
+impl Heads {
+    fn is_empty(&self) -> bool {
+        self.heap.is_empty() || self.room == 0
+    }
+}
+
+impl<'a> Claim<'a> {
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self> {
+        Ok(Claim {
+            session: SessionId(reader.u64().at("session")?),
+            queues: list(reader, "queues", limits::CLAIM_NAMES_MAX, |reader| {
+                reader.array_of(2, "a queue")?;
+                Ok((name(reader).at("name")?, number(reader, limits::WEIGHT_MAX).at("weight")?))
+            })?,
+            strict: reader.bool().at("strict")?,
+            functions: names(reader, "functions", limits::CLAIM_NAMES_MAX)?,
+            max: number(reader, limits::BATCH_JOBS_MAX as u64).at("max")? as usize,
+        })
+    }
 }
 
 impl Machine {
@@ -33,13 +59,16 @@ impl Machine {
         };
         let rota = session.rota.clone();
         self.expire(limits::UPKEEP_ITEMS_MAX);
-        let mut heads = if self.has_expired() { Vec::new() } else { self.heads(claim, &rota) };
+        let known: BTreeSet<u32> = claim.functions.iter().filter_map(|name| self.functions.number_of(name)).collect();
+        let mut heads = if self.has_expired() { Vec::new() } else { self.heads(claim, &known, &rota) };
+        self.gates.touched();
         let max = claim.max.min(limits::LEASES_MAX - self.leases_held(claim.session).min(limits::LEASES_MAX));
         let (mut given, mut items) = (0, Writer::with_capacity(256));
         while given < max && items.len() < limits::CLAIM_BYTES_MAX {
             let Some(position) = choose(&mut heads, claim.strict) else { break };
-            let slot = self.take_head(&mut heads[position]);
+            let (slot, function) = self.take_head(&mut heads[position]);
             self.lease(slot, claim.session);
+            self.keep_heads(&mut heads, position, function, &known);
             self.write_claimed(slot, &mut items);
             given += 1;
         }
@@ -63,15 +92,14 @@ impl Machine {
         functions: &'a [&str],
     ) -> impl Iterator<Item = (u32, &'a BTreeMap<Rank, Slot>)> + 'a {
         let queue = self.queues.number_of(queue).map(|number| self.queues.get(number));
-        let queue = queue.filter(|queue| queue.pause.is_none());
+        let queue = queue.filter(|queue| queue.pause.is_none() && queue.room() > 0);
         queue.into_iter().flat_map(move |queue| {
             let known = functions.iter().filter_map(|name| self.functions.number_of(name));
             known.filter_map(|number| queue.lines.get(&number).map(|line| (number, line)))
         })
     }
 
-    fn heads(&self, claim: &Claim<'_>, rota: &BTreeMap<u32, i64>) -> Vec<Heads> {
-        let known: BTreeSet<u32> = claim.functions.iter().filter_map(|name| self.functions.number_of(name)).collect();
+    fn heads(&self, claim: &Claim<'_>, known: &BTreeSet<u32>, rota: &BTreeMap<u32, i64>) -> Vec<Heads> {
         let mut named = BTreeSet::new();
         let mut all = Vec::with_capacity(claim.queues.len());
         for (name, weight) in &claim.queues {
@@ -80,30 +108,51 @@ impl Machine {
             if queue.pause.is_some() || !named.insert(number) {
                 continue;
             }
-            let heap = queue.heads_of(&known).map(Reverse).collect();
+            let heap = queue.heads_of(known).map(Reverse).collect();
             // A weight of zero would starve the queue; the least is one.
             let weight = (*weight).clamp(1, limits::WEIGHT_MAX) as i64;
-            all.push(Heads { queue: number, weight, credit: rota.get(&number).copied().unwrap_or(0), heap });
+            let credit = rota.get(&number).copied().unwrap_or(0);
+            all.push(Heads { queue: number, weight, credit, heap, room: queue.room(), mixed: false });
         }
         all
     }
 
-    /// Takes the first job of a queue out of its heads, and puts the next of that line in its place.
-    fn take_head(&mut self, heads: &mut Heads) -> Slot {
+    /// Takes the first job of a queue out of its heads: the job, and the function whose line it leads.
+    fn take_head(&self, heads: &mut Heads) -> (Slot, u32) {
         let Reverse((rank, function)) = heads.heap.pop().expect("a chosen queue has a head");
+        heads.room -= 1;
         let line = self.queues.get(heads.queue).lines.get(&function).expect("a head stands in a line");
-        let mut ranks = line.range(rank..);
-        let slot = *ranks.next().expect("a head stands in a line").1;
-        heads.heap.extend(ranks.next().map(|(next, _)| Reverse((*next, function))));
-        slot
+        (*line.get(&rank).expect("a head stands in a line"), function)
+    }
+
+    /// Puts the next of a line that gave a job into the heads, and of each line that a limit changed meanwhile.
+    fn keep_heads(&mut self, heads: &mut [Heads], position: usize, function: u32, known: &BTreeSet<u32>) {
+        let first = |queue: u32, function: u32| {
+            let line = self.queues.get(queue).lines.get(&function);
+            line.and_then(|line| line.first_key_value()).map(|(rank, _)| Reverse((*rank, function)))
+        };
+        let from = &mut heads[position];
+        from.heap.extend(first(from.queue, function));
+        for (queue, function) in self.gates.touched().into_iter().filter(|(_, function)| known.contains(function)) {
+            let Some(of) = heads.iter_mut().find(|heads| heads.queue == queue) else { continue };
+            of.heap.extend(first(queue, function));
+            of.mixed = true;
+        }
+        for of in heads.iter_mut().filter(|heads| heads.mixed) {
+            while of.heap.peek().is_some_and(|top| first(of.queue, top.0 .1) != Some(*top)) {
+                of.heap.pop();
+            }
+        }
     }
 
     fn lease(&mut self, slot: Slot, session: SessionId) {
+        debug_assert!(!self.held_back(slot), "a limit without room shows no job");
         self.edit(slot, |job| {
             job.attempt = job.attempt.saturating_add(1);
             job.rare_mut().session = session;
         });
         self.move_to(slot, State::Processing, self.clock);
+        self.use_rates(slot);
     }
 
     fn keep_rota(&mut self, session: SessionId, heads: &[Heads]) {
@@ -115,7 +164,14 @@ impl Machine {
     fn write_claimed(&self, slot: Slot, writer: &mut Writer) {
         let job = self.table.get(slot);
         let spec = &self.specs.get(job.spec).spec;
-        writer.array(17).id(job.id).u64(job.order).str(&spec.function).str(&spec.queue).bin(&job.args);
+        let flow = job.flow().filter(|flow| flow.batch.is_some() || flow.uses_outputs());
+        writer
+            .array(17 + usize::from(flow.is_some()))
+            .id(job.id)
+            .u64(job.order)
+            .str(&spec.function)
+            .str(&spec.queue)
+            .bin(&job.args);
         writer.u64(job.attempt.into()).u64(job.crashes.into()).i64(spec.priority);
         writer.u64(job.created.0).u64(job.enqueued().unwrap_or_default().0).u64(job.at.0);
         writer.option(spec.timeout, |writer, span| {
@@ -129,17 +185,20 @@ impl Machine {
         writer.bin(&spec.meta).option(saved, |writer, saved| {
             writer.bin(saved);
         });
+        if let Some(flow) = flow {
+            flow.encode_claimed(writer);
+        }
     }
 }
 
 /// The position of the queue to take the next job from.
 fn choose(heads: &mut [Heads], strict: bool) -> Option<usize> {
     if strict {
-        return heads.iter().position(|heads| !heads.heap.is_empty());
+        return heads.iter().position(|heads| !heads.is_empty());
     }
     let (mut best, mut sum) = (None, 0);
     for position in 0..heads.len() {
-        if heads[position].heap.is_empty() {
+        if heads[position].is_empty() {
             continue;
         }
         let weight = heads[position].weight;

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use super::decode::{bytes, name, Place, Result};
-use super::levels::{Level, LEVEL};
+use super::levels::{known, Level};
 use super::outcome::{self, Outcome, Refusal};
 use super::Machine;
 use crate::base::codec::{Reader, Writer};
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, Error, NodeId};
 
 /// How to reach a member.
@@ -64,6 +65,15 @@ impl Machine {
         self.level.0
     }
 
+    /// Refuses what some member may not know yet, before it enters the log: a member stops at a command that it does not
+    /// know. `needed` comes from `check`.
+    pub fn admit(&self, needed: u64) -> crate::base::Result<()> {
+        if has(Bug::UngatedCommand) {
+            return Ok(());
+        }
+        self.level.reaches(needed).map_err(|refusal| Error::Invalid(refusal.message))
+    }
+
     pub(super) fn put_member(&mut self, member: Member) -> Outcome {
         if !self.members.contains_key(&member.node) && self.members.len() >= limits::MEMBERS_MAX {
             return Err(Refusal::overloaded(format!("{} members are listed", limits::MEMBERS_MAX)));
@@ -79,8 +89,8 @@ impl Machine {
 
     /// Answers the level that holds from here on.
     pub(super) fn set_level(&mut self, level: u64) -> Outcome {
-        if level < self.level.0 {
-            return Err(Refusal::invalid(format!("the feature level is {}, it never goes down", self.level.0)));
+        if level < self.level.0 && !has(Bug::LevelFalls) {
+            return Err(Refusal::level_falls(self.level.0));
         }
         self.level = Level(level);
         outcome::number(level)
@@ -95,7 +105,7 @@ impl Machine {
 
     pub(super) fn levels(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.array(2).u64(self.level.0).u64(LEVEL);
+        writer.array(2).u64(self.level.0).u64(known());
         writer.into_bytes()
     }
 }

@@ -6,11 +6,21 @@
 //! `invalid` to what would not pass.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::access::{self, Digest, Invited, Note, PutToken};
+use super::admin;
+use super::batches::batch_name;
 use super::cluster::Member;
-use super::decode::{bytes, list, name, names, number, reason, Place, Result};
+use super::decode::{bytes, list, name, number, reason, Place, Result};
+use super::extras::Extras;
+use super::fire::{At, Firing, PutSchedule};
+use super::flows::{BatchId, Joining};
+use super::holding::{Mode, Owner};
 use super::job::Ending;
-use super::levels::LEVEL;
+use super::levels;
+use super::limit::Limits;
+use super::recurring::{schedule_name, Recurrence};
 use super::specs::Spec;
 use super::stored::{self, Archived};
 use crate::base::codec::Reader;
@@ -31,22 +41,103 @@ pub enum Command<'a> {
     OpenSession(Opening<'a>),
     CloseSession(SessionId),
     ExpireSession(SessionId),
-    Enqueue { specs: Vec<Spec>, jobs: Vec<NewJob<'a>> },
+    Enqueue {
+        specs: Vec<Spec>,
+        jobs: Vec<NewJob<'a>>,
+    },
     Claim(Claim<'a>),
     Finish(Vec<Finish<'a>>),
     Progress(Vec<Progress<'a>>),
-    Cancel { ids: Vec<JobId>, reason: &'a str },
+    Cancel {
+        ids: Vec<JobId>,
+        reason: &'a str,
+    },
     Requeue(Vec<JobId>),
     Delete(Vec<JobId>),
-    PauseQueue { queue: &'a str, until: Option<Millis>, reason: &'a str },
+    PauseQueue {
+        queue: &'a str,
+        until: Option<Millis>,
+        reason: &'a str,
+    },
     ResumeQueue(&'a str),
-    Tick { items_max: usize },
-    Evict { ordinal: u64 },
+    Tick {
+        items_max: usize,
+    },
+    Evict {
+        ordinal: u64,
+    },
     Restore(Vec<Archived>),
     PutMember(Member),
     DropMember(NodeId),
-    Digest { index: LogIndex, digest: u64 },
+    Digest {
+        index: LogIndex,
+        digest: u64,
+    },
     SetLevel(u64),
+    PutToken(PutToken<'a>),
+    RevokeToken {
+        actor: &'a str,
+        which: &'a str,
+    },
+    PutInvitation {
+        actor: &'a str,
+        invited: Invited,
+    },
+    UseInvitation {
+        actor: &'a str,
+        digest: Digest,
+    },
+    Note(Note<'a>),
+    Lock {
+        owner: Owner,
+        name: &'a str,
+        waits: bool,
+    },
+    Unlock {
+        session: SessionId,
+        name: &'a str,
+        token: LeaseToken,
+    },
+    GiveUp(Owner),
+    PutSchedule(Box<PutSchedule<'a>>),
+    FireSchedule {
+        at: At<'a>,
+        jobs: Vec<Firing>,
+    },
+    DeleteSchedule(&'a str),
+    PauseSchedule {
+        name: &'a str,
+        /// `None`: it goes on.
+        reason: Option<&'a str>,
+    },
+    TriggerSchedule {
+        name: &'a str,
+        id: JobId,
+    },
+    MoveSchedule(At<'a>),
+    OpenBatch {
+        id: BatchId,
+        name: &'a str,
+        outer: Option<BatchId>,
+    },
+    SealBatch(BatchId),
+    CancelBatch {
+        id: BatchId,
+        reason: &'a str,
+    },
+    Acquire {
+        owner: Owner,
+        name: &'a str,
+        mode: Mode,
+        waits: bool,
+    },
+    LimitQueue {
+        queue: &'a str,
+        /// `None`: no limit.
+        limit: Option<u64>,
+    },
+    #[cfg(feature = "sim")]
+    Future,
 }
 
 #[derive(Debug)]
@@ -67,6 +158,10 @@ pub struct NewJob<'a> {
     pub delay: Millis,
     pub run_at: Option<Millis>,
     pub unique: Option<&'a str>,
+    pub recurrence: Option<Arc<Recurrence>>,
+    /// Its parents and its batch. Boxed, as few have any.
+    pub joining: Option<Box<Joining>>,
+    pub limits: Option<Limits>,
 }
 
 #[derive(Debug)]
@@ -99,17 +194,26 @@ pub struct Progress<'a> {
     pub saved: Option<&'a [u8]>,
 }
 
-/// Decodes a request whole and checks every limit: what a node refuses before it enters the log.
-pub fn check(request: &[u8]) -> Result<()> {
+/// Decodes a request whole and checks every limit: what a node refuses before it enters the log. Gives the feature level
+/// that it needs, for `Machine::admit`.
+pub fn check(request: &[u8]) -> Result<u64> {
     if request.len() > limits::COMMAND_BYTES_MAX {
         let found = request.len();
         return Err(Error::Invalid(format!("request: {found} bytes, at most {}", limits::COMMAND_BYTES_MAX)));
     }
     match decode(request) {
-        Ok(_) => Ok(()),
+        Ok(request) => Ok(levels::needed(&request.command)),
         Err(Error::Foreign(unknown)) => Err(Error::Invalid(unknown)),
         Err(error) => Err(error),
     }
+}
+
+/// The parents that the jobs of an `Enqueue` wait for, each once.
+pub fn parents(request: &[u8]) -> Result<Vec<JobId>> {
+    let Command::Enqueue { jobs, .. } = decode(request)?.command else { return Ok(Vec::new()) };
+    let joinings = jobs.iter().filter_map(|job| job.joining.as_deref());
+    let parents: BTreeSet<JobId> = joinings.flat_map(|joining| &joining.parents).map(|(parent, ..)| *parent).collect();
+    Ok(parents.into_iter().collect())
 }
 
 /// `Error::Foreign` for an operation that this version does not know, `Error::Invalid` for anything else.
@@ -122,15 +226,14 @@ pub(super) fn decode(request: &[u8]) -> Result<Request<'_>> {
     if session.0 != 0 && sequence == 0 {
         return Err(Error::Invalid("sequence: 0, the first is 1".into()));
     }
-    let command = command(reader)?;
+    let command = command(reader, session)?;
     reader.end().at("request")?;
     Ok(Request { session, sequence, acked_up_to, command })
 }
 
-fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
-    let length = reader.array().at("command")?;
-    let op = reader.u64().at("op")?;
-    let (items, name) = match op {
+/// How many items a command has, and its name.
+fn shape(op: u64) -> Result<(usize, &'static str)> {
+    Ok(match op {
         1 => (6, "OpenSession"),
         2 => (2, "CloseSession"),
         3 => (2, "ExpireSession"),
@@ -150,9 +253,37 @@ fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
         17 => (2, "DropMember"),
         18 => (3, "Digest"),
         19 => (2, "SetLevel"),
+        20 => (7, "PutToken"),
+        21 => (3, "RevokeToken"),
+        22 => (5, "PutInvitation"),
+        23 => (3, "UseInvitation"),
+        24 => (4, "Note"),
+        30 => (4, "Lock"),
+        31 => (3, "Unlock"),
+        32 => (2, "GiveUp"),
+        33 => (9, "PutSchedule"),
+        34 => (6, "FireSchedule"),
+        35 => (2, "DeleteSchedule"),
+        36 => (3, "PauseSchedule"),
+        37 => (3, "TriggerSchedule"),
+        38 => (5, "MoveSchedule"),
+        40 => (4, "OpenBatch"),
+        41 => (2, "SealBatch"),
+        42 => (3, "CancelBatch"),
+        60 => (6, "Acquire"),
+        50 => (3, "LimitQueue"),
+        #[cfg(feature = "sim")]
+        levels::FUTURE if levels::known() > levels::LEVEL => (1, "Future"),
         _ => return Err(Error::Foreign(format!("operation {op} is not known to this version of raftwork"))),
-    };
-    if length != items {
+    })
+}
+
+fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a>> {
+    let length = reader.array().at("command")?;
+    let op = reader.u64().at("op")?;
+    let (items, name) = shape(op)?;
+    // A schedule without limits is written as before there were any.
+    if length != items && (op, length) != (33, items + 1) {
         return Err(Error::Invalid(format!("{name} has {items} items, not {length}")));
     }
     Ok(match op {
@@ -160,17 +291,13 @@ fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
         2 => Command::CloseSession(SessionId(reader.u64().at("session")?)),
         3 => Command::ExpireSession(SessionId(reader.u64().at("session")?)),
         4 => enqueue(reader)?,
-        5 => Command::Claim(claim(reader)?),
+        5 => Command::Claim(Claim::decode(reader)?),
         6 => Command::Finish(list(reader, "results", limits::BATCH_JOBS_MAX, finish)?),
         7 => Command::Progress(list(reader, "items", limits::BATCH_JOBS_MAX, progress)?),
         8 => Command::Cancel { ids: ids(reader)?, reason: reason(reader)? },
         9 => Command::Requeue(ids(reader)?),
         10 => Command::Delete(ids(reader)?),
-        11 => Command::PauseQueue {
-            queue: name_at(reader, "queue")?,
-            until: reader.option(|reader| reader.u64()).at("until_ms")?.map(Millis),
-            reason: reason(reader)?,
-        },
+        11 => admin::pause(reader)?,
         12 => Command::ResumeQueue(name_at(reader, "queue")?),
         13 => Command::Tick { items_max: number(reader, u64::MAX).at("items_max")? as usize },
         14 => Command::Evict { ordinal: reader.u64().at("ordinal")? },
@@ -180,7 +307,44 @@ fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
         16 => Command::PutMember(Member::decode(reader)?),
         17 => Command::DropMember(NodeId(reader.u64().at("node")?)),
         18 => Command::Digest { index: LogIndex(reader.u64().at("index")?), digest: reader.u64().at("digest")? },
-        _ => Command::SetLevel(level(reader)?),
+        19 => Command::SetLevel(level(reader)?),
+        20 => Command::PutToken(PutToken::decode(reader)?),
+        21 => Command::RevokeToken { actor: name_at(reader, "actor")?, which: name_at(reader, "which")? },
+        22 => Command::PutInvitation { actor: name_at(reader, "actor")?, invited: Invited::decode(reader)? },
+        23 => Command::UseInvitation { actor: name_at(reader, "actor")?, digest: access::digest(reader)? },
+        24 => Command::Note(Note::decode(reader)?),
+        30 => Command::Lock {
+            owner: owner(reader, session)?,
+            name: name_at(reader, "name")?,
+            waits: reader.bool().at("waits")?,
+        },
+        31 => {
+            let name = name_at(reader, "name")?;
+            Command::Unlock { session, name, token: LeaseToken(reader.u64().at("token")?) }
+        }
+        32 => Command::GiveUp(owner(reader, session)?),
+        33 => Command::PutSchedule(Box::new(PutSchedule::decode(reader, length > items)?)),
+        34 => Command::FireSchedule { at: At::decode(reader)?.rising()?, jobs: Firing::decode_all(reader)? },
+        35 => Command::DeleteSchedule(schedule_name(reader)?),
+        36 => Command::PauseSchedule { name: schedule_name(reader)?, reason: reader.option(reason)? },
+        37 => Command::TriggerSchedule { name: schedule_name(reader)?, id: reader.id().at("id")? },
+        60 => Command::Acquire {
+            owner: owner(reader, session)?,
+            name: name_at(reader, "name")?,
+            mode: Mode::decode(reader)?,
+            waits: reader.bool().at("waits")?,
+        },
+        50 => admin::limit(reader)?,
+        #[cfg(feature = "sim")]
+        levels::FUTURE => Command::Future,
+        38 => Command::MoveSchedule(At::decode(reader)?),
+        40 => Command::OpenBatch {
+            id: reader.id().at("id")?,
+            name: batch_name(reader)?,
+            outer: reader.option(|reader| reader.id()).at("outer")?,
+        },
+        41 => Command::SealBatch(reader.id().at("id")?),
+        _ => Command::CancelBatch { id: reader.id().at("id")?, reason: reason(reader)? },
     })
 }
 
@@ -188,15 +352,25 @@ fn command<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
 fn level(reader: &mut Reader<'_>) -> Result<u64> {
     match reader.u64().at("level")? {
         0 => Err(Error::Invalid("level: 0, the first is 1".into())),
-        level if level > LEVEL => {
-            Err(Error::Foreign(format!("feature level {level} is not known to this version of raftwork, only {LEVEL}")))
-        }
+        level if level > levels::known() => Err(Error::Foreign(format!(
+            "feature level {level} is not known to this version of raftwork, only {}",
+            levels::known()
+        ))),
         level => Ok(level),
     }
 }
 
 fn name_at<'a>(reader: &mut Reader<'a>, place: &str) -> Result<&'a str> {
     name(reader).at(place)
+}
+
+/// Who asks for a lock: the session of the request, with a number.
+fn owner(reader: &mut Reader<'_>, session: SessionId) -> Result<Owner> {
+    let number = reader.u64().at("number")?;
+    match session.0 {
+        0 => Err(Error::Invalid("session: 0, only a session can own a lock".into())),
+        _ => Ok(Owner { session, number }),
+    }
 }
 
 fn ids(reader: &mut Reader<'_>) -> Result<Vec<JobId>> {
@@ -235,33 +409,30 @@ fn enqueue<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {
 }
 
 fn new_job<'a>(reader: &mut Reader<'a>, specs: usize) -> Result<NewJob<'a>> {
-    reader.array_of(6, "a job")?;
+    let items = reader.array()?;
+    if !(6..=7).contains(&items) {
+        return Err(Error::Invalid(format!("a job has 6 or 7 items, not {items}")));
+    }
     let id = reader.id().at("id")?;
     let spec = reader.u64().at("spec_index")?;
     if spec >= specs as u64 {
         return Err(Error::Invalid(format!("spec_index: {spec}, there are {specs} specs")));
     }
-    Ok(NewJob {
+    let mut new = NewJob {
         id,
         spec: spec as usize,
         args: bytes(reader.bin().at("args")?, limits::ARGS_BYTES_MAX).at("args")?,
         delay: Millis(reader.u64().at("delay_ms")?),
         run_at: reader.option(|reader| reader.u64()).at("run_at_ms")?.map(Millis),
         unique: reader.option(name).at("unique_key")?,
-    })
-}
-
-fn claim<'a>(reader: &mut Reader<'a>) -> Result<Claim<'a>> {
-    Ok(Claim {
-        session: SessionId(reader.u64().at("session")?),
-        queues: list(reader, "queues", limits::CLAIM_NAMES_MAX, |reader| {
-            reader.array_of(2, "a queue")?;
-            Ok((name(reader).at("name")?, number(reader, limits::WEIGHT_MAX).at("weight")?))
-        })?,
-        strict: reader.bool().at("strict")?,
-        functions: names(reader, "functions", limits::CLAIM_NAMES_MAX)?,
-        max: number(reader, limits::BATCH_JOBS_MAX as u64).at("max")? as usize,
-    })
+        recurrence: None,
+        joining: None,
+        limits: None,
+    };
+    if items > 6 {
+        Extras { joining: new.joining, limits: new.limits } = Extras::decode(reader)?;
+    }
+    Ok(new)
 }
 
 fn finish<'a>(reader: &mut Reader<'a>) -> Result<Finish<'a>> {

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 
 use super::decode::{number, Place, Result};
+use super::levels;
 use super::Machine;
 use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, Error, LogIndex, Millis};
@@ -92,10 +93,15 @@ impl Digests {
         self.marks.iter().rev().find(|mark| mark.0 == index).map(|mark| mark.1)
     }
 
+    /// The newest mark, and where it was made.
+    pub fn newest(&self) -> Option<(LogIndex, u64)> {
+        self.marks.back().copied()
+    }
+
     /// What a leader writes into the log now. Without marks of its own it lets all begin with zero.
     pub fn due(&self) -> Option<(LogIndex, u64)> {
         let newest = match self.chain {
-            Some(_) => self.marks.back().copied(),
+            Some(_) => self.newest(),
             None => Some((self.from, 0)),
         };
         newest.filter(|(index, _)| *index > self.told)
@@ -138,6 +144,11 @@ impl Machine {
         self.digests.due()
     }
 
+    /// The newest mark, and where it was made.
+    pub fn newest_digest(&self) -> Option<(LogIndex, u64)> {
+        self.digests.newest()
+    }
+
     /// The mark made at an index, if it is remembered.
     pub fn digest_at(&self, index: LogIndex) -> Option<u64> {
         self.digests.at(index)
@@ -175,6 +186,26 @@ impl Machine {
             writer.u64(*count);
         }
         self.tally.encode(&mut writer);
+        // Members of the version before, which may be among the others until the level is raised, know nothing of these.
+        if self.level.has(levels::ACCESS) {
+            self.access.len().iter().for_each(|count| {
+                writer.u64(*count as u64);
+            });
+            writer.u64(self.locks.holders() as u64).u64(self.locks.waiting() as u64);
+        }
+        if self.level.has(levels::SCHEDULES) {
+            writer.u64(self.schedules.len() as u64).u64(self.schedules.retired());
+        }
+        if self.level.has(levels::FLOWS) {
+            for count in
+                [self.flows.edges.len(), self.flows.todo.len(), self.flows.batches.len(), self.flows.members.len()]
+            {
+                writer.u64(count as u64);
+            }
+        }
+        if self.level.has(levels::LIMITS) {
+            writer.u64(self.limiters.len() as u64);
+        }
         writer.into_bytes()
     }
 }

@@ -1,11 +1,14 @@
 //! `Enqueue`: all jobs of a batch at one index, or none of them (L4).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::command::NewJob;
+use super::flows::Flow;
 use super::job::{Job, State};
 use super::outcome::{Outcome, Refusal};
 use super::specs::{Spec, UniqueMode};
+use super::table::Slot;
 use super::tally::Tally;
 use super::Machine;
 use crate::base::codec::Writer;
@@ -30,12 +33,17 @@ pub(super) struct Form {
 impl Machine {
     pub(super) fn enqueue(&mut self, specs: Vec<Spec>, jobs: &[NewJob<'_>]) -> Outcome {
         self.room(jobs.len())?;
+        self.room_for_limits(jobs.iter().filter_map(|job| job.limits.as_ref()))?;
         let mut forms = self.forms(specs.iter())?;
         self.refuse_conflicts(&specs, jobs)?;
-        let mut exceptions = Vec::new();
+        self.refuse_flows(jobs)?;
+        let (mut exceptions, mut holders) = (Vec::new(), BTreeMap::new());
         for (position, job) in jobs.iter().enumerate() {
             let spec = &specs[job.spec];
-            let exception = self.enqueue_one(spec, &mut forms[job.spec], job);
+            let exception = self.enqueue_one(spec, &mut forms[job.spec], job, &holders);
+            if let Some((Exception::Held, holder)) = exception {
+                holders.insert(job.id, holder);
+            }
             exceptions.extend(exception.map(|(what, id)| (position, what, id)));
         }
         Ok(answer(&exceptions))
@@ -73,7 +81,7 @@ impl Machine {
         if !specs.iter().any(|spec| spec.unique_mode == UniqueMode::Raise) {
             return Ok(());
         }
-        let mut asked = std::collections::BTreeMap::new();
+        let mut asked = BTreeMap::new();
         for (position, job) in jobs.iter().enumerate() {
             let Some(key) = job.unique.filter(|_| self.table.find(job.id).is_none()) else { continue };
             let holder = asked.get(key).copied().or_else(|| self.unique.holder(key, self.clock));
@@ -88,7 +96,13 @@ impl Machine {
         Ok(())
     }
 
-    fn enqueue_one(&mut self, spec: &Spec, form: &mut Form, new: &NewJob<'_>) -> Option<(Exception, JobId)> {
+    fn enqueue_one(
+        &mut self,
+        spec: &Spec,
+        form: &mut Form,
+        new: &NewJob<'_>,
+        holders: &BTreeMap<JobId, JobId>,
+    ) -> Option<(Exception, JobId)> {
         if self.table.find(new.id).is_some() {
             return Some((Exception::Known, new.id));
         }
@@ -98,29 +112,37 @@ impl Machine {
                 return Some((Exception::Held, holder));
             }
         }
-        self.create(spec, form, new);
+        let flow = self.join(new, holders);
+        self.create(spec, form, new, flow);
         holder.map(|holder| (Exception::Replaced, holder))
     }
 
     /// Cancels the waiting holder of a key in favour of a new job. `false` if it does not wait.
     fn replace(&mut self, holder: JobId, new: JobId) -> bool {
-        let Some(slot) = self.table.find(holder).filter(|slot| self.table.get(*slot).state.is_waiting()) else {
-            return false;
+        let waits = |slot: &Slot| {
+            let state = self.table.get(*slot).state;
+            state.is_waiting() || state == State::Awaiting
         };
+        let Some(slot) = self.table.find(holder).filter(waits) else { return false };
         self.edit(slot, |job| job.rare_mut().reason = Some(format!("replaced by {new}").into()));
         self.move_to(slot, State::Cancelled, self.clock);
         true
     }
 
-    fn create(&mut self, spec: &Spec, form: &mut Form, new: &NewJob<'_>) {
+    pub(super) fn create(&mut self, spec: &Spec, form: &mut Form, new: &NewJob<'_>, flow: Option<Arc<Flow>>) {
         let number = self.intern(spec, form);
         let due = new.run_at.unwrap_or(self.clock.plus(new.delay)).max(self.clock);
-        let state = if due > self.clock { State::Scheduled } else { State::Enqueued };
+        let awaits = flow.as_ref().is_some_and(|flow| flow.open > 0);
+        let (state, at) = match due > self.clock {
+            _ if awaits => (State::Awaiting, self.clock),
+            true => (State::Scheduled, due),
+            false => (State::Enqueued, due),
+        };
         let mut job = Job {
             id: new.id,
             args: new.args.into(),
             created: self.clock,
-            at: due,
+            at,
             order: 0,
             spec: number,
             attempt: 0,
@@ -130,13 +152,22 @@ impl Machine {
             cancel_requested: false,
             rare: None,
         };
-        if new.unique.is_some() || spec.expires.is_some() {
+        let batch = flow.as_ref().and_then(|flow| flow.batch);
+        let rare = new.unique.is_some() || new.recurrence.is_some() || new.limits.is_some() || flow.is_some();
+        if rare || spec.expires.is_some() {
             let rare = job.rare_mut();
             rare.unique = new.unique.map(Into::into);
-            rare.expires = spec.expires.map(|span| due.plus(span));
+            rare.expires = spec.expires.filter(|_| !awaits).map(|span| due.plus(span));
+            rare.recurrence = new.recurrence.clone();
+            rare.flow = flow;
+            rare.limits = new.limits.clone();
         }
         let slot = self.add(job, Tally::enter);
         self.take_unique(slot);
+        batch.into_iter().for_each(|batch| self.member_added(batch));
+        if awaits {
+            self.catch_up(slot);
+        }
     }
 
     /// The number of a specification, which a job is about to have.

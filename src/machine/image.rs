@@ -11,8 +11,15 @@
 //! | 7 jobs      | `[slot, spec, JOB]` by slot; JOB as in `stored`                                           |
 //! | 8 cluster   | one: `[feature level, [[node, name, raft address, client address]]]`, members by node     |
 //! | 9 digests   | one: `[block, from, chain, told, [[index, mark]]]`, see `digests`                         |
+//! | 10 access   | one: `[[[digest, name, [capability], expires, made]], [[digest, role, expires]], [[index, at, actor, what, about]]]` |
+//! | 11 locks    | `[count]`, then by name `[name, session, number, token, since, [[place, session, number, since]]]`, or of shared ones another form: see `holding` |
+//! | 12 schedules | `[count, retired]`, then `[name, generation, source, SPEC, args, overlap, definition, paused, next, last slot, last job, fired, skipped]` by name |
+//! | 13 flows    | `[work, batches]`, then `[kind, id, ...]` of each piece of work in its order, then `[id, name, ...]` of each batch by id, see `flows` and `batches` |
+//! | 14 limits   | `[count, [[queue, limit]]]`, then `[LIMIT, closed, wake, bucket]` by kind and key, see `limiters`  |
 //!
-//! Version 1 has no sections 8 and 9: its feature level is 1, no member is listed, and no mark was made.
+//! Version 1 has no sections 8 and 9: its feature level is 1, no member is listed, and no mark was made. Version 2 has no
+//! section from 10 on, version 3 none from 12 on, and version 4 none from 13 on and no shared locks. A state whose feature level is below theirs is still written as the
+//! version before: until the level is raised, a member may go back to it, and fetch a state from one that has the new.
 //!
 //! A record is its length (u32, little-endian) and a MessagePack value. A section is a stream of records, cut into
 //! chunks anywhere. Only primary records are written: every index follows from them, see `load`.
@@ -20,10 +27,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::access::Access;
+use super::batches::Batch;
 use super::cluster::Member;
 use super::digests::Digests;
-use super::levels::Level;
+use super::flows::{BatchId, Todo};
+use super::holding::Lock;
+use super::levels::{self, Level};
+use super::limiters::Kept;
 use super::queues::Pause;
+use super::recurring::Schedule;
 use super::specs::Spec;
 use super::stored::encode_job;
 use super::table::Page;
@@ -34,8 +47,8 @@ use crate::base::codec::Writer;
 use crate::base::planted::{has, Bug};
 use crate::base::{limits, LogIndex, Millis, Result};
 
-/// Version of the state that an image holds; a machine reads its own and all earlier ones.
-pub const STATE_VERSION: u32 = 2;
+/// Newest version of the state that an image holds; a machine reads it and all earlier ones.
+pub const STATE_VERSION: u32 = 5;
 
 pub(super) mod section {
     pub const HEAD: u8 = 1;
@@ -47,6 +60,11 @@ pub(super) mod section {
     pub const JOBS: u8 = 7;
     pub const CLUSTER: u8 = 8;
     pub const DIGESTS: u8 = 9;
+    pub const ACCESS: u8 = 10;
+    pub const LOCKS: u8 = 11;
+    pub const SCHEDULES: u8 = 12;
+    pub const FLOWS: u8 = 13;
+    pub const LIMITS: u8 = 14;
 }
 
 /// The state at one index, taken in about a millisecond for a million jobs: pages and sessions are shared until the
@@ -65,6 +83,14 @@ pub struct Image {
     level: Level,
     members: Vec<Member>,
     digests: Digests,
+    access: Access,
+    locks: Vec<(Arc<str>, Arc<Lock>)>,
+    schedules: Vec<(Arc<str>, Arc<Schedule>)>,
+    retired: u64,
+    todo: Vec<Todo>,
+    batches: Vec<(BatchId, Arc<Batch>)>,
+    limiters: Vec<Arc<Kept>>,
+    queue_limits: Vec<(u32, u64)>,
 }
 
 impl Machine {
@@ -87,6 +113,14 @@ impl Machine {
             level: self.level,
             members: self.members.values().cloned().collect(),
             digests: self.digests.clone(),
+            access: self.access.clone(),
+            locks: self.locks.capture(),
+            schedules: self.schedules.capture(),
+            retired: self.schedules.retired(),
+            todo: self.flows.todo.iter().cloned().collect(),
+            batches: self.flows.batches.iter().map(|(id, batch)| (*id, batch.clone())).collect(),
+            limiters: self.limiters.capture(),
+            queue_limits: (0..).zip(self.queues.iter()).filter_map(|(queue, of)| Some((queue, of.limit?))).collect(),
         }
     }
 
@@ -97,7 +131,7 @@ impl Machine {
 
     fn head(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.array(9).u64(STATE_VERSION.into()).u64(self.applied.0).u64(self.clock.0);
+        writer.array(9).u64(state_version(self.level).into()).u64(self.applied.0).u64(self.clock.0);
         writer.u64(self.token).u64(self.order).u64(self.ordinal).u64(self.evicted);
         self.tally.encode(&mut writer);
         let counts = [self.queues.count(), self.functions.count(), self.specs.count(), self.sessions.len()];
@@ -109,10 +143,24 @@ impl Machine {
     }
 }
 
+fn state_version(level: Level) -> u32 {
+    match () {
+        () if level.has(levels::LIMITS) => STATE_VERSION,
+        () if level.has(levels::SCHEDULES) => 4,
+        () if level.has(levels::ACCESS) => 3,
+        () => 2,
+    }
+}
+
 impl Image {
     /// Index of the newest entry that is in it.
     pub fn applied(&self) -> LogIndex {
         self.applied
+    }
+
+    /// Version of the state that it is written as.
+    pub fn state_version(&self) -> u32 {
+        state_version(self.level)
     }
 
     /// Cluster time in it.
@@ -145,7 +193,84 @@ impl Image {
         }
         stream.end()?;
         self.write_cluster(sink)?;
-        write_all(section::DIGESTS, sink, [&self.digests], |digests, writer| digests.encode(writer))
+        write_all(section::DIGESTS, sink, [&self.digests], |digests, writer| digests.encode(writer))?;
+        self.write_access(sink)?;
+        self.write_locks(sink)?;
+        self.write_schedules(sink)?;
+        self.write_flows(sink)?;
+        self.write_limiters(sink)
+    }
+
+    fn write_locks(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        if !self.level.has(levels::LOCKS) {
+            return Ok(());
+        }
+        let mut stream = Stream::new(section::LOCKS, sink);
+        let mut record = Writer::new();
+        record.array(1).u64(self.locks.len() as u64);
+        stream.record(record.as_bytes())?;
+        for (name, lock) in &self.locks {
+            record.clear();
+            lock.encode(name, &mut record);
+            stream.record(record.as_bytes())?;
+        }
+        stream.end()
+    }
+
+    fn write_schedules(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        if !self.level.has(levels::SCHEDULES) {
+            return Ok(());
+        }
+        let mut stream = Stream::new(section::SCHEDULES, sink);
+        let mut record = Writer::new();
+        record.array(2).u64(self.schedules.len() as u64).u64(self.retired);
+        stream.record(record.as_bytes())?;
+        for (name, schedule) in &self.schedules {
+            record.clear();
+            schedule.encode(name, &mut record);
+            stream.record(record.as_bytes())?;
+        }
+        stream.end()
+    }
+
+    fn write_flows(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        if !self.level.has(levels::FLOWS) {
+            return Ok(());
+        }
+        let mut stream = Stream::new(section::FLOWS, sink);
+        let mut record = Writer::new();
+        record.array(2).u64(self.todo.len() as u64).u64(self.batches.len() as u64);
+        stream.record(record.as_bytes())?;
+        for todo in &self.todo {
+            record.clear();
+            todo.encode(&mut record);
+            stream.record(record.as_bytes())?;
+        }
+        for (id, batch) in &self.batches {
+            record.clear();
+            batch.encode(*id, &mut record);
+            stream.record(record.as_bytes())?;
+        }
+        stream.end()
+    }
+
+    fn write_limiters(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        if !self.level.has(levels::LIMITS) {
+            return Ok(());
+        }
+        let mut stream = Stream::new(section::LIMITS, sink);
+        let mut record = Writer::new();
+        record.array(2).u64(self.limiters.len() as u64).array(self.queue_limits.len());
+        for (queue, limit) in &self.queue_limits {
+            record.array(2).u64((*queue).into()).u64(*limit);
+        }
+        stream.record(record.as_bytes())?;
+        for kept in &self.limiters {
+            record.clear();
+            kept.encode(&mut record);
+            stream.record(record.as_bytes())?;
+        }
+        stream.end()
     }
 
     fn write_cluster(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
@@ -153,6 +278,11 @@ impl Image {
             writer.array(2).u64(image.level.0).array(image.members.len());
             image.members.iter().for_each(|member| member.encode(writer));
         })
+    }
+
+    fn write_access(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        let access = self.level.has(levels::ACCESS).then_some(&self.access);
+        write_all(section::ACCESS, sink, access, |access, writer| access.encode(writer))
     }
 
     fn write_tables(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
@@ -192,6 +322,11 @@ impl Image {
             Ok(())
         };
         let hashed = self.write_tables(&mut absorb).and_then(|()| self.write_cluster(&mut absorb));
+        let hashed = hashed.and_then(|()| self.write_access(&mut absorb));
+        let hashed = hashed.and_then(|()| self.write_locks(&mut absorb));
+        let hashed = hashed.and_then(|()| self.write_schedules(&mut absorb));
+        let hashed = hashed.and_then(|()| self.write_flows(&mut absorb));
+        let hashed = hashed.and_then(|()| self.write_limiters(&mut absorb));
         debug_assert_eq!(hashed, Ok(()), "hashing cannot fail");
         for (number, page) in &self.pages {
             hash.number(*number as u64);

@@ -9,13 +9,16 @@
 use std::sync::Arc;
 
 use super::blob::Blob;
+use super::flows::Flow;
+use super::limit::{Limit, Limits};
+use super::recurring::Recurrence;
 use crate::base::{JobId, LeaseToken, Millis, SessionId};
 
 /// Where a job stands. The numbers are its codes on the wire and in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum State {
-    /// Its parents are not finished. Not used yet.
+    /// Its parents have not ended, see `flows`.
     Awaiting = 0,
     /// Not due.
     Scheduled = 1,
@@ -33,9 +36,13 @@ pub enum State {
 
 use State::*;
 
-/// Every transition that may happen (J5). Creation (to scheduled or enqueued), deletion (from any state but
+/// Every transition that may happen (J5). Creation (to awaiting, scheduled or enqueued), deletion (from any state but
 /// processing) and eviction to the archive (from a final state) begin and end a job, and are not listed.
 pub const TRANSITIONS: &[(State, State, &str)] = &[
+    (Awaiting, Scheduled, "its parents ended as asked, and it has a delay"),
+    (Awaiting, Enqueued, "its parents ended as asked"),
+    (Awaiting, Cancelled, "a parent ended otherwise, cancelled or replaced"),
+    (Cancelled, Awaiting, "the parent that it was cancelled for was requeued: a new generation"),
     (Scheduled, Enqueued, "due, or requeued before it was"),
     (Scheduled, Cancelled, "cancelled, replaced or expired"),
     (Enqueued, Processing, "claimed"),
@@ -84,6 +91,14 @@ impl State {
 
     pub fn from_name(name: &str) -> Option<State> {
         State::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// How something ended, in a sentence about it.
+    pub(super) fn past(self) -> &'static str {
+        match self {
+            Cancelled => "was cancelled",
+            other => other.name(),
+        }
     }
 
     pub fn is_final(self) -> bool {
@@ -156,6 +171,7 @@ pub struct Run {
 ///
 /// | state                | `at`                | `order`                                    |
 /// |----------------------|---------------------|--------------------------------------------|
+/// | awaiting             | since when it waits | breaks no ties, is unique                  |
 /// | scheduled, retrying  | when it is due      | breaks ties between equal times            |
 /// | enqueued             | when it became so   | place in the line of its priority (J8)     |
 /// | processing           | when it was claimed | fencing token of the lease (J2)            |
@@ -200,6 +216,9 @@ pub struct Rare {
     /// What the job saved for its next attempt.
     pub saved: Option<Arc<[u8]>>,
     pub history: Vec<Run>,
+    pub recurrence: Option<Arc<Recurrence>>,
+    pub flow: Option<Arc<Flow>>,
+    pub limits: Option<Limits>,
 }
 
 impl Job {
@@ -254,6 +273,38 @@ impl Job {
         self.rare.as_ref()?.expires
     }
 
+    /// The schedule that it comes from.
+    pub fn recurrence(&self) -> Option<&Recurrence> {
+        self.rare.as_ref()?.recurrence.as_deref()
+    }
+
+    /// Its parents and its batch.
+    pub fn flow(&self) -> Option<&Flow> {
+        self.rare.as_ref()?.flow.as_deref()
+    }
+
+    /// The same, to change it.
+    pub(super) fn flow_mut(&mut self) -> Option<&mut Flow> {
+        self.flow()?;
+        self.rare_mut().flow.as_mut().map(Arc::make_mut)
+    }
+
+    /// Whether its edges are as its state says: only a job that waits for parents, or was cancelled for one, has any that
+    /// stand.
+    pub(super) fn is_in_place(&self) -> bool {
+        let (open, unmet) = self.flow().map_or((0, 0), |flow| (flow.open, flow.unmet));
+        match self.state {
+            Awaiting => open > 0 && unmet == 0,
+            Cancelled => unmet > 0 || open == 0,
+            _ => open + unmet == 0,
+        }
+    }
+
+    /// How many jobs of its keys may run at once, or start in a time.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.rare.as_ref()?.limits.as_ref()
+    }
+
     /// Estimate of the bytes that this job takes, its place in the indexes included. The same on every node.
     pub fn weight(&self) -> u64 {
         let rare = self.rare.as_ref().map_or(0, |rare| rare.weight());
@@ -265,6 +316,14 @@ impl Job {
 const WEIGHT_BASE: usize = 150;
 /// Header and rounding of one allocation.
 const WEIGHT_ALLOCATION: usize = 24;
+/// The rare part without its recurrence, its flow and its limits. A number, as members of the version before count it, which had none: they compare
+/// their sums.
+const WEIGHT_RARE: usize = 168;
+const _: () = assert!(std::mem::size_of::<Rare>() == WEIGHT_RARE + 24);
+/// A recurrence. Its name is that of the schedule.
+const WEIGHT_RECURRENCE: usize = 8 + 32 + WEIGHT_ALLOCATION;
+/// The list of limits.
+const WEIGHT_LIMITS: usize = 8 + 24 + WEIGHT_ALLOCATION;
 
 impl Rare {
     fn weight(&self) -> usize {
@@ -272,8 +331,11 @@ impl Rare {
             bytes.map_or(0, |length| length + WEIGHT_ALLOCATION)
         }
         let history: usize = self.history.iter().map(|run| 48 + of(run.error.as_ref().map(|error| error.len()))).sum();
-        std::mem::size_of::<Rare>()
+        WEIGHT_RARE
             + WEIGHT_ALLOCATION
+            + self.recurrence.as_ref().map_or(0, |_| WEIGHT_RECURRENCE)
+            + self.flow.as_ref().map_or(0, |flow| flow.weight())
+            + self.limits.as_ref().map_or(0, |all| WEIGHT_LIMITS + all.iter().map(Limit::weight).sum::<usize>())
             + of(self.unique.as_ref().map(|key| key.len() * 2))
             + self.result.as_ref().map_or(0, Blob::heap_len)
             + of(self.reason.as_ref().map(|reason| reason.len()))
@@ -291,7 +353,7 @@ mod tests {
     fn j5_no_transition_is_listed_twice_and_finals_leave_only_by_requeue() {
         for (position, edge) in TRANSITIONS.iter().enumerate() {
             assert!(!TRANSITIONS[..position].iter().any(|other| other.0 == edge.0 && other.1 == edge.1));
-            assert!(!edge.0.is_final() || edge.1 == Enqueued, "{edge:?}");
+            assert!(!edge.0.is_final() || matches!(edge.1, Enqueued | Awaiting), "{edge:?}");
             assert_ne!(edge.0, edge.1);
         }
     }

@@ -9,7 +9,51 @@ use super::command::Command;
 use super::outcome::Refusal;
 
 /// The highest level that this version knows. A state of a higher one, or the command that raises it, stops this version.
-pub const LEVEL: u64 = 1;
+///
+/// | level | brought                                                          |
+/// |-------|------------------------------------------------------------------|
+/// | 1     | everything up to `SetLevel`                                      |
+/// | 2     | tokens, invitations and notes of who did what; locks              |
+/// | 3     | recurring schedules, and jobs that come from them                 |
+/// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues |
+pub const LEVEL: u64 = 4;
+
+/// The level that brought tokens, invitations and notes.
+pub(super) const ACCESS: u64 = 2;
+/// The level that brought locks.
+pub(super) const LOCKS: u64 = 2;
+/// The level that brought recurring schedules.
+pub(super) const SCHEDULES: u64 = 3;
+/// The level that brought dependencies and batches.
+pub(super) const FLOWS: u64 = 4;
+/// The level that brought locks which several may hold: semaphores and read-write locks.
+pub(super) const SHARED_LOCKS: u64 = 4;
+/// The level that brought limits.
+pub(super) const LIMITS: u64 = 4;
+
+/// An operation of the next version, for simulations of clusters in which some members run it already.
+#[cfg(feature = "sim")]
+pub const FUTURE: u64 = 255;
+
+#[cfg(feature = "sim")]
+thread_local! {
+    static NEWER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether this thread acts as the next version from here on: it knows one level and one operation more.
+#[cfg(feature = "sim")]
+pub fn be_newer(newer: bool) {
+    NEWER.set(newer);
+}
+
+/// The highest level that this member knows.
+pub fn known() -> u64 {
+    #[cfg(feature = "sim")]
+    if NEWER.get() {
+        return LEVEL + 1;
+    }
+    LEVEL
+}
 
 /// The level of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +71,12 @@ impl Level {
         self.reaches(needed(command))
     }
 
-    fn reaches(self, needed: u64) -> Result<(), Refusal> {
-        if needed <= self.0 {
+    pub(super) fn has(self, level: u64) -> bool {
+        level <= self.0
+    }
+
+    pub(super) fn reaches(self, needed: u64) -> Result<(), Refusal> {
+        if self.has(needed) {
             return Ok(());
         }
         Err(Refusal::feature_level(needed, self.0))
@@ -36,14 +84,31 @@ impl Level {
 }
 
 /// The level that a command needs. Every command is named, so that a new one cannot be forgotten.
-fn needed(command: &Command<'_>) -> u64 {
+pub(super) fn needed(command: &Command<'_>) -> u64 {
     match command {
         Command::OpenSession(_) | Command::CloseSession(_) | Command::ExpireSession(_) => 1,
+        Command::Enqueue { jobs, .. } if jobs.iter().any(|job| job.joining.is_some()) => FLOWS,
+        Command::Enqueue { jobs, .. } if jobs.iter().any(|job| job.limits.is_some()) => LIMITS,
+        Command::Restore(records) if records.iter().any(|record| record.job.limits().is_some()) => LIMITS,
+        Command::PutSchedule(put) if put.plan.limits.is_some() => LIMITS,
+        Command::LimitQueue { .. } => LIMITS,
         Command::Enqueue { .. } | Command::Claim(_) | Command::Finish(_) | Command::Progress(_) => 1,
-        Command::Cancel { .. } | Command::Requeue(_) | Command::Delete(_) | Command::Restore(_) => 1,
+        Command::Cancel { .. } | Command::Requeue(_) | Command::Delete(_) => 1,
+        Command::Restore(records) if records.iter().any(|record| record.job.flow().is_some()) => FLOWS,
+        Command::Restore(records) if records.iter().any(|record| record.job.recurrence().is_some()) => SCHEDULES,
+        Command::Restore(_) => 1,
         Command::PauseQueue { .. } | Command::ResumeQueue(_) => 1,
         Command::Tick { .. } | Command::Evict { .. } => 1,
         Command::PutMember(_) | Command::DropMember(_) | Command::Digest { .. } | Command::SetLevel(_) => 1,
+        Command::PutToken(_) | Command::RevokeToken { .. } | Command::Note(_) => ACCESS,
+        Command::PutInvitation { .. } | Command::UseInvitation { .. } => ACCESS,
+        Command::Lock { .. } | Command::Unlock { .. } | Command::GiveUp(_) => LOCKS,
+        Command::Acquire { .. } => SHARED_LOCKS,
+        Command::PutSchedule(_) | Command::DeleteSchedule(_) | Command::PauseSchedule { .. } => SCHEDULES,
+        Command::FireSchedule { .. } | Command::MoveSchedule(_) | Command::TriggerSchedule { .. } => SCHEDULES,
+        Command::OpenBatch { .. } | Command::SealBatch(_) | Command::CancelBatch { .. } => FLOWS,
+        #[cfg(feature = "sim")]
+        Command::Future => LEVEL + 1,
     }
 }
 

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use super::access::Access;
 use super::cluster::Member;
 use super::decode::{list, number, Place};
 use super::digests::Digests;
+use super::flows::Todo;
 use super::image::{section, STATE_VERSION};
 use super::job::State;
-use super::levels::{Level, LEVEL};
+use super::levels::{known, Level};
 use super::queues::Pause;
 use super::sessions::Replies;
 use super::specs::Spec;
@@ -23,7 +25,7 @@ use crate::base::{limits, Error, LogIndex, Millis, Result, SessionId};
 /// Largest record: a session with all the answers it may keep.
 const RECORD_BYTES_MAX: usize = limits::REPLY_BYTES_MAX + 2 * limits::FRAME_BYTES_MAX;
 /// Largest counter: a place in line has 56 bits, below those of the priority, and no sum of counters overflows.
-const COUNTER_MAX: u64 = (1 << 56) - 1;
+pub(super) const COUNTER_MAX: u64 = (1 << 56) - 1;
 
 /// Builds a machine from the chunks of an image, in their order.
 #[derive(Debug, Default)]
@@ -35,9 +37,18 @@ pub struct Loader {
     /// How many records of the sections from queues to jobs the head announced, once it came; and how many came.
     announced: Option<[u64; 6]>,
     read: [u64; 6],
-    /// Version of the image, and how many records of the two sections came that have one each since version 2.
+    /// Version of the image, and how many records came of the sections that have one each: two since version 2, the third
+    /// since version 3.
     version: u64,
-    single: [u64; 2],
+    single: [u64; 3],
+    /// How many locks were announced, and how many came.
+    locks: Option<(u64, u64)>,
+    /// The same of schedules, and of work and batches together with how much of that is work.
+    schedules: Option<(u64, u64)>,
+    flows: Option<(u64, u64)>,
+    work: u64,
+    /// The same of limiters.
+    limiters: Option<(u64, u64)>,
 }
 
 fn corrupt(message: impl Into<String>) -> Error {
@@ -104,6 +115,11 @@ impl Loader {
             section::JOBS => self.job(reader)?,
             section::CLUSTER => self.cluster(reader)?,
             section::DIGESTS => self.digests(reader)?,
+            section::ACCESS => self.access(reader)?,
+            section::LOCKS => self.lock(reader)?,
+            section::SCHEDULES => self.schedule(reader)?,
+            section::FLOWS => self.flow(reader)?,
+            section::LIMITS => self.limiter(reader)?,
             other => return Err(Error::Invalid(format!("section {other} is not known"))),
         }
         reader.end()
@@ -241,15 +257,22 @@ impl Loader {
         if let Some(key) = job.unique().filter(|_| !windowed && !job.state.is_final()) {
             machine.unique.take(key, job.id, None);
         }
+        let place = job.flow().map_or(0, |flow| flow.place);
+        if place > machine.order || !job.is_in_place() {
+            return Err(Error::Invalid(format!("job {}: its parents", job.id)));
+        }
         let (state, id, weight) = (job.state, job.id, job.weight());
         if !machine.table.insert_at(slot, job) {
             return Err(Error::Invalid(format!("job {id}: the same slot or id twice")));
         }
         let home = machine.home(spec);
+        if !state.is_final() {
+            machine.hold_limits(slot, false);
+        }
         machine.specs.hold(spec);
         machine.bytes += weight;
         machine.tallies(home, |tally| tally.by_state[state as usize] += 1);
-        if !machine.link(slot, home) {
+        if !machine.link(slot, home) || !machine.link_edges(slot) {
             return Err(Error::Invalid(format!("job {id}: its place in line is taken")));
         }
         Ok(())
@@ -259,8 +282,8 @@ impl Loader {
         self.single[0] += 1;
         reader.array_of(2, "the cluster")?;
         let level = reader.u64()?;
-        if !(1..=LEVEL).contains(&level) {
-            return Err(Error::Foreign(format!("a state of feature level {level}; this version knows {LEVEL}")));
+        if !(1..=known()).contains(&level) {
+            return Err(Error::Foreign(format!("a state of feature level {level}; this version knows {}", known())));
         }
         self.machine.level = Level(level);
         for member in list(reader, "members", limits::MEMBERS_MAX, |reader| {
@@ -280,6 +303,68 @@ impl Loader {
         Ok(())
     }
 
+    fn access(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        self.single[2] += 1;
+        self.machine.access = Access::decode(reader, self.machine.applied.0)?;
+        Ok(())
+    }
+
+    fn lock(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        match &mut self.locks {
+            None => {
+                reader.array_of(1, "the count of locks")?;
+                self.locks = Some((number(reader, limits::LOCKS_MAX as u64)?, 0));
+                Ok(())
+            }
+            Some((_, read)) => {
+                *read += 1;
+                self.machine.load_lock(reader)
+            }
+        }
+    }
+
+    fn schedule(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        match &mut self.schedules {
+            None => {
+                self.schedules = Some((self.machine.schedules.load_head(reader)?, 0));
+                Ok(())
+            }
+            Some((_, read)) => {
+                *read += 1;
+                self.machine.load_schedule(reader)
+            }
+        }
+    }
+
+    fn flow(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        match &mut self.flows {
+            None => {
+                reader.array_of(2, "the counts of flows")?;
+                self.work = number(reader, COUNTER_MAX).at("work")?;
+                self.flows = Some((self.work + number(reader, limits::BATCHES_MAX as u64)?, 0));
+                return Ok(());
+            }
+            Some((_, read)) => *read += 1,
+        }
+        let Some(left) = self.work.checked_sub(1) else { return self.machine.load_batch(reader) };
+        self.work = left;
+        self.machine.flows.todo.push_back(Todo::decode(reader)?);
+        Ok(())
+    }
+
+    fn limiter(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        match &mut self.limiters {
+            None => {
+                self.limiters = Some((self.machine.load_limiters_head(reader)?, 0));
+                Ok(())
+            }
+            Some((_, read)) => {
+                *read += 1;
+                self.machine.load_limiter(reader)
+            }
+        }
+    }
+
     /// The machine, if everything that was announced has come.
     pub fn finish(mut self) -> Result<Machine> {
         if !self.carry.is_empty() {
@@ -289,9 +374,33 @@ impl Loader {
             return Err(corrupt(format!("records {:?}, announced {:?}", self.read, self.announced)));
         }
         match (self.version, self.single) {
-            (1, [0, 0]) => self.machine.digests = Digests::unknown(),
-            (2.., [1, 1]) => {}
+            (1, [0, 0, 0]) => self.machine.digests = Digests::unknown(),
+            (2, [1, 1, 0]) | (3.., [1, 1, 1]) => {}
             (version, found) => return Err(corrupt(format!("version {version} with {found:?} of the last sections"))),
+        }
+        match (self.version, self.locks) {
+            (..=2, None) => {}
+            (3.., Some((announced, read))) if announced == read => {}
+            (version, found) => return Err(corrupt(format!("version {version} with {found:?} locks"))),
+        }
+        match (self.version, self.schedules) {
+            (..=3, None) => {}
+            (4.., Some((announced, read))) if announced == read => {}
+            (version, found) => return Err(corrupt(format!("version {version} with {found:?} schedules"))),
+        }
+        match (self.version, self.flows) {
+            (..=4, None) => {}
+            (5.., Some((announced, read))) if announced == read => {}
+            (version, found) => return Err(corrupt(format!("version {version} with {found:?} batches"))),
+        }
+        if !self.machine.batches_hold() {
+            return Err(corrupt("the members of a batch do not add up"));
+        }
+        let known = self.machine.limiters.len() as u64;
+        match (self.version, self.limiters) {
+            (..=4, None) if known == 0 => {}
+            (5.., Some((announced, read))) if announced == read && read == known => {}
+            (version, found) => return Err(corrupt(format!("version {version} with {found:?} limiters, not {known}"))),
         }
         let queues = self.machine.queues.iter().map(|queue| &queue.tally);
         let functions = self.machine.functions.iter().map(|function| &function.tally);

@@ -5,11 +5,13 @@
 //!
 //! | state               | is found in                                                   |
 //! |---------------------|---------------------------------------------------------------|
+//! | awaiting            | the edges to its parents, see `flows`                          |
 //! | scheduled, retrying | `due` by time; `deadlines` if it expires                       |
-//! | enqueued            | the line of its queue and function; `deadlines` if it expires  |
+//! | enqueued            | the line of its queue and function, or with limits `gates`, which show in the line what may start; `deadlines` if it expires |
 //! | processing          | `leases` by session and token                                 |
 //! | a final one         | `finished` by ordinal                                         |
 
+use super::flows::{Standing, Word};
 use super::job::{allowed, Job, State};
 use super::queues::rank;
 use super::table::Slot;
@@ -41,9 +43,12 @@ impl Machine {
         self.bytes += job.weight();
         let slot = self.table.insert(job);
         self.tallies(home, |tally| count(tally, state));
-        let free = self.link(slot, home);
+        if !state.is_final() {
+            self.hold_limits(slot, true);
+        }
+        let free = self.link(slot, home) && self.link_edges(slot);
         debug_assert!(free, "a number is given once");
-        if state == State::Enqueued {
+        if state == State::Enqueued && !self.held_back(slot) {
             self.announce(home.queue, 1);
         }
         slot
@@ -79,15 +84,29 @@ impl Machine {
         if !(has(Bug::TallyDrift) && to == State::Scheduled) {
             self.tallies(home, |tally| tally.shift(from, to));
         }
+        if from == State::Processing {
+            self.tell_queue_room(home.queue, 1);
+        }
+        if from.is_final() {
+            self.hold_limits(slot, false);
+        }
         let free = self.link(slot, home);
         debug_assert!(free, "a number is given once");
         match to {
+            State::Enqueued if self.held_back(slot) => {}
             State::Enqueued => self.announce(home.queue, 1),
             _ if to.is_final() => {
                 self.release_unique(slot);
+                self.release_limits(slot);
                 self.effects.finished.push(self.table.get(slot).id);
             }
             _ => {}
+        }
+        if from == State::Awaiting && self.table.get(slot).flow().is_some_and(|flow| to.is_final() && flow.unmet == 0) {
+            self.void_edges(slot, Standing::Open);
+        }
+        if from.is_final() != to.is_final() {
+            self.turned(slot, from, to);
         }
     }
 
@@ -96,10 +115,16 @@ impl Machine {
         let job = self.table.get(slot);
         let (home, state) = (self.home(job.spec), job.state);
         self.unlink(slot, home);
+        self.unlink_edges(slot);
         if !state.is_final() {
             self.release_unique(slot);
+            self.release_limits(slot);
         }
         let job = self.table.remove(slot);
+        if !state.is_final() {
+            self.tell_children(job.id, Word::Ended(None, None));
+            job.flow().and_then(|flow| flow.batch).into_iter().for_each(|batch| self.member_gone(batch));
+        }
         self.bytes -= job.weight();
         self.tallies(home, |tally| if archive { tally.archive(state) } else { tally.delete(state) });
         self.specs.release(job.spec);
@@ -125,14 +150,19 @@ impl Machine {
     pub(super) fn link(&mut self, slot: Slot, home: Home) -> bool {
         let job = self.table.get(slot);
         let (id, at, order, state) = (job.id, job.at, job.order, job.state);
-        let (session, expires) = (job.session(), job.expires());
+        let (session, expires, limited) = (job.session(), job.expires(), job.limits().is_some());
         let free = match state {
-            State::Scheduled | State::Retrying | State::Awaiting => self.due.insert((at, order), slot).is_none(),
+            State::Awaiting => true,
+            State::Scheduled | State::Retrying => self.due.insert((at, order), slot).is_none(),
             State::Enqueued => {
                 let rank = rank(home.priority, order);
-                self.queues.get_mut(home.queue).push(home.function, rank, slot)
+                match limited {
+                    true => self.stand(slot, rank, (home.queue, home.function)),
+                    false => self.queues.get_mut(home.queue).push(home.function, rank, slot),
+                }
             }
             State::Processing => {
+                self.count_run(slot);
                 let session = session.unwrap_or_default();
                 self.leases.entry(session).or_default().insert(LeaseToken(order), slot).is_none()
             }
@@ -141,19 +171,30 @@ impl Machine {
         if let Some(expires) = expires.filter(|_| state.is_waiting()) {
             self.deadlines.insert((expires, id), slot);
         }
+        if let Some(from) = self.table.get(slot).recurrence().filter(|_| state.is_waiting()) {
+            self.schedules.begin_wait(&from.schedule);
+        }
+        if let Some(batch) = self.table.get(slot).flow().and_then(|flow| flow.batch).filter(|_| !state.is_final()) {
+            self.flows.members.insert((batch, id), slot);
+        }
         free
     }
 
     fn unlink(&mut self, slot: Slot, home: Home) {
         let job = self.table.get(slot);
         let (id, at, order, state) = (job.id, job.at, job.order, job.state);
-        let (session, expires) = (job.session(), job.expires());
+        let (session, expires, limited) = (job.session(), job.expires(), job.limits().is_some());
         match state {
-            State::Scheduled | State::Retrying | State::Awaiting => {
+            State::Awaiting => {}
+            State::Scheduled | State::Retrying => {
                 self.due.remove(&(at, order));
+            }
+            State::Enqueued if limited => {
+                self.step_out(slot, rank(home.priority, order), (home.queue, home.function));
             }
             State::Enqueued => self.queues.get_mut(home.queue).take(home.function, rank(home.priority, order)),
             State::Processing => {
+                self.uncount_run(slot);
                 let session = session.unwrap_or_default();
                 if let Some(held) = self.leases.get_mut(&session) {
                     held.remove(&LeaseToken(order));
@@ -169,14 +210,25 @@ impl Machine {
         if let Some(expires) = expires.filter(|_| state.is_waiting()) {
             self.deadlines.remove(&(expires, id));
         }
+        if let Some(from) = self.table.get(slot).recurrence().filter(|_| state.is_waiting()) {
+            self.schedules.end_wait(&from.schedule);
+        }
+        if let Some(batch) = self.table.get(slot).flow().and_then(|flow| flow.batch).filter(|_| !state.is_final()) {
+            self.flows.members.remove(&(batch, id));
+        }
+    }
+
+    /// A fencing token greater than every one before, and never behind the log: it stays so when state is lost (K2).
+    pub(super) fn next_token(&mut self) -> LeaseToken {
+        let next = self.token + u64::from(!has(Bug::TokenReused));
+        self.token = next.max(self.applied.0);
+        LeaseToken(self.token)
     }
 
     /// The next number of the kind that a state needs: token, ordinal or place in line.
     fn next_order(&mut self, state: State) -> u64 {
         if state == State::Processing {
-            let next = self.token + u64::from(!has(Bug::TokenReused));
-            self.token = next.max(self.applied.0);
-            return self.token;
+            return self.next_token().0;
         }
         if state.is_final() {
             self.ordinal += 1;
@@ -188,7 +240,8 @@ impl Machine {
 
     /// Notes that a queue got ready jobs, for the effects.
     pub(super) fn announce(&mut self, queue: u32, jobs: usize) {
-        if self.queues.get(queue).pause.is_some() || jobs == 0 {
+        let to = self.queues.get(queue);
+        if to.pause.is_some() || to.room() == 0 || jobs == 0 {
             return;
         }
         match self.fresh.iter_mut().find(|(number, _)| *number == queue) {

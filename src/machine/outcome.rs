@@ -1,6 +1,8 @@
 //! What a command may answer, and the bytes of the answer: `[status, index, payload]`.
 
-use crate::base::{codec::Writer, LogIndex};
+use super::holding::Mode;
+use crate::base::codec::{Reader, Writer};
+use crate::base::{JobId, LogIndex, Result};
 
 /// Status of an answer: done.
 pub const OK: u64 = 0;
@@ -24,6 +26,9 @@ pub mod code {
     pub const CONFLICT: u8 = 5;
 }
 
+/// The code of the refusal that speaks of the session, not of the command.
+pub const SESSION_EXPIRED: &str = "session_expired";
+
 /// Why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -39,11 +44,26 @@ impl Refusal {
     }
 
     pub fn session_expired(session: u64) -> Self {
-        Self::plain("session_expired", format!("session {session} is not open"))
+        Self::plain(SESSION_EXPIRED, format!("session {session} is not open"))
     }
 
     pub fn stale_sequence(sequence: u64, acked: u64) -> Self {
         Self::plain("stale_sequence", format!("answer {sequence} was acknowledged already (up to {acked})"))
+    }
+
+    /// A token that does not hold this lock, or does not any more.
+    pub fn lock_lost(name: &str, token: u64) -> Self {
+        Self::plain("lease_lost", format!("token {token} does not hold the lock {name:?}"))
+    }
+
+    /// An owner that holds another lock, or waits for it.
+    pub fn lock_held(number: u64, other: &str) -> Self {
+        Self::plain("lock_held", format!("number {number} of this session stands for the lock {other:?}"))
+    }
+
+    /// A lock that is held as another kind, or with another number of permits.
+    pub fn lock_kind(name: &str, held: Mode, asked: Mode) -> Self {
+        Self::plain("lock_kind", format!("{name:?} is held as {held}, and was asked for as {asked}"))
     }
 
     pub fn overloaded(what: impl Into<String>) -> Self {
@@ -64,13 +84,46 @@ impl Refusal {
         )
     }
 
-    /// A job of a batch whose unique key is held by another job.
-    pub fn conflict(position: usize, holder: crate::base::JobId) -> Self {
-        let mut details = Writer::new();
-        details.array(2).u64(position as u64).id(holder);
-        let message = format!("the unique key of job {position} is held by {holder}");
-        Self { code: "conflict", message, details: details.into_bytes() }
+    pub fn level_falls(level: u64) -> Self {
+        Self::plain("feature_level", format!("the feature level is {level}, it never goes down"))
     }
+
+    /// A job that waits for one that nobody knows.
+    pub fn unknown_parent(position: usize, parent: JobId) -> Self {
+        let message = format!("job {position} waits for {parent}, which is no job in memory and no batch");
+        Self { code: "unknown_parent", message, details: place_and_id(position, parent) }
+    }
+
+    /// A member of a batch that waits for what the batch may wait for.
+    pub fn cycle(position: usize, parent: JobId) -> Self {
+        let message =
+            format!("job {position} would wait for itself: {parent} waits, or may come to wait, for its batch");
+        Self { code: "cycle", message, details: place_and_id(position, parent) }
+    }
+
+    pub fn unknown_batch(batch: JobId) -> Self {
+        Self::plain("unknown_batch", format!("no batch has the id {batch}"))
+    }
+
+    pub fn batch_closed(batch: JobId, why: &str) -> Self {
+        Self::plain("batch_closed", format!("batch {batch} {why} and takes no more jobs"))
+    }
+
+    pub fn known_secret() -> Self {
+        Self::plain("known_secret", "this secret is a token already; make another".into())
+    }
+
+    /// A job of a batch whose unique key is held by another job.
+    pub fn conflict(position: usize, holder: JobId) -> Self {
+        let message = format!("the unique key of job {position} is held by {holder}");
+        Self { code: "conflict", message, details: place_and_id(position, holder) }
+    }
+}
+
+fn place_and_id(position: usize, id: JobId) -> Vec<u8> {
+    let mut details = Writer::new();
+    details.array(2).u64(position as u64).id(id);
+    details.into_bytes()
 }
 
 /// A payload, or why there is none.
@@ -87,6 +140,18 @@ pub fn encode(index: LogIndex, outcome: &Outcome) -> Vec<u8> {
         }
     };
     writer.into_bytes()
+}
+
+/// Whether an answer says that the session of its request is not open.
+pub fn is_session_expired(answer: &[u8]) -> bool {
+    let code = |answer| -> Result<bool> {
+        let mut reader = Reader::new(answer);
+        reader.array_of(3, "an answer")?;
+        let refused = reader.u64()? == REFUSED;
+        reader.u64()?;
+        Ok(refused && reader.array()? > 0 && reader.str()? == SESSION_EXPIRED)
+    };
+    code(answer).unwrap_or(false)
 }
 
 pub(super) fn nil() -> Outcome {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::job::State;
 use super::table::Slot;
 use super::tally::Tally;
 use crate::base::planted::{has, Bug};
@@ -38,12 +39,19 @@ pub struct Pause {
 pub struct Queue {
     pub name: Arc<str>,
     pub pause: Option<Pause>,
+    /// How many of its jobs may run at once.
+    pub limit: Option<u64>,
     pub tally: Tally,
-    /// Lines that are not empty, by the number of their function.
+    /// Lines that are not empty, by the number of their function. Of jobs with limits only what may start now, see `gates`.
     pub(super) lines: BTreeMap<u32, BTreeMap<Rank, Slot>>,
 }
 
 impl Queue {
+    /// How many more of its jobs may run.
+    pub(super) fn room(&self) -> u64 {
+        self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.tally.count(State::Processing)))
+    }
+
     /// `false` if a job stands there already.
     pub(super) fn push(&mut self, function: u32, rank: Rank, slot: Slot) -> bool {
         self.lines.entry(function).or_default().insert(rank, slot).is_none()
@@ -144,7 +152,13 @@ pub type Functions = Names<Function>;
 
 impl Queues {
     pub(super) fn number(&mut self, name: &Arc<str>) -> u32 {
-        self.intern(name, |name| Queue { name, pause: None, tally: Tally::default(), lines: BTreeMap::new() })
+        self.intern(name, |name| Queue {
+            name,
+            pause: None,
+            limit: None,
+            tally: Tally::default(),
+            lines: BTreeMap::new(),
+        })
     }
 }
 

@@ -1,12 +1,13 @@
 //! One job as bytes: what `Machine::finished` gives to the archive, what `Restore` brings back, and the two maps that
 //! people see (`detail` and `row`). Live and archived jobs go through the same struct, so both look the same.
 //!
-//! A record is one MessagePack array of 36 items in the order of [`JobRecord`]. Only two positions are promised to a
-//! reader that knows nothing else, such as the archive:
+//! A record is one MessagePack array of 36 items in the order of [`JobRecord`], of 38 if the job comes from a schedule, or of 39
+//! if it is part of a flow or has limits: the last is a map, 1 its flow, 2 the ids of those cancelled for it, 3 its limits. Only
+//! two positions are promised to a reader that knows nothing else, such as the archive:
 //!
 //! | position | value                                                                              |
 //! |----------|------------------------------------------------------------------------------------|
-//! | 0        | format of the record, 1                                                            |
+//! | 0        | format of the record: 1, 2 with a schedule, or 3 with a flow or limits             |
 //! | 1        | keep until, milliseconds since the epoch; 0 = not kept at all                      |
 //!
 //! Invariants
@@ -14,13 +15,14 @@
 //! * What a filter reads stands before the large values, so a scan does not touch arguments or results.
 
 use super::filter::without_module;
+use super::limit::{Limit, Limits};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{Error, JobId, Result};
 
 /// Format of a record; a later version reads all earlier ones.
-pub const RECORD_FORMAT: u64 = 1;
-/// Items of the array.
-const RECORD_ITEMS: usize = 36;
+pub const RECORD_FORMAT: u64 = 3;
+/// Items of the array by its format.
+const RECORD_ITEMS: [usize; RECORD_FORMAT as usize] = [36, 38, 39];
 /// Bytes of an error message that a row shows; the detail has all of it.
 const ROW_MESSAGE_BYTES_MAX: usize = 500;
 
@@ -91,13 +93,22 @@ pub struct JobRecord<'a> {
     pub meta: &'a [u8],
     /// Oldest first.
     pub attempts: Vec<AttemptRecord<'a>>,
+    /// The schedule that it comes from, and its slot; no slot if it was triggered.
+    pub schedule: Option<&'a str>,
+    pub slot_ms: Option<u64>,
+    /// Its batch.
+    pub batch: Option<JobId>,
+    /// Its parents and its batch as the machine encodes them, in a record for the archive.
+    pub flow: Option<&'a [u8]>,
+    /// The ids of jobs that were cancelled because of how it ended, one behind the other: they come back with it.
+    pub children: &'a [u8],
+    pub limits: Option<Limits>,
 }
 
 /// When this record may be forgotten; 0 = it is not kept. Reads the first two items only.
 pub fn keep_until_ms(record: &[u8]) -> Result<u64> {
     let mut reader = Reader::new(record);
-    reader.array_of(RECORD_ITEMS, "a job record")?;
-    check_format(&mut reader)?;
+    head(&mut reader)?;
     reader.u64()
 }
 
@@ -124,10 +135,17 @@ pub fn label(field: &str, word: &str) -> u64 {
     1 << (STATE_NAMES.len() as u64 + (hash >> 32) % (64 - STATE_NAMES.len() as u64))
 }
 
-fn check_format(reader: &mut Reader<'_>) -> Result<()> {
-    match reader.u64()? {
-        RECORD_FORMAT => Ok(()),
-        other => Err(Error::Invalid(format!("a job record of format {other}; this version knows {RECORD_FORMAT}"))),
+/// Reads the length of the array and its first item, the format.
+fn head(reader: &mut Reader<'_>) -> Result<u64> {
+    let items = reader.array()?;
+    let format = reader.u64()?;
+    if !(1..=RECORD_FORMAT).contains(&format) {
+        return Err(Error::Invalid(format!("a job record of format {format}; this version knows {RECORD_FORMAT}")));
+    }
+    let expected = RECORD_ITEMS[format as usize - 1];
+    match items == expected {
+        true => Ok(format),
+        false => Err(Error::Invalid(format!("a job record of format {format} has {expected} items, not {items}"))),
     }
 }
 
@@ -136,7 +154,12 @@ impl<'a> JobRecord<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let large = self.args.len() + self.result.map_or(0, <[u8]>::len) + self.meta.len();
         let mut w = Writer::with_capacity(256 + large);
-        w.array(RECORD_ITEMS).u64(RECORD_FORMAT).u64(self.keep_until_ms).id(self.id).u64(self.state.into());
+        let format = match () {
+            () if self.extras() > 0 => 3,
+            () if self.schedule.is_some() => 2,
+            () => 1,
+        };
+        w.array(RECORD_ITEMS[format - 1]).u64(format as u64).u64(self.keep_until_ms).id(self.id).u64(self.state.into());
         w.str(self.function).str(self.queue).i64(self.priority).array(self.tags.len());
         for tag in &self.tags {
             w.str(tag);
@@ -165,15 +188,30 @@ impl<'a> JobRecord<'a> {
             w.array(5).u64(past.attempt).u64(past.started_ms).u64(past.ended_ms).u64(past.outcome.into());
             bytes(&mut w, past.error);
         }
+        if format > 1 {
+            text(&mut w, self.schedule);
+            number(&mut w, self.slot_ms);
+        }
+        if format > 2 {
+            w.map(self.extras());
+            if let Some(flow) = self.flow {
+                w.u64(1).raw(flow);
+            }
+            if !self.children.is_empty() {
+                w.u64(2).bin(self.children);
+            }
+            if let Some(limits) = &self.limits {
+                Limit::encode_all(limits, w.u64(3));
+            }
+        }
         w.into_bytes()
     }
 
     /// Reads a record that may be damaged.
     pub fn decode(record: &'a [u8]) -> Result<Self> {
         let mut r = Reader::new(record);
-        r.array_of(RECORD_ITEMS, "a job record")?;
-        check_format(&mut r)?;
-        let decoded = Self {
+        let format = head(&mut r)?;
+        let mut decoded = Self {
             keep_until_ms: r.u64()?,
             id: r.id()?,
             state: code(&mut r, STATE_NAMES.len(), "a job state")?,
@@ -213,9 +251,42 @@ impl<'a> JobRecord<'a> {
             state_saved: r.option(Reader::bin)?,
             meta: r.bin()?,
             attempts: (0..r.array()?).map(|_| decode_attempt(&mut r)).collect::<Result<_>>()?,
+            schedule: None,
+            slot_ms: None,
+            batch: None,
+            flow: None,
+            children: &[],
+            limits: None,
         };
+        if format > 1 {
+            (decoded.schedule, decoded.slot_ms) = (r.option(Reader::str)?, r.option(Reader::u64)?);
+        }
+        if format > 2 {
+            decoded.decode_extras(&mut r)?;
+        }
         r.end()?;
         Ok(decoded)
+    }
+
+    fn decode_extras(&mut self, r: &mut Reader<'a>) -> Result<()> {
+        for _ in 0..r.map()? {
+            match r.u64()? {
+                1 => {
+                    let flow = r.raw()?;
+                    self.batch = batch_of(flow)?;
+                    self.flow = Some(flow);
+                }
+                2 => self.children = r.bin()?,
+                3 => self.limits = Limit::decode_all(r)?,
+                other => return Err(Error::Invalid(format!("extra {other} of a job record is not known"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many items the map behind the others has.
+    fn extras(&self) -> usize {
+        usize::from(self.flow.is_some()) + usize::from(!self.children.is_empty()) + usize::from(self.limits.is_some())
     }
 
     fn labels(&self) -> u64 {
@@ -228,7 +299,7 @@ impl<'a> JobRecord<'a> {
     /// The map that a question for one job answers.
     pub fn detail(&self, archived: bool) -> Vec<u8> {
         let mut w = Writer::with_capacity(512 + self.args.len() + self.result.map_or(0, <[u8]>::len));
-        w.map(35);
+        w.map(38);
         self.write_common(&mut w, archived);
         w.str("error");
         error(&mut w, self.error, usize::MAX, true);
@@ -250,7 +321,7 @@ impl<'a> JobRecord<'a> {
     /// The map of one line of a list: the detail without its large values; the error without its traceback.
     pub fn row(&self, archived: bool) -> Vec<u8> {
         let mut w = Writer::with_capacity(512);
-        w.map(30);
+        w.map(33);
         self.write_common(&mut w, archived);
         w.str("error");
         error(&mut w, self.error, ROW_MESSAGE_BYTES_MAX, false);
@@ -259,7 +330,7 @@ impl<'a> JobRecord<'a> {
         w.into_bytes()
     }
 
-    /// The 28 keys that detail and row share.
+    /// The 31 keys that detail and row share.
     fn write_common(&self, w: &mut Writer, archived: bool) {
         w.str("id").id(self.id).str("function").str(self.function).str("queue").str(self.queue);
         w.str("state").str(STATE_NAMES[usize::from(self.state)]).str("priority").i64(self.priority);
@@ -284,6 +355,7 @@ impl<'a> JobRecord<'a> {
             ("token", self.token),
             ("timeout_ms", self.timeout_ms),
             ("expires_ms", self.expires_ms),
+            ("slot", self.slot_ms),
         ] {
             w.str(name);
             number(w, value);
@@ -292,6 +364,11 @@ impl<'a> JobRecord<'a> {
         number(w, Some(self.keep_until_ms).filter(|&moment| moment > 0));
         w.str("unique_key");
         text(w, self.unique_key);
+        w.str("schedule");
+        text(w, self.schedule);
+        w.str("batch").option(self.batch, |w, batch| {
+            w.id(batch);
+        });
         w.str("reason");
         text(w, self.reason);
         w.str("cancel_requested").bool(self.cancel_requested).str("archived").bool(archived);
@@ -328,6 +405,19 @@ fn shortened(text: &str, bytes_max: usize) -> &str {
     }
     let end = (0..=bytes_max).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     &text[..end]
+}
+
+/// The first item of a flow.
+fn batch_of(flow: &[u8]) -> Result<Option<JobId>> {
+    let mut reader = Reader::new(flow);
+    reader.array()?;
+    reader.option(Reader::id)
+}
+
+/// The ids of jobs that come back with this one.
+pub fn children(record: &[u8]) -> Result<Vec<JobId>> {
+    let ids = JobRecord::decode(record)?.children;
+    Ok(ids.chunks(16).filter_map(JobId::from_slice).collect())
 }
 
 fn decode_attempt<'a>(r: &mut Reader<'a>) -> Result<AttemptRecord<'a>> {

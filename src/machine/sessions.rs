@@ -91,6 +91,11 @@ impl Machine {
         }
     }
 
+    /// An open session.
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id).map(|session| &**session)
+    }
+
     pub(super) fn open_session(&mut self, index: LogIndex, opening: &Opening<'_>) -> Outcome {
         if self.sessions.len() >= limits::SESSIONS_MAX {
             return Err(Refusal::overloaded(format!("{} sessions are open", limits::SESSIONS_MAX)));
@@ -125,6 +130,7 @@ impl Machine {
                 self.end_run(*slot, Ending::Lost, Millis(0));
             }
         }
+        self.end_locks(session);
         self.effects.closed.push(session);
         outcome::number(leases.len() as u64)
     }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! JOB   [id, state, args, created, at, order, attempt, crashes, generation, cancel_requested, RARE | nil]
-//! RARE  [unique, expires, session, enqueued, started, result, error, reason, progress, saved, [RUN...]]
+//! RARE  [unique, expires, session, enqueued, started, result, error, reason, progress, saved, [RUN...]], and for a job of a
+//!       schedule [name, slot | nil] behind it: members below level 3 know none of these, and find none; behind that, for a
+//!       job of a flow or with limits, a map of which item 1 is the flow and 3 its limits, and the schedule may be nil
 //! RUN   [attempt, ending, started, ended, error]
 //! ```
 //!
@@ -11,11 +13,18 @@
 use std::sync::Arc;
 
 use super::decode::{bytes, check_name, list, number, Place, Result};
+use super::extras;
+use super::flows::Flow;
 use super::job::{Ending, Job, Rare, Run, State};
+use super::limit::{Limit, Limits};
 use super::record::{AttemptRecord, JobRecord};
+use super::recurring::Recurrence;
 use super::specs::{Spec, UniqueMode};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, Error, Millis, SessionId};
+
+/// Items of the rare part of a job that comes from no schedule.
+const RARE_ITEMS: usize = 11;
 
 /// A final job that left memory, with its specification.
 #[derive(Debug)]
@@ -66,6 +75,12 @@ impl<'a> JobRecord<'a> {
             state_saved: rare.and_then(|rare| rare.saved.as_deref()),
             meta: &spec.meta,
             attempts: rare.map_or(Vec::new(), |rare| rare.history.iter().map(attempt).collect()),
+            schedule: job.recurrence().map(|from| &*from.schedule),
+            slot_ms: job.recurrence().and_then(|from| from.slot).map(|slot| slot.0),
+            batch: job.flow().and_then(|flow| flow.batch),
+            flow: None,
+            children: &[],
+            limits: job.limits().cloned(),
         }
     }
 }
@@ -114,6 +129,9 @@ pub(super) fn decode(record: &[u8]) -> Result<Archived> {
         cancel_requested: record.cancel_requested,
         rare: Some(Arc::new(rare_of(record)?)),
     };
+    if !job.is_in_place() {
+        return Err(Error::Invalid("flow: the parents of a job that ended".into()));
+    }
     Ok(Archived { spec, job })
 }
 
@@ -169,7 +187,22 @@ fn rare_of(record: &JobRecord<'_>) -> Result<Rare> {
         progress: note(record.progress).at("progress")?,
         saved: note(record.state_saved).at("state_saved")?,
         history,
+        recurrence: record.schedule.map(|name| recurrence(name, record.slot_ms)).transpose().at("schedule")?,
+        flow: record.flow.map(flow).transpose().at("flow")?,
+        limits: record.limits.clone(),
     })
+}
+
+fn flow(bytes: &[u8]) -> Result<Arc<Flow>> {
+    let mut reader = Reader::new(bytes);
+    let flow = Flow::decode(&mut reader)?;
+    reader.end()?;
+    Ok(Arc::new(flow))
+}
+
+fn recurrence(name: &str, slot: Option<u64>) -> Result<Arc<Recurrence>> {
+    let schedule = check_name(bytes(name, limits::SCHEDULE_NAME_BYTES_MAX)?)?.into();
+    Ok(Arc::new(Recurrence { schedule, slot: slot.map(Millis) }))
 }
 
 pub(super) fn encode_job(job: &Job, writer: &mut Writer) {
@@ -180,7 +213,9 @@ pub(super) fn encode_job(job: &Job, writer: &mut Writer) {
 }
 
 fn encode_rare(rare: &Rare, writer: &mut Writer) {
-    writer.array(11);
+    let items = usize::from(rare.flow.is_some()) + usize::from(rare.limits.is_some());
+    let behind = if items > 0 { 2 } else { usize::from(rare.recurrence.is_some()) };
+    writer.array(RARE_ITEMS + behind);
     text(&rare.unique, writer);
     writer.option(rare.expires, |writer, at| {
         writer.u64(at.0);
@@ -195,6 +230,22 @@ fn encode_rare(rare: &Rare, writer: &mut Writer) {
     for run in &rare.history {
         writer.array(5).u64(run.attempt.into()).u64(run.ending as u64).u64(run.started.0).u64(run.ended.0);
         bin(run.error.as_deref(), writer);
+    }
+    if behind > 0 {
+        writer.option(rare.recurrence.as_ref(), |writer, from| {
+            writer.array(2).str(&from.schedule).option(from.slot, |writer, slot| {
+                writer.u64(slot.0);
+            });
+        });
+    }
+    if items > 0 {
+        writer.map(items);
+    }
+    if let Some(flow) = &rare.flow {
+        flow.encode(writer.u64(1));
+    }
+    if let Some(limits) = &rare.limits {
+        Limit::encode_all(limits, writer.u64(extras::LIMITS));
     }
 }
 
@@ -232,8 +283,11 @@ pub(super) fn decode_job(reader: &mut Reader<'_>, spec: u32) -> Result<Job> {
 }
 
 fn decode_rare(reader: &mut Reader<'_>) -> Result<Rare> {
-    reader.array_of(11, "the rare part of a job")?;
-    Ok(Rare {
+    let items = reader.array()?;
+    if !(RARE_ITEMS..=RARE_ITEMS + 2).contains(&items) {
+        return Err(Error::Invalid(format!("the rare part of a job has {RARE_ITEMS} items, not {items}")));
+    }
+    let mut rare = Rare {
         unique: reader.option(|reader| reader.str().map(Into::into))?,
         expires: reader.option(|reader| reader.u64())?.map(Millis),
         session: SessionId(reader.u64()?),
@@ -245,7 +299,34 @@ fn decode_rare(reader: &mut Reader<'_>) -> Result<Rare> {
         progress: reader.option(|reader| reader.bin().map(Into::into))?,
         saved: reader.option(|reader| reader.bin().map(Into::into))?,
         history: list(reader, "history", limits::HISTORY_MAX, decode_run)?,
-    })
+        recurrence: match items {
+            RARE_ITEMS => None,
+            _ => reader.option(decode_recurrence)?,
+        },
+        flow: None,
+        limits: None,
+    };
+    if items == RARE_ITEMS + 2 {
+        (rare.flow, rare.limits) = decode_extras(reader)?;
+    }
+    Ok(rare)
+}
+
+fn decode_extras(reader: &mut Reader<'_>) -> Result<(Option<Arc<Flow>>, Option<Limits>)> {
+    let (mut flow, mut limits) = (None, None);
+    for _ in 0..reader.map()? {
+        match reader.u64()? {
+            1 => flow = Some(Arc::new(Flow::decode(reader).at("flow")?)),
+            extras::LIMITS => limits = Limit::decode_all(reader)?,
+            other => return Err(Error::Invalid(format!("extras: {other} is not known"))),
+        }
+    }
+    Ok((flow, limits))
+}
+
+fn decode_recurrence(reader: &mut Reader<'_>) -> Result<Arc<Recurrence>> {
+    reader.array_of(2, "where a job comes from")?;
+    recurrence(reader.str()?, reader.option(|reader| reader.u64())?)
 }
 
 fn decode_run(reader: &mut Reader<'_>) -> Result<Run> {

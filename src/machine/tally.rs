@@ -66,7 +66,7 @@ impl Tally {
             State::Succeeded => self.succeeded += 1,
             State::Failed => self.failed += 1,
             State::Cancelled => self.cancelled += 1,
-            State::Enqueued if from.is_final() => self.requeued += 1,
+            State::Enqueued | State::Awaiting if from.is_final() => self.requeued += 1,
             _ => {}
         }
     }

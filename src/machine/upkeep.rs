@@ -5,11 +5,13 @@ use super::outcome::{self, Outcome};
 use super::record::JobRecord;
 use super::table::Slot;
 use super::Machine;
+use crate::base::codec::Writer;
 use crate::base::planted::{has, Bug};
 use crate::base::{limits, JobId, Millis};
 
 impl Machine {
-    /// Cancels what expired, enqueues what is due, ends pauses, and forgets unique windows that are over.
+    /// Settles who is left, cancels what expired, enqueues what is due, ends pauses, opens rates, and forgets unique windows
+    /// that are over.
     pub(super) fn tick(&mut self, items_max: usize) -> Outcome {
         let items_max = items_max.min(limits::UPKEEP_ITEMS_MAX);
         if has(Bug::ExpireByLogTime) {
@@ -17,21 +19,32 @@ impl Machine {
             let old = old.map(|session| session.id);
             old.map(|session| self.end_session(session, false));
         }
-        let mut done = self.expire(items_max);
+        let mut done = self.work_off(items_max);
+        done += self.expire(items_max - done);
         done += self.promote(items_max - done);
         done += self.end_pauses(items_max - done);
+        done += self.forget_batches(items_max - done);
+        done += self.wake_limiters(items_max - done);
         while done < items_max && self.unique.forget_ended(self.clock) {
             done += 1;
         }
+        done += self.work_off(items_max - done);
         outcome::number(done as u64)
     }
 
     /// When `Tick` has work; `None` if never.
     pub fn next_due(&self) -> Option<Millis> {
+        if !self.flows.todo.is_empty() {
+            return Some(self.clock);
+        }
         let due = self.due.first_key_value().map(|((at, _), _)| *at);
         let deadline = self.deadlines.first_key_value().map(|((at, _), _)| *at);
         let pause = self.pauses.first().map(|(at, _)| *at);
-        let next = [due, deadline, pause, self.unique.next_end()].into_iter().flatten().min();
+        // Nothing is done for a schedule, but time has to come to its slot: it goes on with commands only.
+        let slot = self.schedules.next_after(self.clock);
+        let batch = self.flows.over.first().map(|(at, _)| at.plus(Millis(limits::BATCH_KEEP_MS)));
+        let (unique, limiter) = (self.unique.next_end(), self.limiters.next_wake());
+        let next = [due, deadline, pause, unique, slot, batch, limiter].into_iter().flatten().min();
         next.filter(|at| *at < Millis::MAX)
     }
 
@@ -108,7 +121,17 @@ impl Machine {
 
     fn record(&self, ordinal: u64, slot: Slot) -> (u64, JobId, Vec<u8>) {
         let job = self.table.get(slot);
-        (ordinal, job.id, JobRecord::of(&self.specs.get(job.spec).spec, job).encode())
+        let (mut flow, mut children) = (Writer::new(), Writer::new());
+        let mut record = JobRecord::of(&self.specs.get(job.spec).spec, job);
+        record.flow = job.flow().map(|known| {
+            known.encode(&mut flow);
+            flow.as_bytes()
+        });
+        for child in self.cancelled_for(job.id) {
+            children.raw(&child.0);
+        }
+        record.children = children.as_bytes();
+        (ordinal, job.id, record.encode())
     }
 
     /// The newest finish ordinal that was given.

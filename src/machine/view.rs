@@ -12,6 +12,16 @@
 //! | `[8, queues, functions]` due               | number of jobs that a claim could give now                        |
 //! | `[9]` members                              | `[[node, name, raft_address, client_address]]`, sorted by node    |
 //! | `[10]` feature level                       | `[level, highest_known]`                                          |
+//! | `[30, after or nil, limit]` locks          | `[[[name, session, kind, host, pid, token, since_ms, waiters]], next or nil]`, by name, behind `after`; the oldest holder of each |
+//! | `[31, after or nil, limit]` schedules      | `[[name, generation, source, pause_reason or nil, next_ms or nil, last_slot_ms or nil, last_job or nil, fired, skipped, overlap, function, queue, args, definition]]`, by name, behind `after`; large ones make a page shorter, the last one is empty |
+//! | `[32, name]` schedule                      | one of these, or nil                                              |
+//! | `[50, id]` limits of a job                 | `[[[LIMIT, running, waiting, open], ...], place or nil]`, or nil if it has none: how many jobs of each key run and wait, and whether one more may start; the place of a waiting job among those with the same task, queue and keys, for the first thousand |
+//! | `[51]` limits of queues                    | `[[name, limit or nil, held_back]]`, sorted by name: how many jobs may run at once, and how many wait because a limit has no room |
+//! | `[33, limit]` due schedules                | `[rows, now_ms, next_ms or nil]`: those not paused whose slot has come, oldest first; when the next one's comes |
+//! | `[40, after or nil, limit]` batches        | `[[id, name, state, outer or nil, opened_ms, finished_ms or nil, total, pending, succeeded, failed, cancelled], ...]`, by id, behind `after` |
+//! | `[41, id]` batch                           | one of these, or nil                                              |
+//! | `[42, id]` flow of a job or batch          | `[batch or nil, [[parent, on, standing], ...], parents, children]`: at most 100 parents, and how many there are; how many wait for it or were cancelled for it, counted up to 10,000 |
+//! | `[60, [name, token] or nil, limit]` holders | `[[[name, mode, permits, session, kind, host, pid, token, since_ms, waiters]], next or nil]`: all holders of all locks, by name and token, behind a place; the mode is lock, semaphore, read or write |
 //!
 //! A machine that serves writes must not be held for long: [`Machine::ask`] answers at once what costs little, and for
 //! the rest takes a capture; [`Later::answer`] then works without the machine.
@@ -73,9 +83,9 @@ impl Machine {
         let items = reader.array()?;
         let number = reader.u64()?;
         let expected = match number {
-            3 => 2,
+            3 | 32 | 33 | 41 | 42 | 50 => 2,
             4 => 4,
-            8 => 3,
+            8 | 30 | 31 | 40 | 60 => 3,
             _ => 1,
         };
         if items != expected {
@@ -92,6 +102,16 @@ impl Machine {
             8 => self.due_count(&mut reader)?,
             9 => self.member_rows(),
             10 => self.levels(),
+            30 => self.lock_rows(&mut reader)?,
+            31 => self.schedule_rows(&mut reader)?,
+            32 => self.schedule_row(&mut reader)?,
+            33 => self.due_schedule_rows(&mut reader)?,
+            40 => self.batch_rows(&mut reader)?,
+            41 => self.batch_row(&mut reader)?,
+            42 => self.flow_row(&mut reader)?,
+            50 => self.limit_rows(&mut reader)?,
+            51 => self.queue_limit_rows(),
+            60 => self.holder_rows(&mut reader)?,
             other => return Err(Error::Invalid(format!("question {other} is unknown"))),
         };
         reader.end()?;
@@ -146,6 +166,17 @@ impl Machine {
         w.into_bytes()
     }
 
+    fn queue_limit_rows(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(self.queues.count());
+        for queue in self.queues.sorted() {
+            let held = self.queues.number_of(&queue.name).map_or(0, |number| self.gates.held_in(number));
+            number(w.array(3).str(&queue.name), queue.limit);
+            w.u64(held);
+        }
+        w.into_bytes()
+    }
+
     fn detail(&self, reader: &mut Reader<'_>) -> Result<Vec<u8>> {
         let found = self.job(reader.id()?);
         Ok(found.map_or_else(|| vec![0xc0], |(job, spec)| JobRecord::of(spec, job).detail(false)))
@@ -191,9 +222,16 @@ impl Machine {
     fn due_count(&self, reader: &mut Reader<'_>) -> Result<Vec<u8>> {
         let queues = distinct(reader)?;
         let functions = distinct(reader)?;
-        let lines = queues.iter().flat_map(|queue| self.ready_lines(queue, &functions));
+        let ready = queues.iter().map(|queue| {
+            let number = self.queues.number_of(queue).unwrap_or_default();
+            let sum = self.ready_lines(queue, &functions).map(|(function, line)| {
+                let behind = self.gates.behind((number, function));
+                line.len() as u64 - behind.shown + behind.jobs - behind.held
+            });
+            sum.sum::<u64>().min(self.queues.number_of(queue).map_or(0, |number| self.queues.get(number).room()))
+        });
         let mut w = Writer::new();
-        w.u64(lines.map(|(_, line)| line.len() as u64).sum());
+        w.u64(ready.sum());
         Ok(w.into_bytes())
     }
 }

@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The certificates in a file. At least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

@@ -38,8 +38,8 @@ pub struct Judge {
 /// What makes a chain good.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// Signed by one of these authorities, for this cluster.
-    Authorities(Arc<RootCertStore>, ClusterId),
+    /// Signed by one of these authorities, for this cluster if one is known.
+    Authorities(Arc<RootCertStore>, Option<ClusterId>),
     /// Signed by the authority with this fingerprint, whatever its cluster.
     Fingerprint(Fingerprint),
 }
@@ -74,7 +74,7 @@ impl Judge {
         let other_cluster = |error: Error| (CertificateError::Other(OtherError(Arc::new(error.clone()))), error);
         let theirs = Certified::of(certificate).map_err(other_cluster)?;
         match self.trust {
-            Trust::Authorities(_, cluster) if cluster != theirs.cluster => Err(other_cluster(Error::Foreign(format!(
+            Trust::Authorities(_, Some(cluster)) if cluster != theirs.cluster => Err(other_cluster(Error::Foreign(format!(
                 "the other side's certificate is for cluster {}, the own one for cluster {cluster}; check the address, or \
                  issue a certificate of this cluster",
                 theirs.cluster

@@ -83,6 +83,8 @@ pub struct Accepted {
     pub hello: Frame,
     /// Whom the certificate names. Nothing without TLS, and for strangers where they are let in.
     pub identity: Option<Certified>,
+    /// Whether the connection is protected by TLS.
+    pub protected: bool,
     pub peer: SocketAddr,
 }
 
@@ -95,6 +97,8 @@ pub struct Tally {
     pub strangers: usize,
     /// Connections that ended before they were served, since the start.
     pub refused: u64,
+    /// Why they did, in one word each.
+    pub refused_by: BTreeMap<&'static str, u64>,
     /// Why the last of them did.
     pub last_refusal: Option<String>,
 }
@@ -123,7 +127,7 @@ struct Guests {
     last: u64,
     strangers: BTreeMap<u64, Stranger>,
     served: BTreeMap<u64, Arc<Socket>>,
-    refused: u64,
+    refused_by: BTreeMap<&'static str, u64>,
     last_refusal: Option<String>,
 }
 
@@ -175,7 +179,8 @@ impl Listener {
         Tally {
             served: guests.served.len(),
             strangers: guests.strangers.len(),
-            refused: guests.refused,
+            refused: guests.refused_by.values().sum(),
+            refused_by: guests.refused_by.clone(),
             last_refusal: guests.last_refusal.clone(),
         }
     }
@@ -248,7 +253,7 @@ impl Shared {
                 .then_some("too many unfinished connections")
         };
         if let Some(why) = full(&mut guests) {
-            guests.refuse(why.to_owned());
+            guests.refuse("full", why.to_owned());
             drop(guests);
             self.complaints.warn(format_args!("{}: {peer} was refused: {why}", self.config.name));
             return None;
@@ -272,9 +277,21 @@ impl Guests {
         true
     }
 
-    fn refuse(&mut self, why: String) {
-        self.refused += 1;
+    fn refuse(&mut self, reason: &'static str, why: String) {
+        *self.refused_by.entry(reason).or_default() += 1;
         self.last_refusal = Some(why);
+    }
+}
+
+/// Why a connection was not let in, in one word.
+fn reason(error: &Error) -> &'static str {
+    match error {
+        Error::Overloaded(_) => "full",
+        Error::TimedOut(_) => "slow",
+        Error::Foreign(_) => "identity",
+        Error::Invalid(_) => "protocol",
+        Error::Closed => "closed",
+        _ => "other",
     }
 }
 
@@ -298,7 +315,7 @@ impl Place {
                 // What its thread saw is not why: its socket was shut for it.
                 let evicted = !guests.strangers.contains_key(&self.number);
                 let error = if evicted { Error::Overloaded("it made room for a newer one".into()) } else { error };
-                guests.refuse(error.to_string());
+                guests.refuse(reason(&error), error.to_string());
                 drop(guests);
                 shared.complaints.warn(format_args!("{name}: {peer} was not let in: {error}"));
             }
@@ -326,7 +343,8 @@ impl Place {
         let stream = Arc::new(stream);
         self.become_known(socket)?;
         let outgoing = Outgoing::start(stream.clone(), config.waiting_bytes_max)?;
-        Ok(Accepted { stream, outgoing, frames, hello, identity, peer })
+        let protected = matches!(config.security, Security::Tls(_));
+        Ok(Accepted { stream, outgoing, frames, hello, identity, protected, peer })
     }
 
     fn become_known(&self, socket: &Arc<Socket>) -> Result<()> {

@@ -15,8 +15,10 @@
 //! pki        a cluster's own authority: makes certificates
 //! private    files that are their owner's alone
 //! invitation one line of text to join a cluster with
+//! token      the secret that a client shows
 //! listener   accepts connections, within budgets
 //! dialer     keeps one connection up
+//! web        answers probes and metrics over HTTP
 //! seldom     log lines that a stranger could make many of
 //! ```
 
@@ -37,24 +39,27 @@ mod seldom;
 mod socket;
 mod stream;
 pub mod tls;
+pub mod token;
+pub mod web;
 
 pub use address::Address;
 pub use certified::{Certified, Role};
 pub use dialer::{Change, Dialer, DialerConfig};
 pub use inherited::open_sockets;
 pub use invitation::Invitation;
-pub use listener::{Accepted, Listener, ListenerConfig};
+pub use listener::{Accepted, Listener, ListenerConfig, Tally};
 pub use outgoing::{together, Outgoing};
 pub use packet::{Frame, Frames};
-pub use pki::Authority;
+pub use pki::{Authority, Lifetime};
 pub use security::{connect, Admit, Security};
 pub use stream::Stream;
 pub use tls::{Fingerprint, Tls};
+pub use token::Secret;
 
 use crate::base::{Error, Result};
 
 /// Bytes that nobody can guess.
-fn random<const N: usize>() -> Result<[u8; N]> {
+pub fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     // So few bytes come at once or not at all.
     rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()))

@@ -128,6 +128,17 @@ impl Outgoing {
         })
     }
 
+    /// Frames only queue until the guard is dropped, and leave in one piece then. Nothing: somebody sends, and takes them
+    /// along.
+    pub fn hold(&self) -> Option<Held<'_>> {
+        let mut state = self.state.lock();
+        if state.sending || state.ended {
+            return None;
+        }
+        state.sending = true;
+        Some(Held(self))
+    }
+
     fn flush(&self) {
         let mut state = self.state.lock();
         if !state.sending && !state.ended {
@@ -226,11 +237,46 @@ impl Outgoing {
     }
 }
 
+/// See `Outgoing::hold`.
+pub struct Held<'a>(&'a Outgoing);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.flush_locked(&mut self.0.state.lock());
+    }
+}
+
 /// Ends the connection when it is dropped, also by a panic: the writer's thread would wait for ever.
 pub(super) struct EndOnDrop(pub Arc<Outgoing>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn frames_that_are_held_leave_in_one_piece_when_the_hold_ends() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 64];
+        let outgoing = Outgoing::start(Arc::new(Stream::unix(near)), 1 << 20).unwrap();
+        let held = outgoing.hold();
+        assert!(held.is_some() && outgoing.hold().is_none(), "one holds at a time");
+        outgoing.send(vec![1; 8]);
+        together(|| outgoing.send(vec![2; 8]));
+        assert_eq!(far.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(held);
+        assert_eq!(far.read(&mut buffer).unwrap(), 16);
+        outgoing.send(vec![3; 8]);
+        assert_eq!(far.read(&mut buffer).unwrap(), 8, "nothing is held any more");
+        outgoing.end();
+        assert!(outgoing.hold().is_none());
     }
 }

@@ -17,7 +17,7 @@ pub enum Security {
     Plain,
     /// Not at all, to any address. The caller has made sure that somebody wants it so.
     Insecure,
-    /// TLS 1.3, both sides with certificates.
+    /// TLS 1.3. Nodes have certificates, and so have clients, unless they show a token.
     Tls(Arc<Tls>),
 }
 
@@ -33,6 +33,8 @@ pub struct Admit {
 impl Admit {
     pub const NODES: Admit = Admit { nodes: true, clients: false, strangers: false };
     pub const ALL: Admit = Admit { nodes: true, clients: true, strangers: false };
+    /// Also whoever shows a token, or an invitation, in its first frame.
+    pub const ANYBODY: Admit = Admit { nodes: true, clients: true, strangers: true };
 
     pub(super) fn lets_in(&self, role: &Role) -> bool {
         match role {

@@ -19,8 +19,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Ciphertext taken off the socket at once: two records of the largest size.
-const RECEIVE_BYTES: usize = 32 << 10;
+/// Ciphertext taken off the socket at once: as much as a reader of plaintext asks for.
+const RECEIVE_BYTES: usize = 64 << 10;
 
 /// One connected stream.
 pub struct Stream {
@@ -117,13 +117,20 @@ fn drain(connection: &mut Connection, expected: usize) -> std::io::Result<Vec<u8
 }
 
 impl Session {
-    /// Plaintext of what has arrived. `WouldBlock`: none yet.
+    /// Plaintext of what has arrived, of all its records: what came together is worked on together. `WouldBlock`: none yet.
     fn open(&self, received: &mut Ciphertext, plain: &mut [u8]) -> std::io::Result<usize> {
         let mut connection = self.connection.lock();
+        let mut opened = 0;
         loop {
-            match connection.reader().read(plain) {
+            match connection.reader().read(&mut plain[opened..]) {
+                Ok(0) => return Ok(opened),
+                Ok(count) => {
+                    opened += count;
+                    continue;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock && received.start < received.end => {}
-                done => return done,
+                Err(_) if opened > 0 => return Ok(opened),
+                Err(error) => return Err(error),
             }
             let mut left = &received.bytes[received.start..received.end];
             connection.read_tls(&mut left)?;

@@ -5,14 +5,14 @@
 //!   and it is said once for each change of the files.
 //! * A session is never resumed, so every connection has its certificates checked.
 
-use super::certified::Certified;
+use super::certified::{authority_of, Certified};
 use super::credentials::{Credentials, Files, Stamp};
 pub use super::judge::explain;
 use super::judge::{Judge, Trust};
 use super::security::Admit;
 use super::socket::Socket;
 use super::Stream;
-use crate::base::{Error, Millis, Result};
+use crate::base::{ClusterId, Error, Millis, Result};
 use parking_lot::Mutex;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -21,10 +21,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// SHA-256 over a certificate: names an authority before its certificate is known.
@@ -57,6 +57,8 @@ enum Source {
     Files(Box<Watched>),
     /// Has none itself, and trusts the authority with this fingerprint.
     Joining(Fingerprint),
+    /// Has none itself, and trusts these authorities: for a client with a token.
+    Authorities(Arc<RootCertStore>, Option<ClusterId>),
 }
 
 /// Files, and what is in force of them.
@@ -97,6 +99,45 @@ impl Tls {
         Arc::new(Self(Source::Joining(authority)))
     }
 
+    /// For a client that shows a token: trusts the authorities in this file, and has no certificate. Can connect, not accept.
+    pub fn of_authority(authority: &Path) -> Result<Arc<Self>> {
+        let found = super::credentials::certificates(authority)?;
+        let mut authorities = RootCertStore::empty();
+        for certificate in &found {
+            authorities
+                .add(certificate.clone())
+                .map_err(|error| Error::Invalid(format!("{} {error}", authority.display())))?;
+        }
+        // One of ours names its cluster; another's does not, and whatever it signs is trusted.
+        let cluster = authority_of(&found[0]).ok();
+        Ok(Arc::new(Self(Source::Authorities(Arc::new(authorities), cluster))))
+    }
+
+    /// The files, if the certificates are in some.
+    pub fn files(&self) -> Option<&Files> {
+        match &self.0 {
+            Source::Files(watched) => Some(&watched.files),
+            _ => None,
+        }
+    }
+
+    /// Puts a new key and certificate, both PEM, into the own files, and uses them from the next connection on.
+    pub fn replace(&self, key: &str, certificate: &str) -> Result<()> {
+        let Source::Files(watched) = &self.0 else {
+            return Err(Error::Invalid("there are no certificate files to write into".into()));
+        };
+        // Under the lock, so that nobody reads the one without the other.
+        let state = watched.state.lock();
+        let files = &watched.files;
+        for (path, text) in [(&files.key, key), (&files.certificate, certificate)] {
+            let dir = super::private::Dir::open(path.parent().unwrap_or(Path::new(".")))?;
+            super::private::write_private(&dir, path, text.as_bytes())?;
+        }
+        drop(state);
+        watched.look();
+        self.trouble().map_or(Ok(()), Err)
+    }
+
     /// Whom the own certificate names. Nothing while joining.
     pub fn own(&self) -> Option<Certified> {
         self.credentials().map(|credentials| credentials.own.clone())
@@ -117,7 +158,7 @@ impl Tls {
     fn credentials(&self) -> Option<Arc<Credentials>> {
         match &self.0 {
             Source::Files(watched) => Some(watched.look()),
-            Source::Joining(_) => None,
+            Source::Joining(_) | Source::Authorities(..) => None,
         }
     }
 
@@ -125,9 +166,10 @@ impl Tls {
     pub(super) fn connect(&self, socket: Arc<Socket>) -> Result<(Stream, Certified)> {
         let (trust, own) = match &self.0 {
             Source::Joining(fingerprint) => (Trust::Fingerprint(*fingerprint), None),
+            Source::Authorities(authorities, cluster) => (Trust::Authorities(authorities.clone(), *cluster), None),
             Source::Files(watched) => {
                 let own = watched.look();
-                (Trust::Authorities(own.authorities.clone(), own.own.cluster), Some(own))
+                (Trust::Authorities(own.authorities.clone(), Some(own.own.cluster)), Some(own))
             }
         };
         let judge = Judge::of_nodes(trust);
@@ -157,7 +199,7 @@ impl Tls {
         let clients = WebPkiClientVerifier::builder_with_provider(own.authorities.clone(), provider().clone())
             .build()
             .map_err(|error| Error::Invalid(format!("the authority's certificate cannot be used: {error}")))?;
-        let trust = Trust::Authorities(own.authorities.clone(), own.own.cluster);
+        let trust = Trust::Authorities(own.authorities.clone(), Some(own.own.cluster));
         let judge = Judge::of_clients(trust, admit, clients);
         let mut config = ServerConfig::builder_with_provider(provider().clone())
             .with_protocol_versions(&[&TLS13])

@@ -3,22 +3,25 @@
 //! What holds
 //! * A job leaves memory only after its record is on disk in the archive; in between it is in both.
 //! * Each member keeps its own archive, and only the leader evicts: a while after it archived, so that the others have too.
-//!   One that was away lacks the history of that time, never work.
+//!   One that was away fetches what it lacks from them, see `elsewhere`.
+//! * A job that was deleted leaves the archive of every member that applies the deletion.
 //! * The archive never slows the log down: it reads small batches under the machine's lock and writes them outside.
 //! * Moving and expiring take turns for as long as either has something to do. A turn of expiry removes more records than
 //!   a turn of moving adds, so history does not grow without bound however fast jobs finish.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::elsewhere::Lacking;
 use super::{memory, Shared};
 use crate::archive::Archive;
 use crate::base::codec::Writer;
 use crate::base::limits::{ARCHIVE_BATCH_BYTES, ARCHIVE_BATCH_JOBS, ARCHIVE_EXPIRE_RECORDS, ARCHIVE_ROUND_JOBS};
-use crate::base::{Error, Result};
+use crate::base::{Error, JobId, Result};
 
 /// How long the first finished job waits for others.
 const ROUND_WAIT: Duration = Duration::from_millis(500);
@@ -39,6 +42,8 @@ const TRIMS_AFTERWARDS: u8 = 2;
 struct State {
     finished: usize,
     since: Option<Instant>,
+    /// Jobs that were deleted after they were final: the archive may have them.
+    deleted: Vec<JobId>,
     /// When what was archived.
     ripening: VecDeque<(Instant, u64)>,
     stopped: bool,
@@ -54,6 +59,10 @@ impl State {
 pub(super) struct Archiver {
     state: Mutex<State>,
     wake: Condvar,
+    /// Held while what was deleted is taken out of the archive.
+    deleting: Mutex<()>,
+    /// Some other member could not be asked for what this archive lacks.
+    pub fetch_failed: AtomicBool,
 }
 
 impl Archiver {
@@ -69,6 +78,25 @@ impl Archiver {
         if before == 0 || (before < ARCHIVE_ROUND_JOBS && state.finished >= ARCHIVE_ROUND_JOBS) {
             self.wake.notify_one();
         }
+    }
+
+    /// These jobs are gone, wherever they were asked to go.
+    pub fn deleted(&self, jobs: Vec<JobId>) {
+        if !jobs.is_empty() {
+            self.state.lock().deleted.extend(jobs);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes out of the archive what was deleted up to now. After an error it is still to be taken out.
+    pub fn take_out_deleted(&self, archive: &Archive) -> Result<()> {
+        let _alone = self.deleting.lock();
+        let deleted = std::mem::take(&mut self.state.lock().deleted);
+        let outcome = archive.delete(&deleted);
+        if outcome.is_err() {
+            self.state.lock().deleted.extend(deleted);
+        }
+        outcome.map(drop)
     }
 
     pub fn stop(&self) {
@@ -88,7 +116,7 @@ impl Archiver {
                 return false;
             }
             let until = state.since.map_or(latest, |since| latest.min(since + ROUND_WAIT));
-            if state.is_worth_a_round() || Instant::now() >= until {
+            if state.is_worth_a_round() || !state.deleted.is_empty() || Instant::now() >= until {
                 return true;
             }
             self.wake.wait_until(&mut state, until);
@@ -132,7 +160,7 @@ impl Shared {
     pub(super) fn archive_loop(self: &Arc<Self>, archive: &Archive) {
         // At once: much may have become due while no node ran.
         let mut expire_at = Instant::now();
-        let (mut evicted, mut trims_left) = (0, 0);
+        let (mut evicted, mut trims_left, mut lacking) = (0, 0, Lacking::default());
         // What was archived, but not evicted before the last stop.
         let mut round = self.evict_ripe(archive);
         loop {
@@ -152,7 +180,14 @@ impl Shared {
                 memory::give_back();
                 evicted = 0;
             }
-            if !self.archiver.wait(expire_at) {
+            if let Err(error) = self.archiver.take_out_deleted(archive) {
+                log::warn!("deleted jobs stay in the archive for now: {error}");
+                self.archiver.pause();
+            }
+            if self.archiver.is_stopped() {
+                return;
+            }
+            if !self.fetch_some(archive, &mut lacking) && !self.archiver.wait(expire_at) {
                 return;
             }
             let mut moving = self.archiver.take_round();
@@ -176,6 +211,7 @@ impl Shared {
     /// Archives and evicts about as many jobs as are worth a round. Gives how many left memory; `None`: none is left.
     fn move_some(self: &Arc<Self>, archive: &Archive) -> Result<Option<u64>> {
         let (mut archived, mut evicted) = (0, 0);
+        self.note_missing(archive)?;
         while archived < ARCHIVE_ROUND_JOBS && !self.archiver.is_stopped() {
             let batch = self.machine.read().finished(archive.watermark(), ARCHIVE_BATCH_JOBS, ARCHIVE_BATCH_BYTES);
             if batch.is_empty() {

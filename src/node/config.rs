@@ -8,9 +8,13 @@ use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, ClusterId, Error, GroupId, Result};
 use crate::disk::{Disk, RealDisk};
 use crate::net::{Address, Admit, ListenerConfig, Security};
+use crate::replica::ELECTION_TICKS;
 
 /// How long a new node waits for the other members, unless it is told otherwise.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Silence of the leader until an election, unless it is told otherwise.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a node is one of several.
 #[derive(Clone)]
@@ -31,8 +35,16 @@ pub struct ClusterConfig {
     pub name: Option<String>,
     /// How long a new node waits for the others before it gives up.
     pub patience: Duration,
+    /// Silence of the leader until an election begins; up to twice this, drawn.
+    pub election_timeout: Duration,
+    /// Bytes of a state that go to another member within a second.
+    pub snapshot_rate: u64,
     /// How bytes between machines are protected.
     pub security: Security,
+    /// SHA-256 of a token that may do everything in the group that this node begins.
+    pub first_token: Option<[u8; 32]>,
+    /// Requests a second of one client, by its name, at this node.
+    pub client_rate: u64,
 }
 
 impl ClusterConfig {
@@ -47,8 +59,17 @@ impl ClusterConfig {
             joins: false,
             name: None,
             patience: JOIN_PATIENCE,
+            election_timeout: ELECTION_TIMEOUT,
+            snapshot_rate: limits::SNAPSHOT_BYTES_PER_SECOND,
             security: Security::Plain,
+            first_token: None,
+            client_rate: limits::CLIENT_RATE,
         }
+    }
+
+    /// One tick of the election clock.
+    pub fn tick(&self) -> Duration {
+        self.election_timeout / ELECTION_TICKS as u32
     }
 
     /// Where clients of this node are listened for.
@@ -61,7 +82,7 @@ impl ClusterConfig {
 
     /// How to listen for clients.
     pub fn clients_listener(&self) -> Result<ListenerConfig> {
-        Ok(ListenerConfig::new("the clients' port", self.clients()?, self.security.clone(), Admit::ALL))
+        Ok(ListenerConfig::new("the clients' port", self.clients()?, self.security.clone(), Admit::ANYBODY))
     }
 
     /// Where other members reach this node.
@@ -107,6 +128,8 @@ pub struct NodeConfig {
     pub snapshot_bytes: u64,
     /// Bytes of log since the last snapshot at which writers wait for it.
     pub log_bytes_max: u64,
+    /// Where probes and metrics are answered over HTTP. Nothing: nowhere.
+    pub health_listen: Option<Address>,
     /// Whether finished jobs move to the archive in `dir/archive`. Without it they stay in memory.
     pub archive: bool,
     /// Requests that may wait in the inbox.
@@ -129,6 +152,7 @@ impl NodeConfig {
             segment_bytes: limits::SEGMENT_BYTES,
             snapshot_bytes: limits::LOG_BYTES_SNAPSHOT,
             log_bytes_max: limits::LOG_BYTES_MAX,
+            health_listen: None,
             archive: true,
             inbox_requests_max: limits::INBOX_REQUESTS_MAX,
             inbox_bytes_max: limits::INBOX_BYTES_MAX,

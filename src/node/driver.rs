@@ -16,12 +16,16 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use super::inbox::{Batch, Chore, Slot, Ticket};
+use super::counters::Underway;
+use super::inbox::{Batch, Chore};
 use super::metrics::FAILED;
+use super::ticket::{Slot, Ticket};
 use super::{Done, Shared};
 use crate::base::{Error, Result, SessionId};
+use crate::disk::gone;
 use crate::net::together;
 use crate::replica::{Replica, Role, Turn, Whom};
 
@@ -31,7 +35,11 @@ pub(super) struct Engine {
     /// Who wants a snapshot that is not begun yet, and who waits for the one that is being written.
     pub wanted: Vec<Done<()>>,
     pub writing: Vec<Done<()>>,
+    pub underway: Underway,
 }
+
+/// Turns of `drive_briefly`: one to write what arrived, and one for what the others said meanwhile.
+const BRIEFLY: usize = 2;
 
 /// What a node says that is no member any more.
 const REMOVED: &str =
@@ -43,20 +51,20 @@ type Told = Vec<(Done<()>, Result<()>)>;
 
 impl Engine {
     pub fn new(replica: Replica<Ticket>) -> Self {
-        Self { replica, wanted: Vec::new(), writing: Vec::new() }
+        Self { replica, wanted: Vec::new(), writing: Vec::new(), underway: Underway::default() }
     }
 
     fn run(&mut self, shared: &Shared, batch: Batch, turn: &mut Turn<Ticket>, told: &mut Told) -> Result<()> {
-        let Batch { proposals, chores, letters, ticks, reads, beats } = batch;
+        let Batch { proposals, chores, letters, ticks, reads, beats, .. } = batch;
         self.replica.receive(letters, turn)?;
         for chore in chores {
-            self.do_chore(chore, turn, told)?;
+            self.do_chore(shared, chore, turn, told)?;
         }
         for _ in 0..ticks {
             self.replica.tick(turn)?;
         }
         if ticks > 0 && self.replica.role() == Role::Leader {
-            if let Some(learner) = self.replica.promote_ready(turn)? {
+            if let Some(learner) = self.replica.promote_ready(|learner| shared.replaced_by(learner), turn)? {
                 log::info!("member {learner} has everything and becomes a voter");
             }
         }
@@ -65,21 +73,28 @@ impl Engine {
             let sessions = beats.iter().map(|beat| beat.0).collect();
             self.replica.beat(sessions, Ticket::beats(beats), turn);
         }
-        self.replica.turn(shared.now(), proposals, turn)?;
-        if let Some(sessions) = &turn.sessions {
-            // Before the signs of life of this turn are judged: what it ended must not be told to live (K3).
-            shared.sessions.lock().sync(sessions, shared.config.clock.monotonic());
+        self.replica.begin_turn(shared.now(), proposals, turn)?;
+        self.judge_beats(shared, turn);
+        if !turn.answers.is_empty() {
+            // The letters have left, and the others work; now those work who get an answer, while this thread waits for the
+            // disk.
+            let mut given = turn.hand_out();
+            shared.count_given(&given);
+            shared.archiver.deleted(std::mem::take(&mut given.effects.deleted));
+            shared.deliver(given);
         }
-        self.take_beats(shared, turn);
+        self.replica.end_turn(turn)?;
+        self.judge_beats(shared, turn);
         if turn.removed || self.replica.is_removed() {
-            return Err(Error::Poisoned(REMOVED.into()));
+            return Err(shared.leave(REMOVED));
         }
         self.look_at_snapshots(shared, told);
         Ok(())
     }
 
-    fn do_chore(&mut self, chore: Chore, turn: &mut Turn<Ticket>, told: &mut Told) -> Result<()> {
+    fn do_chore(&mut self, shared: &Shared, chore: Chore, turn: &mut Turn<Ticket>, told: &mut Told) -> Result<()> {
         match chore {
+            Chore::GivenUp(why) => return Err(shared.leave(&why)),
             Chore::Capture(done) => self.wanted.push(done),
             Chore::Retry => {}
             Chore::Captured(written) => {
@@ -103,7 +118,11 @@ impl Engine {
     }
 
     /// Counts signs of life, as this node leads, and has their senders told.
-    fn take_beats(&mut self, shared: &Shared, turn: &mut Turn<Ticket>) {
+    fn judge_beats(&mut self, shared: &Shared, turn: &mut Turn<Ticket>) {
+        if let Some(sessions) = &turn.sessions {
+            // Before the signs of life of this turn are judged: what it ended must not be told to live (K3).
+            shared.sessions.lock().sync(sessions, shared.config.clock.monotonic());
+        }
         if turn.beats.is_empty() {
             return;
         }
@@ -149,10 +168,14 @@ impl Shared {
         }
     }
 
-    /// One turn on the thread that brought letters, which has others to read; what is left to do goes to the core thread.
-    pub(super) fn drive_once(&self) {
-        self.turn();
-        self.inbox.stay(false);
+    /// A few turns on a thread that brought work and has more to read; what is left to do then goes to the core thread.
+    pub(super) fn drive_briefly(&self) {
+        for left in (0..BRIEFLY).rev() {
+            self.turn();
+            if !self.inbox.stay(left > 0) {
+                return;
+            }
+        }
     }
 
     /// The life of the core thread.
@@ -165,22 +188,28 @@ impl Shared {
     fn turn(&self) {
         let mut slot = self.engine.lock();
         let batch = self.inbox.take();
-        let mut turn = Turn::default();
+        let mut turn = Turn { clock: since_start, ..Turn::default() };
         let Some(engine) = slot.as_mut() else {
             drop(slot);
             return refuse(batch, &self.inbox.stopped().unwrap_or(Error::Closed));
         };
         let mut told = Told::new();
-        let ticked = batch.ticks > 0;
+        let (ticked, began, proposed) = (batch.ticks > 0, Instant::now(), batch.proposals.len() as u64);
+        batch.since.into_iter().for_each(|since| self.counters.waits.add(began - since));
         let run = AssertUnwindSafe(|| engine.run(self, batch, &mut turn, &mut told));
         let outcome = catch_unwind(run).unwrap_or_else(|panic| {
             self.panicked.store(true, Ordering::Release);
             Err(Error::Poisoned(format!("panic in a turn: {}", words(&*panic))))
         });
         match &outcome {
-            Ok(()) => self.look_after(engine, turn.applied, ticked),
+            Ok(()) => {
+                self.count(engine, &turn, proposed, began);
+                self.look_after(engine, turn.applied, ticked);
+            }
             Err(error) => self.fail(&mut slot, error, &mut turn),
         }
+        // Before another turn can answer anything: who is told of an entry may rely on its deletions being known here.
+        self.archiver.deleted(std::mem::take(&mut turn.effects.deleted));
         drop(slot);
         told.into_iter().for_each(|(done, outcome)| done(outcome));
         self.deliver(turn);
@@ -189,12 +218,40 @@ impl Shared {
         }
     }
 
+    /// Counts what others are told of a turn.
+    fn count_given(&self, turn: &Turn<Ticket>) {
+        let counters = &self.counters;
+        counters.answered(&turn.answers);
+        counters.leases_lost.add(turn.effects.lost.len() as u64);
+        counters.sessions_ended.add(turn.effects.closed.len() as u64);
+        counters.snapshots_installed.add(turn.restored.into());
+    }
+
+    /// Counts what a turn did.
+    fn count(&self, engine: &mut Engine, turn: &Turn<Ticket>, proposed: u64, began: Instant) {
+        let counters = &self.counters;
+        counters.proposals.add(proposed);
+        self.count_given(turn);
+        if turn.applied > 0 {
+            counters.applies.add(turn.applying);
+        }
+        if engine.replica.role() != Role::Leader {
+            counters.forwards.add(proposed);
+            return engine.underway.forget();
+        }
+        if proposed > 0 {
+            engine.underway.proposed(engine.replica.last_index(), began);
+        }
+        engine.underway.applied(engine.replica.applied(), &counters.commits);
+    }
+
     /// What a change of leader means to this node.
     fn mind_leadership(&self, engine: &Engine) {
         let leads = engine.replica.leads_in();
         let leader = engine.replica.leader();
         if leader != std::mem::replace(&mut *self.leader.lock(), leader) && self.post.is_some() {
             let term = engine.replica.term();
+            self.counters.leader_changes.add(leader.is_some().into());
             match leader {
                 Some(leader) => log::info!("member {leader} leads in term {term}"),
                 None => log::info!("no leader is known in term {term}"),
@@ -208,20 +265,24 @@ impl Shared {
             self.stamp.lock().lead(wall, monotonic, engine.replica.stamped());
             self.sessions.lock().restart(monotonic);
         }
-        self.timer.leads(leads.is_some());
+        self.timer.leads(leads);
         self.leads_changed.notify_all();
     }
 
     fn look_after(&self, engine: &Engine, applied: usize, ticked: bool) {
         let stalled = engine.replica.is_stalled();
         self.mind_leadership(engine);
+        self.settled.store(engine.replica.settled().0, Ordering::Relaxed);
         let nobody_leads = engine.replica.leader().is_none();
         self.inbox.hold_requests(stalled || nobody_leads || !engine.replica.has_room());
         if stalled {
             self.maintenance.retry_later();
         }
         let mut figures = self.figures.lock();
+        let before = (figures.role, figures.term);
         figures.update(&engine.replica, applied);
+        let campaigns = engine.replica.role() == Role::Candidate && before != (figures.role, figures.term);
+        self.counters.elections.add(campaigns.into());
         if ticked {
             figures.members = engine.replica.members();
         }
@@ -247,6 +308,14 @@ impl Shared {
         if catch_unwind(AssertUnwindSafe(|| self.wakeups.dispatch(turn.effects))).is_err() {
             log::error!("a watcher or a wait panicked");
         }
+    }
+
+    /// This node is no member any more, which must not be forgotten at the next start. Gives the error to stop with.
+    fn leave(&self, why: &str) -> Error {
+        if let Err(error) = gone::note(&*self.config.disk, &self.config.dir, why) {
+            log::error!("it was not written down that this node is no member any more: {error}");
+        }
+        Error::Poisoned(why.to_owned())
     }
 
     /// Stops the replica and lets go of its files. Whoever waits in it gets an answer in `turn`.
@@ -300,6 +369,12 @@ pub(super) fn refuse(batch: Batch, why: &Error) {
         ticket.answer(Err(why.clone()));
     }
     Ticket::beats(batch.beats).answer(Err(why.clone()));
+}
+
+/// Time on a clock that only goes forward, from the first question on.
+fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 /// The cause without the words that every such error begins with.

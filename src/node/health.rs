@@ -1,9 +1,14 @@
 //! `health`: one MessagePack map about everything that a person on call would ask. Never waits for the disk. Each key is
 //! described in `docs/reference/health.md`.
 
-use super::Shared;
+use std::sync::atomic::Ordering;
+
+use super::metrics::Figures;
+use super::{anew, Shared};
 use crate::base::codec::Writer;
+use crate::base::{limits, NodeId};
 use crate::net::{Security, Tls};
+use crate::replica::Role;
 
 /// A map whose length is known when everything is in it.
 struct Map {
@@ -60,6 +65,46 @@ fn number_or_nil(writer: &mut Writer, number: Option<u64>) -> &mut Writer {
     }
 }
 
+/// How many of how many voters answer, and how many more may go. Only the leader knows.
+fn quorum_health(figures: &Figures, own: NodeId) -> Map {
+    let members = &figures.members;
+    let heard =
+        |node: &&NodeId| **node == own || members.peers.iter().any(|peer| peer.node == **node && peer.recently_active);
+    // While a voter is replaced, majorities of the old and of the new ones are needed.
+    let spare = |voters: &[NodeId]| voters.iter().filter(heard).count() as i64 - (voters.len() / 2 + 1) as i64;
+    let spares = [&members.voters, &members.outgoing].into_iter().filter(|voters| !voters.is_empty());
+    let can_lose = spares.map(|voters| spare(voters)).min().unwrap_or(0).max(0) as u64;
+    let leads = figures.role == Role::Leader.name();
+    let answering = members.voters.iter().filter(heard).count() as u64;
+    let mut map = Map::new();
+    map.number("voters", members.voters.len() as u64)
+        .number("needed", members.voters.len() as u64 / 2 + 1)
+        .put("answering", |writer| number_or_nil(writer, leads.then_some(answering)))
+        .put("can_lose", |writer| number_or_nil(writer, leads.then_some(can_lose)));
+    map
+}
+
+/// How far the others are. Only the leader knows.
+fn peers_health<'a>(writer: &'a mut Writer, figures: &Figures, tick_ms: u64) -> &'a mut Writer {
+    writer.array(figures.members.peers.len());
+    for peer in &figures.members.peers {
+        let mut map = Map::new();
+        map.text("node", &peer.node.to_string())
+            .number("matched", peer.matched.0)
+            .number("lag_entries", figures.index.0.saturating_sub(peer.matched.0))
+            .flag("answers", peer.recently_active)
+            .put("silent_ms", |writer| number_or_nil(writer, peer.silent_ticks.map(|ticks| ticks * tick_ms)))
+            .text("state", peer.state.name());
+        writer.raw(&map.into_bytes());
+    }
+    writer
+}
+
+fn told_loss(loss: &str) -> String {
+    let who = if loss.starts_with(anew::RECOVERY) { "" } else { "a salvage gave up " };
+    format!("work was lost: {who}{loss}; remove quarantine/LOST when that is settled")
+}
+
 impl Shared {
     pub(super) fn health(&self) -> Vec<u8> {
         let figures = self.figures.lock().clone();
@@ -75,15 +120,21 @@ impl Shared {
             .number("learners", figures.members.learners.len() as u64)
             .number("peers_connected", self.post.as_ref().map_or(0, |post| post.connected()) as u64)
             .flag("cut_off", self.ticks.is_cut_off())
+            .flag("ready", self.is_ready())
+            .put("staleness_ms", |writer| number_or_nil(writer, self.staleness().map(|age| age.0)))
+            .map("quorum", quorum_health(&figures, self.identity.node))
+            .put("peers", |writer| peers_health(writer, &figures, self.tick().as_millis() as u64))
             .text("protection", self.protection())
             .put("certificate_expires_ms", |writer| number_or_nil(writer, self.certificate_expires_ms()))
             .number("index", figures.index.0)
             .number("committed", figures.committed.0)
             .number("applied", figures.applied.0)
             .text("durability", "fsync")
+            .put("origin", |writer| writer.option(self.origin.as_ref(), |writer, origin| origin.write(writer)))
             .number("log_bytes", figures.log_bytes)
             .number("log_bytes_since_snapshot", figures.log_bytes_open)
             .number("snapshot_index", figures.snapshot_index.0)
+            .number("snapshot_bytes", figures.snapshot_bytes)
             .flag("snapshot_running", figures.snapshot_running)
             .number("snapshot_capture_us", figures.snapshot_capture_us)
             .number("turns", figures.turns)
@@ -111,7 +162,7 @@ impl Shared {
     }
 
     /// What protects connections to other machines.
-    fn protection(&self) -> &'static str {
+    pub(super) fn protection(&self) -> &'static str {
         match self.config.cluster.as_ref().map(|cluster| &cluster.security) {
             None => "no port",
             Some(Security::Plain) => "this machine only",
@@ -127,7 +178,7 @@ impl Shared {
         }
     }
 
-    fn certificate_expires_ms(&self) -> Option<u64> {
+    pub(super) fn certificate_expires_ms(&self) -> Option<u64> {
         self.tls()?.expires_at().map(|at| at.0)
     }
 
@@ -155,7 +206,7 @@ impl Shared {
     }
 
     /// What somebody should look at, in whole sentences.
-    fn alarms(&self, stalled: bool) -> Vec<String> {
+    pub(super) fn alarms(&self, stalled: bool) -> Vec<String> {
         let mut alarms = Vec::new();
         if let Some(cause) = &*self.failed.lock() {
             alarms.push(format!("the node stopped: {cause}"));
@@ -167,17 +218,27 @@ impl Shared {
         if let Some(trouble) = self.tls().and_then(Tls::trouble) {
             alarms.push(format!("the changed certificate files are not used, the old ones stay in force: {trouble}"));
         }
+        let left_ms = self.certificate_expires_ms().map(|at| at.saturating_sub(self.config.clock.wall().0));
+        match left_ms {
+            Some(0) => alarms
+                .push("the certificate of this node has expired: nobody lets it in; put a new one in its place".into()),
+            Some(left) if left <= limits::CERTIFICATE_ALARM_MS => {
+                let days = left / (24 * 3_600_000);
+                alarms.push(format!("the certificate of this node expires in {days} days: put a new one in its place"));
+            }
+            _ => {}
+        }
         if let Some(index) = self.opened.suspect_upto {
             alarms.push(format!("the end of the log was damaged; answered writes up to {index} may be lost"));
         }
-        let told =
-            |loss| format!("work was lost: a salvage gave up {loss}; remove quarantine/LOST when that is settled");
-        alarms.extend(self.opened.losses.iter().map(told));
+        alarms.extend(self.opened.losses.iter().map(|loss| told_loss(loss)));
         let archive = self.archive.read();
         if self.config.archive && archive.is_none() && self.inbox.stopped().is_none() {
             alarms.push("the archive could not be opened: finished jobs stay in memory".into());
         }
-        if let Some(lost) = archive.as_ref().and_then(|archive| archive.health().lost) {
+        // Among several, what is lacking is being fetched.
+        let final_loss = self.post.is_none() || self.archiver.fetch_failed.load(Ordering::Acquire);
+        if let Some(lost) = archive.as_ref().filter(|_| final_loss).and_then(|archive| archive.health().lost) {
             alarms.push(format!("history was lost: {}", lost.reason));
         }
         alarms

@@ -1,31 +1,45 @@
 //! Jobs that left memory and are asked for again: their records go back into the log, ahead of the request.
 //!
-//! `Requeue` and `Delete` speak of jobs in memory. A record that the archive holds is first put back by `Restore`, which
+//! `Requeue`, `Delete` and the parents in `Enqueue` speak of jobs in memory; with a job that is requeued come those that were
+//! cancelled for it. A record that the archive holds is first put back by `Restore`, which
 //! waits in the inbox before the request and so is applied before it. Nothing is taken from the archive but by `Delete`:
 //! a newer record of the same job replaces the older one when it is archived again.
 
-use super::inbox::Ticket;
+use std::collections::VecDeque;
+
+use super::ticket::Ticket;
 use super::{own_request, Shared};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{JobId, Result};
+use crate::machine::{self, record};
 use crate::replica::entry;
 
+const ENQUEUE: u64 = 4;
 const REQUEUE: u64 = 9;
 const DELETE: u64 = 10;
 const RESTORE: u64 = 15;
 /// Bytes of records in one `Restore`: well below what one command may have.
 const RESTORE_BYTES: usize = 1 << 20;
+/// Jobs that come back with those that are requeued, about: the caller waits for it.
+const FLOW_JOBS_MAX: usize = 10_000;
 
 impl Shared {
     /// Puts archived jobs that this request speaks of back into memory. A request of another kind costs a look at its head.
-    pub(super) fn bring_back(&self, request: &[u8]) -> Result<()> {
-        let Some((operation, ids)) = jobs_of(request)? else { return Ok(()) };
+    /// One that needs only the first `level` has no parents.
+    pub(super) fn bring_back(&self, request: &[u8], level: u64) -> Result<()> {
+        let Some((operation, ids)) = jobs_of(request, level)? else { return Ok(()) };
         let archive = self.archive.read();
         let Some(archive) = &*archive else { return Ok(()) };
         let mut records = Vec::new();
-        let mut bytes = 0;
-        for id in self.gone(&ids) {
+        let (mut bytes, mut asked) = (0, ids.len());
+        let mut gone = VecDeque::from(self.gone(&ids));
+        while let Some(id) = gone.pop_front() {
             let Some(record) = archive.get(id)? else { continue };
+            if operation == REQUEUE && asked < FLOW_JOBS_MAX {
+                let children = self.gone(&record::children(&record)?);
+                asked += children.len();
+                gone.extend(children);
+            }
             bytes += record.len();
             records.push(record);
             if bytes >= RESTORE_BYTES {
@@ -55,13 +69,14 @@ impl Shared {
         for record in records {
             command.bin(record);
         }
-        let waiting = self.inbox.start(entry::frame(&own_request(&command)), Ticket::call(Box::new(|_| ())));
+        let waiting = self.inbox.queue(entry::frame(&own_request(&command)), Ticket::call(Box::new(|_| ())));
+        self.inbox.call(false);
         waiting.map_err(|(_, error)| error)
     }
 }
 
 /// The operation and its jobs, if it is one that may speak of archived jobs.
-fn jobs_of(request: &[u8]) -> Result<Option<(u64, Vec<JobId>)>> {
+fn jobs_of(request: &[u8], level: u64) -> Result<Option<(u64, Vec<JobId>)>> {
     let mut reader = Reader::new(request);
     reader.array()?;
     for _ in 0..3 {
@@ -69,6 +84,9 @@ fn jobs_of(request: &[u8]) -> Result<Option<(u64, Vec<JobId>)>> {
     }
     reader.array()?;
     let operation = reader.u64()?;
+    if operation == ENQUEUE && level > 1 {
+        return Ok(Some((operation, machine::parents(request)?)));
+    }
     if operation != REQUEUE && operation != DELETE {
         return Ok(None);
     }

@@ -2,137 +2,20 @@
 //!
 //! Invariants
 //! * The role is held by one thread at most: a caller, or the core thread. Who finds it free takes it under the lock.
-//! * Whenever there is work and no thread holds the role, it was just given to the core thread; so nothing waits for ever.
+//! * Whenever there is work that somebody waits for and no thread holds the role, it was just given to the core thread, or
+//!   is as soon as `call` follows; so nothing waits for ever.
 //! * Each request is answered exactly once, by the thread that took it out.
 
 use std::collections::VecDeque;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::ticket::{Slot, Ticket, CHECK_EVERY};
 use super::Done;
 use crate::base::{limits, Error, NodeId, Result, SessionId};
 use crate::replica::{Letter, MemberChange, Proposal, SnapshotWritten};
-
-/// How often a waiting caller looks at what its own caller wants it to look at (signals).
-const CHECK_EVERY: Duration = Duration::from_millis(100);
-
-/// Where one answer goes. One that is dropped without an answer says so: a panic must not leave anybody waiting.
-pub(super) struct Ticket(Option<Owner>);
-
-enum Owner {
-    /// A thread that waits for it.
-    Parked(Arc<Slot>),
-    /// A function.
-    Call(Done<Vec<u8>>),
-    /// Functions that want to know whether a session lives. The answer names those that do not, 8 bytes each.
-    Beats(Vec<(SessionId, Done<()>)>),
-}
-
-impl Ticket {
-    pub fn parked(slot: Arc<Slot>) -> Self {
-        Self(Some(Owner::Parked(slot)))
-    }
-
-    pub fn call(done: Done<Vec<u8>>) -> Self {
-        Self(Some(Owner::Call(done)))
-    }
-
-    pub fn beats(beats: Vec<(SessionId, Done<()>)>) -> Self {
-        Self(Some(Owner::Beats(beats)))
-    }
-
-    pub fn answer(mut self, answer: Result<Vec<u8>>) {
-        self.give(answer);
-    }
-
-    fn give(&mut self, answer: Result<Vec<u8>>) {
-        match self.0.take() {
-            Some(Owner::Parked(slot)) => slot.fill(answer),
-            Some(Owner::Call(done)) => guarded(|| done(answer)),
-            Some(Owner::Beats(beats)) => {
-                for (session, done) in beats {
-                    guarded(|| done(lives(session, &answer)));
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn belongs_to(&self, slot: &Arc<Slot>) -> bool {
-        matches!(&self.0, Some(Owner::Parked(other)) if Arc::ptr_eq(other, slot))
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.give(Err(Error::Unknown("the node lost track of the request".into())));
-    }
-}
-
-fn guarded(call: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(call)).is_err() {
-        log::error!("a callback for an answer panicked");
-    }
-}
-
-fn lives(session: SessionId, answer: &Result<Vec<u8>>) -> Result<()> {
-    let expired = answer.as_ref().map_err(Error::clone)?;
-    match expired.chunks_exact(8).any(|id| id == session.0.to_le_bytes()) {
-        true => Err(Error::SessionExpired),
-        false => Ok(()),
-    }
-}
-
-/// The place where one caller finds its answer.
-pub(super) struct Slot {
-    answer: Mutex<Option<Result<Vec<u8>>>>,
-    owner: Thread,
-}
-
-impl Slot {
-    /// A slot for the calling thread.
-    pub fn new() -> Arc<Slot> {
-        Arc::new(Slot { answer: Mutex::new(None), owner: std::thread::current() })
-    }
-
-    fn fill(&self, answer: Result<Vec<u8>>) {
-        *self.answer.lock() = Some(answer);
-        self.owner.unpark();
-    }
-
-    pub fn take(&self) -> Option<Result<Vec<u8>>> {
-        self.answer.lock().take()
-    }
-
-    pub fn is_filled(&self) -> bool {
-        self.answer.lock().is_some()
-    }
-
-    /// Waits for the answer. `Ok(None)`: the deadline passed. An error is that of `check`.
-    pub fn wait(
-        &self,
-        deadline: Option<Instant>,
-        check: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Option<Result<Vec<u8>>>> {
-        loop {
-            if let Some(answer) = self.take() {
-                return Ok(Some(answer));
-            }
-            let left = deadline.map_or(CHECK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Ok(self.take());
-            }
-            std::thread::park_timeout(left.min(CHECK_EVERY));
-            if !self.is_filled() {
-                check()?;
-            }
-        }
-    }
-}
 
 /// Something for the driver besides requests.
 pub(super) enum Chore {
@@ -148,6 +31,8 @@ pub(super) enum Chore {
     Gone(NodeId),
     /// The snapshot that was announced to this member is there, or will not get there.
     SnapshotSent { to: NodeId, arrived: bool },
+    /// The cluster of this node was given up and goes on as another one; in words.
+    GivenUp(String),
     /// Let another member lead, the one that has most of the log.
     HandOver,
     /// Change who is a member; also against the odds.
@@ -167,17 +52,7 @@ pub(super) struct Batch {
     pub reads: Vec<Ticket>,
     /// Sessions that are said to live.
     pub beats: Vec<(SessionId, Done<()>)>,
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.chores.is_empty()
-            && self.letters.is_empty()
-            && self.ticks == 0
-            && self.reads.is_empty()
-            && self.beats.is_empty()
-            && self.proposals.is_empty()
-    }
+    pub since: Option<Instant>, // When the oldest of the proposals came.
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,8 +76,11 @@ pub(super) struct Inbox {
 struct State {
     requests: VecDeque<Proposal<Ticket>>,
     bytes: usize,
+    since: Option<Instant>, // When the oldest request came, or the last group was taken and left some.
     /// Everything but requests.
     others: Batch,
+    /// Somebody waits for what is in `others`. If not, it is taken along by the next turn, at the next tick if not before.
+    pressing: bool,
     letter_bytes: usize,
     driver: Driver,
     /// Requests must wait: the log is full until a snapshot is done, or the disk is, or nobody leads. Others still run.
@@ -225,7 +103,9 @@ impl Inbox {
         let state = State {
             requests: VecDeque::new(),
             bytes: 0,
+            since: None,
             others: Batch::default(),
+            pressing: false,
             letter_bytes: 0,
             driver: Driver::Nobody,
             held: false,
@@ -266,8 +146,8 @@ impl Inbox {
         Ok(Next::Drive)
     }
 
-    /// Accepts a request without waiting; the core thread drives if nobody does. A refused ticket comes back.
-    pub fn start(&self, entry: Vec<u8>, ticket: Ticket) -> std::result::Result<(), (Ticket, Error)> {
+    /// Accepts a request without waiting. `call` must follow. A refused ticket comes back.
+    pub fn queue(&self, entry: Vec<u8>, ticket: Ticket) -> std::result::Result<(), (Ticket, Error)> {
         let mut state = self.state.lock();
         match self.has_room(&state, entry.len()) {
             Ok(true) => {}
@@ -275,10 +155,21 @@ impl Inbox {
             Err(error) => return Err((ticket, error)),
         }
         push(&mut state, Proposal { entry, ticket });
-        if !state.held {
-            self.call_core(&mut state);
-        }
         Ok(())
+    }
+
+    /// If requests wait and nobody drives, the calling thread gets the role, if it `wants` it, else the core thread.
+    pub fn call(&self, wants: bool) -> Next {
+        let mut state = self.state.lock();
+        if state.held || state.requests.is_empty() || state.driver != Driver::Nobody {
+            return Next::Wait;
+        }
+        if wants {
+            state.driver = Driver::Caller;
+            return Next::Drive;
+        }
+        self.call_core(&mut state);
+        Next::Wait
     }
 
     /// Takes a request back that nobody took out yet. False: it may be on its way into the log.
@@ -289,6 +180,7 @@ impl Inbox {
         if let Some(proposal) = state.requests.remove(place) {
             state.bytes -= proposal.entry.len();
         }
+        state.since = state.since.filter(|_| !state.requests.is_empty());
         true
     }
 
@@ -311,25 +203,28 @@ impl Inbox {
         Ok(())
     }
 
-    /// This session lives.
+    /// This session lives. It waits for the next turn, at the latest that of the next tick: so the signs of life of many
+    /// sessions share a round of questions to a majority.
     pub fn beat(&self, session: SessionId, done: Done<()>) {
         match self.stopped() {
             Some(error) => done(Err(error)),
-            None => self.other(|others| others.beats.push((session, done))),
+            None => self.state.lock().others.beats.push((session, done)),
         }
     }
 
     fn other(&self, add: impl FnOnce(&mut Batch)) {
         let mut state = self.state.lock();
         add(&mut state.others);
+        state.pressing = true;
         self.call_core(&mut state);
     }
 
     /// Takes in letters of another member, of so many bytes, from the thread that read them; it gets the role if that is
-    /// free. Waits while too many are there already, so that a member's connection fills up and not the memory.
-    pub fn letters(&self, letters: Vec<Letter>, bytes: usize) -> Next {
+    /// free and the letters are `pressing`. Waits while too many are there already, so that a member's connection fills up
+    /// and not the memory.
+    pub fn letters(&self, letters: Vec<Letter>, bytes: usize, pressing: bool) -> Next {
         let mut state = self.state.lock();
-        while state.letter_bytes > self.bytes_max && state.stopped.is_none() {
+        while state.letter_bytes > self.bytes_max && state.pressing && state.stopped.is_none() {
             state.waiting_for_room += 1;
             self.room.wait_for(&mut state, CHECK_EVERY);
             state.waiting_for_room -= 1;
@@ -339,7 +234,8 @@ impl Inbox {
         }
         state.others.letters.extend(letters);
         state.letter_bytes += bytes;
-        if state.driver != Driver::Nobody {
+        state.pressing |= pressing;
+        if !state.pressing || state.driver != Driver::Nobody {
             return Next::Wait;
         }
         state.driver = Driver::Caller;
@@ -366,13 +262,14 @@ impl Inbox {
     pub fn take(&self) -> Batch {
         let mut state = self.state.lock();
         let mut batch = std::mem::take(&mut state.others);
-        state.letter_bytes = 0;
+        (state.pressing, state.letter_bytes) = (false, 0);
         if state.held {
             if state.waiting_for_room > 0 {
                 self.room.notify_all();
             }
             return batch;
         }
+        batch.since = state.since.take();
         if state.bytes <= limits::GROUP_BYTES_MAX {
             state.bytes = 0;
             batch.proposals = Vec::from(std::mem::take(&mut state.requests));
@@ -386,6 +283,7 @@ impl Inbox {
                 batch.proposals.extend(state.requests.pop_front());
             }
             state.bytes -= bytes;
+            state.since = Some(Instant::now());
         }
         if state.waiting_for_room > 0 {
             self.room.notify_all();
@@ -402,7 +300,7 @@ impl Inbox {
     /// and work that is there goes to the core thread.
     pub fn stay(&self, wants: bool) -> bool {
         let mut state = self.state.lock();
-        let work = !state.others.is_empty() || (!state.requests.is_empty() && !state.held);
+        let work = state.pressing || (!state.requests.is_empty() && !state.held);
         if work && wants {
             return true;
         }
@@ -466,12 +364,18 @@ impl Inbox {
         (state.requests.len(), state.bytes, state.stopped.clone())
     }
 
+    /// How long the oldest request waits at most.
+    pub fn age(&self) -> Duration {
+        self.state.lock().since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     pub fn stopped(&self) -> Option<Error> {
         self.state.lock().stopped.clone()
     }
 }
 
 fn push(state: &mut State, proposal: Proposal<Ticket>) {
+    state.since.get_or_insert_with(Instant::now); // One look at the clock for each group.
     state.bytes += proposal.entry.len();
     state.requests.push_back(proposal);
 }

@@ -20,18 +20,22 @@
 //! |------|-----------|---------------------------------------------------------------------------------------|
 //! | 6    | Who       | nothing. Answer: `Fresh` or `Member`                                                  |
 //! | 7    | Join      | MessagePack: [node, name, raft address, client address]. Answer: `Joined`, `Elsewhere` or `Refused` |
+//! | 8    | Renew     | a certificate request. Answer: `Renewed` or `Refused`                                 |
 //! | 68   | Fresh     | nothing: no data here either                                                          |
 //! | 69   | Member    | cluster (16), group (8)                                                               |
 //! | 70   | Joined    | MessagePack: [[node, raft address]...], of all members                                |
 //! | 71   | Elsewhere | the address of the leader                                                             |
+//! | 72   | Renewed   | the certificate, PEM                                                                  |
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use super::inbox::{Chore, Ticket};
-use super::post::REFUSED;
+use super::elsewhere::PAST;
+use super::inbox::Chore;
+use super::post::{LATER, REFUSED};
+use super::ticket::Ticket;
 use super::{own_request, ClusterConfig, Shared};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
@@ -41,10 +45,12 @@ use crate::replica::MemberChange;
 
 const WHO: u8 = 6;
 const JOIN: u8 = 7;
+const RENEW: u8 = 8;
 const FRESH: u8 = 68;
 const MEMBER: u8 = 69;
 const JOINED: u8 = 70;
 const ELSEWHERE: u8 = 71;
+const RENEWED: u8 = 72;
 
 /// The commands that list a member and strike one off, see `machine::command`.
 const PUT_MEMBER: u64 = 16;
@@ -77,8 +83,13 @@ impl Door {
                 (MEMBER, [&node.identity.cluster.0[..], &node.identity.group.0.to_le_bytes()].concat())
             }
             (JOIN, Some(node)) => node.answer_join(&accepted.hello),
+            (RENEW, Some(node)) => match node.sign_for_member(&accepted.hello.payload) {
+                Ok(certificate) => (RENEWED, certificate.into_bytes()),
+                Err(error) => (REFUSED, error.to_string().into_bytes()),
+            },
+            (PAST, Some(node)) => node.answer_past(&accepted.hello),
             (_, Some(node)) => return node.serve_member(accepted),
-            (_, None) => (REFUSED, b"this node is not open yet".to_vec()),
+            (_, None) => (LATER, b"the other side is not open yet".to_vec()),
         };
         if let Ok(frame) = packet::encode(kind, 0, &payload) {
             accepted.outgoing.send(frame);
@@ -155,7 +166,7 @@ fn read_member(payload: &[u8]) -> Result<Beginning> {
 }
 
 /// One question on a connection of its own.
-fn ask(config: &ClusterConfig, address: &Address, kind: u8, payload: &[u8]) -> Result<Frame> {
+pub(super) fn ask(config: &ClusterConfig, address: &Address, kind: u8, payload: &[u8]) -> Result<Frame> {
     let (stream, _) = connect(address, &config.security, Instant::now() + ANSWER_WAIT)?;
     stream.write_first(packet::encode(kind, 0, payload)?)?;
     let mut frames = Frames::new();
@@ -212,6 +223,28 @@ impl Shared {
         Ok(record.into_bytes())
     }
 
+    /// Has a certificate request signed by whichever other member can.
+    pub(super) fn ask_to_sign(&self, request: &[u8]) -> Result<String> {
+        let config = self.config.cluster.as_ref().ok_or(Error::Closed)?;
+        let own = self.identity.node;
+        let raft: Vec<_> = self
+            .machine
+            .read()
+            .members()
+            .filter(|member| member.node != own)
+            .map(|member| member.raft.clone())
+            .collect();
+        let mut failure = "there are none".to_owned();
+        for address in raft {
+            match ask(config, &Address::parse(&address)?, RENEW, request) {
+                Ok(Frame { kind: RENEWED, payload, .. }) => return Ok(String::from_utf8_lossy(&payload).into_owned()),
+                Ok(Frame { payload, .. }) => failure = format!("{address}: {}", String::from_utf8_lossy(&payload)),
+                Err(error) => failure = format!("{address}: {error}"),
+            }
+        }
+        Err(Error::NotCommitted(failure))
+    }
+
     fn answer_join(self: &Arc<Self>, frame: &Frame) -> (u8, Vec<u8>) {
         match self.let_join(&frame.payload) {
             Ok(answer) => answer,
@@ -237,6 +270,7 @@ impl Shared {
         if !self.is_member(node) {
             log::info!("node {node} at {raft} joins");
             self.change_members(MemberChange::AddLearner(node), false)?;
+            self.note("node", "member.join", &format!("{node} at {raft}"));
         }
         self.put_member(wish)?;
         // Without this node's own address the newcomer could not answer it.
@@ -256,12 +290,13 @@ impl Shared {
     fn check_newcomer(&self, node: NodeId, raft: &str) -> Result<()> {
         let machine = self.machine.read();
         let other = machine.members().find(|member| &*member.raft == raft && member.node != node);
-        let Some(other) = other else { return Ok(()) };
+        let Some(other) = other.filter(|other| !self.is_replaced_at(other.node, raft)) else { return Ok(()) };
         Err(Error::Foreign(format!(
             "{raft} is the address of member {} ({}), and this is node {node}, without its data. If that data directory is \
              only misplaced, start the node with it. If it is lost for good, run `raftwork cluster remove {}` against the \
-             other members, then start this node again: it joins as a new member",
-            other.node, other.name, other.node
+             other members, then start this node again: it joins as a new member. Or run `raftwork cluster replace {} \
+             {raft}` and start it meanwhile",
+            other.node, other.name, other.node, other.node
         )))
     }
 
@@ -290,7 +325,7 @@ impl Shared {
         self.submit(&own_request(&command), Some(Instant::now() + ANSWER_WAIT), &mut || Ok(())).map(drop)
     }
 
-    fn is_member(&self, node: NodeId) -> bool {
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
         let figures = self.figures.lock();
         figures.members.voters.contains(&node) || figures.members.learners.contains(&node)
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::counters::Histogram;
 use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::disk::{Access, Disk, File};
 use crate::replica::{Members, Replica};
@@ -17,15 +18,23 @@ const SAMPLES: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Times {
     samples: Mutex<(Vec<u32>, u64)>,
+    histogram: Histogram,
 }
 
 impl Times {
     pub fn new() -> Self {
-        Self { samples: Mutex::new((Vec::with_capacity(SAMPLES), 0)) }
+        Self { samples: Mutex::new((Vec::with_capacity(SAMPLES), 0)), histogram: Histogram::default() }
+    }
+
+    /// All since the start.
+    pub fn histogram(&self) -> &Histogram {
+        &self.histogram
     }
 
     fn add(&self, since: Instant) {
-        let micros = since.elapsed().as_micros().min(u128::from(u32::MAX)) as u32;
+        let span = since.elapsed();
+        self.histogram.add(span);
+        let micros = span.as_micros().min(u128::from(u32::MAX)) as u32;
         let (samples, count) = &mut *self.samples.lock();
         if samples.len() < SAMPLES {
             samples.push(micros);
@@ -142,6 +151,7 @@ pub(super) struct Figures {
     pub log_bytes: u64,
     pub log_bytes_open: u64,
     pub snapshot_index: LogIndex,
+    pub snapshot_bytes: u64,
     pub snapshot_running: bool,
     /// How long taking the newest capture of the state held up writes, in microseconds; 0: none was taken.
     pub snapshot_capture_us: u64,
@@ -164,7 +174,10 @@ impl Figures {
         self.leader = replica.leader();
         self.log_bytes = replica.wal().bytes();
         self.log_bytes_open = replica.log_bytes();
-        self.snapshot_index = replica.upkeep().newest;
+        if self.snapshot_index != replica.upkeep().newest || self.turns == 0 {
+            self.snapshot_index = replica.upkeep().newest;
+            self.snapshot_bytes = replica.snapshots().latest_bytes();
+        }
         self.snapshot_running = replica.upkeep().running;
         self.turns += 1;
         self.entries += applied as u64;

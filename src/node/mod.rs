@@ -13,29 +13,43 @@
 //! only while a group is applied. Whatever a caller waits for is bounded: the inbox by `INBOX_REQUESTS_MAX` and
 //! `INBOX_BYTES_MAX`, the log by `LOG_BYTES_MAX`, waits for jobs by their number.
 
+pub mod access;
+pub mod anew;
 mod archiver;
+mod backups;
 pub mod config;
+mod counters;
 pub mod doctor;
 mod driver;
+mod elsewhere;
+mod enrolling;
+mod exposition;
 mod health;
 mod history;
 mod inbox;
 mod joining;
+mod levels;
 mod maintenance;
 mod memory;
 mod metrics;
 mod open;
 mod orders;
 mod post;
-
+mod probes;
+mod reads;
+mod repeat;
+mod replacing;
 pub mod stamp;
+mod submit;
+mod ticket;
 mod ticks;
 mod timer;
+mod tokens;
 mod transfers;
 mod views;
 pub mod wakeups;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,20 +57,24 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::archive::Archive;
-use crate::base::codec::Writer;
 use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result, SessionId, Term};
-use crate::disk::{Identity, Lock};
+use crate::disk::{Identity, Lock, Origin};
 use crate::machine::{self, Machine};
+use crate::net::web::Web;
 use crate::net::Listener;
-use crate::replica::{entry, Members, Opened, Sessions};
+use crate::replica::{Members, Opened, Sessions};
 use crate::snapshot::SnapshotStore;
 
 pub use config::{ClusterConfig, NodeConfig};
+pub use reads::{check_age, View};
+pub use repeat::repeated;
 pub use wakeups::{WaitId, WatchEvent, WatchId, Watcher};
 
 use driver::Engine;
-use inbox::{Chore, Inbox, Next, Slot, Ticket};
+use inbox::{Chore, Inbox, Next};
 use metrics::{Figures, Times};
+use submit::own_request;
+use ticket::Ticket;
 
 /// What is called with the answer of an asynchronous request, on the thread that drives: short, and never blocking.
 pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
@@ -64,8 +82,6 @@ pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 /// Called once when a node fails, on the thread that drives: short, and never blocking.
 type Tell = Box<dyn FnOnce() + Send>;
 
-/// Before a request that a change of leader left open is asked again.
-const REPEAT_PAUSE: Duration = Duration::from_millis(5);
 /// How long a transfer of leadership may take that somebody asked for.
 const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 /// How long `close` waits until another member leads.
@@ -99,7 +115,10 @@ struct Shared {
     leads_changed: Condvar,
     /// Who leads, as of the last turn.
     leader: Mutex<Option<NodeId>>,
+    /// `Replica::settled`, as of the last turn.
+    settled: AtomicU64,
     ticks: ticks::Ticks,
+    freshness: reads::Freshness,
     /// The command that lists this node is on its way.
     listing: AtomicBool,
     /// Letters to other members. Nothing: it is alone.
@@ -107,9 +126,20 @@ struct Shared {
     /// Where other members are let in.
     listener: Mutex<Option<Listener>>,
     snapshots: Arc<SnapshotStore>,
+    backups: backups::Backups,
+    replacing: Mutex<Option<replacing::Plan>>,
+    /// The cluster that this one began from, if it began from one.
+    origin: Option<Origin>,
     maintenance: maintenance::Maintenance,
     archiver: archiver::Archiver,
     figures: Mutex<Figures>,
+    counters: Arc<counters::Counters>,
+    /// How the port for clients fares, if there is one.
+    clients_port: Mutex<Option<probes::AskTally>>,
+    /// Answers probes and metrics, if somebody asked for it.
+    web: Mutex<Option<Web>>,
+    /// It closes: nobody should send it anything more.
+    draining: AtomicBool,
     syncs: Arc<Times>,
     opened: Opened,
     failed: Mutex<Option<String>>,
@@ -137,23 +167,40 @@ impl Node {
         deadline: Option<Instant>,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<u8>> {
-        machine::check(request)?;
-        self.shared.bring_back(request)?;
+        let needed = self.check(request)?;
+        self.shared.bring_back(request, needed)?;
         self.shared.submit(request, deadline, check)
     }
 
     /// Accepts one request and returns; `done` gets the answer. Refused at once when the inbox is full.
     pub fn start(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
-        match machine::check(&request).and_then(|()| self.shared.bring_back(&request)) {
-            Ok(()) => self.shared.start(&request, done),
+        self.queue(request, done);
+        self.shared.inbox.call(false);
+    }
+
+    /// As `start`, but nobody is woken for it before `call`.
+    pub fn queue(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        match self.check(&request).and_then(|needed| self.shared.bring_back(&request, needed)) {
+            Ok(()) => self.shared.queue(&request, done),
             Err(error) => done(Err(error)),
         }
     }
 
-    /// Answers a read-only question from the applied state: `[as_of_index, payload]`.
-    pub fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
-        self.shared.check_running()?;
-        self.shared.view(question)
+    /// Has what was queued written. In a cluster the calling thread may do it, and then waits for the disk.
+    pub fn call(&self) {
+        if self.shared.inbox.call(!self.is_alone()) == Next::Drive {
+            self.shared.drive_briefly();
+        }
+    }
+
+    /// What a node refuses before it enters the log. Gives the feature level that the request needs.
+    fn check(&self, request: &[u8]) -> Result<u64> {
+        // Nearly every command needs the first level, so the state is not looked at. What is handed over the leader judges.
+        let needed = machine::check(request)?;
+        if needed == 1 || self.shared.leads.lock().is_none() {
+            return Ok(needed);
+        }
+        self.shared.machine.read().admit(needed).map(|()| needed)
     }
 
     /// Calls `done` when the job is final: at once if it is already, `NotFound` if nobody knows it.
@@ -234,17 +281,6 @@ impl Node {
         self.shared.config.cluster.is_none()
     }
 
-    /// Calls `done` as soon as the state of this node has everything that was answered anywhere before the call.
-    pub fn fresh(&self, done: Done<()>) {
-        if self.is_alone() {
-            return done(self.shared.check_running());
-        }
-        let done = move |answer: Result<Vec<u8>>| done(answer.map(drop));
-        if let Err((ticket, error)) = self.shared.inbox.read(Ticket::call(Box::new(done))) {
-            ticket.answer(Err(error));
-        }
-    }
-
     /// This session belongs to the owning process and cannot lapse while the process lives.
     pub fn hold(&self, session: SessionId) {
         self.shared.sessions.lock().hold(session);
@@ -268,6 +304,11 @@ impl Node {
     /// MessagePack map: role, term, index, log, snapshot, disk times, queues, sessions, archive, alarms.
     pub fn health(&self) -> Vec<u8> {
         self.shared.health()
+    }
+
+    /// What the node counts, in the text format of Prometheus; see `docs/reference/metrics.md`.
+    pub fn metrics(&self) -> String {
+        self.shared.metrics()
     }
 
     /// Looks at the clock again. Only a clock that is moved by hand needs it.
@@ -326,6 +367,8 @@ impl Node {
                 let _ = thread.join();
             }
         }
+        let web = self.shared.web.lock().take();
+        drop(web); // The last to go: until now it said that the node closes.
         if idle && self.shared.close_archive() {
             self.shared.lock.lock().take();
         }
@@ -353,63 +396,6 @@ impl Shared {
         self.inbox.stopped().map_or(Ok(()), Err)
     }
 
-    fn submit(
-        self: &Arc<Self>,
-        request: &[u8],
-        deadline: Option<Instant>,
-        check: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Vec<u8>> {
-        loop {
-            match self.submit_once(request, deadline, check) {
-                Err(error) if self.may_repeat(request, &error) && !is_over(deadline) => {
-                    // Whoever refused has not heard of the new leader yet.
-                    self.ticks.pause(REPEAT_PAUSE);
-                    check()?;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn submit_once(
-        self: &Arc<Self>,
-        request: &[u8],
-        deadline: Option<Instant>,
-        check: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Vec<u8>> {
-        let slot = Slot::new();
-        if self.inbox.submit(entry::frame(request), &slot, deadline, check)? == Next::Drive {
-            self.drive(Some(&slot));
-        }
-        match slot.wait(deadline, check) {
-            Ok(Some(answer)) => answer,
-            Ok(None) if self.inbox.withdraw(&slot) => {
-                Err(Error::NotCommitted("the time ran out before it was written".into()))
-            }
-            Ok(None) => Err(Error::TimedOut("the write was on its way; it may still be applied".into())),
-            Err(interrupted) => {
-                self.inbox.withdraw(&slot);
-                Err(interrupted)
-            }
-        }
-    }
-
-    fn start(self: &Arc<Self>, request: &[u8], done: Done<Vec<u8>>) {
-        let done = if self.post.is_some() { self.repeating(request, done) } else { done };
-        if let Err((ticket, error)) = self.inbox.start(entry::frame(request), Ticket::call(done)) {
-            ticket.answer(Err(error));
-        }
-    }
-
-    /// Has a request that the change of a leader left open asked again.
-    fn repeating(self: &Arc<Self>, request: &[u8], done: Done<Vec<u8>>) -> Done<Vec<u8>> {
-        let (shared, request) = (Arc::downgrade(self), request.to_vec());
-        Box::new(move |answer| match (shared.upgrade(), &answer) {
-            (Some(shared), Err(error)) if shared.may_repeat(&request, error) => shared.ticks.ask_again(request, done),
-            _ => done(answer),
-        })
-    }
-
     /// Writes down which sessions end with this process, for whoever finds that it died.
     fn tell_held(&self) {
         let lock = self.lock.lock();
@@ -419,13 +405,9 @@ impl Shared {
         }
     }
 
-    /// Proposes a command of the node itself.
-    fn propose(self: &Arc<Self>, command: &Writer, done: impl FnOnce(Result<Vec<u8>>) + Send + 'static) {
-        self.start(&own_request(command), Box::new(done));
-    }
-
     /// False: somebody still drives, a disk that hangs. Its files stay open, and its answers come when they come.
     fn close(&self, deadline: Instant) -> bool {
+        self.draining.store(true, Ordering::Release);
         self.timer.stop();
         self.archiver.stop();
         self.hand_over(deadline.min(Instant::now() + HANDOVER_WAIT));
@@ -476,15 +458,4 @@ impl Shared {
         }
         true
     }
-}
-
-fn is_over(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
-}
-
-/// A request without a session: the node's own commands may be applied twice.
-fn own_request(command: &Writer) -> Vec<u8> {
-    let mut request = Writer::with_capacity(command.len() + 4);
-    request.array(4).u64(0).u64(0).u64(0).raw(command.as_bytes());
-    request.into_bytes()
 }

@@ -1,23 +1,26 @@
 //! From a directory to a running node.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::counters::Counters;
 use super::driver::Engine;
 use super::inbox::Inbox;
 use super::metrics::{Figures, MeteredDisk, Times};
 
 use super::joining::{self, Beginning, Door};
 use super::post::Post;
+use super::probes::{self, Probes};
 use super::stamp::Stamp;
 use super::wakeups::Wakeups;
-use super::{ClusterConfig, Node, NodeConfig, Shared};
+use super::{anew, ClusterConfig, Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
 use crate::base::{limits, ClusterId, Error, NodeId, Result};
-use crate::disk::{ensure_dir, Disk, Identity, Lock, RealDisk};
+use crate::disk::{check_not_shared, ensure_dir, gone, Disk, Identity, Lock, Origin, RealDisk};
 use crate::machine::record;
 use crate::net::{Admit, Listener, ListenerConfig, Security};
 use crate::replica::{Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
@@ -34,11 +37,18 @@ impl Node {
         config.validate()?;
         // The lock and the archive are always real, also when a test puts the log on another disk.
         ensure_dir(&RealDisk, &config.dir)?;
+        check_not_shared(&config.dir)?;
         let lock = Lock::take(&config.dir)?;
+        anew::check_unfinished(&config.dir)?;
+        gone::check(&*config.disk, &config.dir)?;
         check_expected(&config)?;
+        let origin = load_origin(&config)?;
         let syncs = Arc::new(Times::new());
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk { disk: config.disk.clone(), syncs: syncs.clone() });
         let door = Arc::new(Door::default());
+        // Before all that may take long: it lives, and is not ready.
+        let probes = Arc::new(Probes::default());
+        let web = config.health_listen.as_ref().map(|address| probes::serve(address, &probes)).transpose()?;
         let listener = config.cluster.as_ref().map(|cluster| listen(cluster, &door)).transpose()?;
         let beginning = begin(&config)?;
         let replica_config = ReplicaConfig {
@@ -53,22 +63,19 @@ impl Node {
         };
         let post: Arc<OnceLock<Arc<Post>>> = Arc::default();
         let (replica, opened) = Replica::open(&replica_config, outbox(&post))?;
-        if let Some(index) = opened.suspect_upto {
-            log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
-        }
-        for loss in &opened.losses {
-            log::error!("a salvage of this directory gave up {loss}");
-        }
+        tell_losses(&opened);
         let files = replica.wal().spare();
-        let to_post =
-            |cluster: &ClusterConfig| Post::new(replica.identity(), cluster.reached(), cluster.security.clone());
+        let counters = Arc::<Counters>::default();
+        let to_post = |cluster: &ClusterConfig| {
+            Post::new(replica.identity(), cluster.reached(), cluster.security.clone(), counters.clone())
+        };
         let own_post = config.cluster.as_ref().map(to_post);
         if let Some(own_post) = &own_post {
             let _ = post.set(own_post.clone());
         }
-        let shared = Arc::new(share(config, replica, syncs, opened, lock, own_post));
+        let shared = Arc::new(share(config, replica, Gauges { syncs, counters }, opened, lock, own_post, origin));
         shared.timer.due(shared.machine.read().next_due(), true);
-        shared.timer.leads(shared.leads.lock().is_some());
+        shared.timer.leads(*shared.leads.lock());
         shared.inbox.hold_requests(shared.leader.lock().is_none());
         shared.archiver.finished(1);
         let node = Node { shared: shared.clone(), threads: Mutex::default(), closed: Default::default() };
@@ -77,23 +84,46 @@ impl Node {
             door.open(&shared);
         }
         let threads = start_threads(&shared, files)?;
+        *shared.web.lock() = web;
+        probes.open(&shared);
         shared.maintenance.clean();
         *node.threads.lock() = threads;
-        if let Some(cluster) = shared.config.cluster.clone() {
-            if shared.is_joining() {
-                shared.join(&cluster)?;
-            }
-            if beginning == Some(Beginning::Begins) {
-                shared.wait_for_voters(cluster.members.len() / 2 + 1, cluster.patience);
-            }
-        }
+        shared.find_group(beginning)?;
         shared.expire_orphans();
         shared.tell_held();
         Ok(Arc::new(node))
     }
 }
 
+/// What of the work in the directory is or may be lost.
+fn tell_losses(opened: &crate::replica::Opened) {
+    if let Some(index) = opened.suspect_upto {
+        log::warn!("the end of the log was damaged; answered writes up to {index} may be lost");
+    }
+    for loss in &opened.losses {
+        log::error!("work was lost in this directory: {loss}");
+    }
+}
+
 impl Shared {
+    /// Joins a group or begins one, whatever the settings say of a node without data.
+    fn find_group(self: &Arc<Self>, beginning: Option<Beginning>) -> Result<()> {
+        let Some(cluster) = self.config.cluster.clone() else {
+            self.raise_level();
+            return Ok(());
+        };
+        if self.is_joining() {
+            self.join(&cluster)?;
+        }
+        if beginning == Some(Beginning::Begins) {
+            // Before the others are in: one that is older is told why it cannot join.
+            self.raise_level();
+            self.wait_for_voters(cluster.members.len() / 2 + 1, cluster.patience);
+            self.begin_access(&cluster);
+        }
+        Ok(())
+    }
+
     /// Ends the sessions of the last owner's process, if that died as the owner: its jobs need not wait for their time to
     /// live. In effect when this returns, unless the disk has no room; then they wait for it after all.
     fn expire_orphans(self: &Arc<Self>) {
@@ -133,6 +163,7 @@ fn start_threads(shared: &Arc<Shared>, files: SpareMaker) -> Result<Vec<JoinHand
     if shared.config.cluster.is_some() {
         start("raftwork-tick", Shared::tick_loop)?;
         start("raftwork-transfer", Shared::transfer_loop)?;
+        start("raftwork-hour", Shared::hour_loop)?;
     }
     let each = shared.clone();
     threads.push(spawn("raftwork-maintenance", move || each.maintenance_loop(&files))?);
@@ -203,13 +234,31 @@ fn check_expected(config: &NodeConfig) -> Result<()> {
     )))
 }
 
+/// What is measured from the first moment on.
+struct Gauges {
+    syncs: Arc<Times>,
+    counters: Arc<Counters>,
+}
+
+/// Where the state in the directory came from, for people: a damaged file about it must not keep the work from going on.
+fn load_origin(config: &NodeConfig) -> Result<Option<Origin>> {
+    match Origin::load(&RealDisk, &config.dir) {
+        Err(error @ Error::Corrupt { .. }) => {
+            log::error!("where this state came from is not known any more: {error}");
+            Ok(None)
+        }
+        origin => origin,
+    }
+}
+
 fn share(
     config: NodeConfig,
     replica: Replica<super::Ticket>,
-    syncs: Arc<Times>,
+    gauges: Gauges,
     opened: crate::replica::Opened,
     lock: Lock,
     post: Option<Arc<Post>>,
+    origin: Option<Origin>,
 ) -> Shared {
     let (wall, monotonic) = (config.clock.wall(), config.clock.monotonic());
     let mut stamp = Stamp::new(wall, monotonic, replica.stamped());
@@ -235,15 +284,24 @@ fn share(
         leads: Mutex::new(replica.leads_in()),
         leads_changed: Condvar::new(),
         leader: Mutex::new(replica.leader()),
+        settled: AtomicU64::new(0),
         ticks: Default::default(),
+        freshness: Default::default(),
         post,
         listing: Default::default(),
         listener: Mutex::default(),
         snapshots: replica.snapshots().clone(),
+        backups: Default::default(),
+        replacing: Mutex::default(),
+        origin,
         maintenance: Default::default(),
         archiver: Default::default(),
         figures: Mutex::new(figures),
-        syncs,
+        syncs: gauges.syncs,
+        counters: gauges.counters,
+        clients_port: Mutex::default(),
+        web: Mutex::default(),
+        draining: Default::default(),
         opened,
         failed: Mutex::default(),
         panicked: Default::default(),
@@ -267,7 +325,9 @@ fn open_archive(config: &NodeConfig, replica: &Replica<super::Ticket>, now: crat
         keep_until: record::keep_until_ms,
         labels: record::labels,
     });
-    let usable = opened.and_then(|archive| archive.reconcile(machine.finished_upto()).map(|()| archive));
+    // One of several has not applied all of its log yet: the others tell it what is committed. What it archived was.
+    let finished_upto = if config.cluster.is_none() { machine.finished_upto() } else { u64::MAX };
+    let usable = opened.and_then(|archive| archive.reconcile(finished_upto).map(|()| archive));
     usable.inspect_err(|error| log::error!("no archive: {error}")).ok()
 }
 

@@ -6,6 +6,17 @@
 //! | `[2, node, forced]`     | removes a member; forced: also against the odds     | nil                           |
 //! | `[3]`                   | lets another member lead                            | nil                           |
 //! | `[4]`                   | takes a snapshot on the node that is asked          | nil                           |
+//! | `[20, name, [capability], lifetime, overlap]` | makes a token                 | `[text, id]`                  |
+//! | `[21, name or id]`      | takes tokens back                                   | how many                      |
+//! | `[22]`                  | lists the tokens                                    | see `tokens`                  |
+//! | `[23]`                  | lists what was done about the cluster, and by whom  | see `tokens`                  |
+//! | `[24, role]`            | makes an invitation                                 | its text                      |
+//! | `[25]`                  | gives the node that is asked a new certificate      | until when it is good         |
+//! | `[26]`                  | raises the feature level to what this version knows | the level                     |
+//! | `[5, history]`          | begins a backup, with finished jobs or without      | its number                    |
+//! | `[6, number, piece]`    | a piece of its file, from 1 on; see `backups`       | bytes, none behind the last   |
+//! | `[7, number]`           | forgets it                                          | nil                           |
+//! | `[8, node, address]`    | the node there replaces this one; see `replacing`   | whether it is done            |
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,12 +31,12 @@ use crate::base::{Error, NodeId, Result};
 use crate::replica::MemberChange;
 
 impl Node {
-    /// Carries out an order on a thread of its own; `done` gets the answer.
+    /// Carries out an order of `actor` on a thread of its own; `done` gets the answer.
     ///
     /// # Errors
     /// `NotCommitted`: not here or not now, and why. `Invalid`: the order makes no sense.
-    pub fn order(&self, order: Vec<u8>, done: Done<Vec<u8>>) {
-        let shared = self.shared.clone();
+    pub fn order(&self, actor: &str, order: Vec<u8>, done: Done<Vec<u8>>) {
+        let (shared, actor) = (self.shared.clone(), actor.to_owned());
         let waiting = Arc::new(Mutex::new(Some(done)));
         let answer = |waiting: &Mutex<Option<Done<Vec<u8>>>>, answer| {
             if let Some(done) = waiting.lock().take() {
@@ -33,7 +44,7 @@ impl Node {
             }
         };
         let theirs = waiting.clone();
-        if let Err(error) = spawn("raftwork-order", move || answer(&theirs, shared.carry_out(&order))) {
+        if let Err(error) = spawn("raftwork-order", move || answer(&theirs, shared.carry_out(&actor, &order))) {
             answer(&waiting, Err(error));
         }
     }
@@ -54,7 +65,7 @@ impl Node {
 }
 
 impl Shared {
-    fn carry_out(self: &Arc<Self>, order: &[u8]) -> Result<Vec<u8>> {
+    fn carry_out(self: &Arc<Self>, actor: &str, order: &[u8]) -> Result<Vec<u8>> {
         let mut reader = Reader::new(order);
         let items = reader.array()?;
         let nothing = |()| vec![0xc0];
@@ -62,15 +73,41 @@ impl Shared {
             (1, 1) => Ok(self.member_rows()),
             (2, 3) => {
                 let (node, forced) = (NodeId(reader.u64()?), reader.bool()?);
-                self.change(MemberChange::Remove(node), forced).map(nothing)
+                self.change(MemberChange::Remove(node), forced)?;
+                self.note(actor, "member.remove", &node.to_string());
+                Ok(nothing(()))
             }
             (3, 1) => self.transfer().map(nothing),
             (4, 1) => self.snapshot_now().map(nothing),
+            (20, 5) => self.order_token(actor, &mut reader),
+            (21, 2) => self.revoke_token(actor, reader.str()?),
+            (22, 1) => Ok(self.token_rows()),
+            (23, 1) => Ok(self.act_rows()),
+            (24, 2) => self.invite(actor, reader.str()?).map(|text| one(|out| out.str(&text))),
+            (25, 1) => self.renew().map(|until| one(|out| out.u64(until.0))),
+            (26, 1) => {
+                let level = self.finalize()?;
+                self.note(actor, "level.set", &level.to_string());
+                Ok(one(|out| out.u64(level)))
+            }
+            (5, 2) => self.begin_backup(reader.bool()?).map(|number| Writer::new().u64(number).as_bytes().to_vec()),
+            (6, 3) => {
+                let piece = self.backup_piece(reader.u64()?, reader.u64()?)?;
+                Ok(Writer::with_capacity(piece.len() + 5).bin(&piece).as_bytes().to_vec())
+            }
+            (8, 3) => {
+                let done = self.replace(NodeId(reader.u64()?), reader.str()?)?;
+                Ok(Writer::new().bool(done).as_bytes().to_vec())
+            }
+            (7, 2) => {
+                self.backups.end(reader.u64()?);
+                Ok(nothing(()))
+            }
             (number, _) => Err(Error::Invalid(format!("no order has the number {number} and {items} items"))),
         }
     }
 
-    fn change(self: &Arc<Self>, change: MemberChange, forced: bool) -> Result<()> {
+    pub(super) fn change(self: &Arc<Self>, change: MemberChange, forced: bool) -> Result<()> {
         self.check_running()?;
         self.change_members(change, forced)?;
         if let MemberChange::Remove(node) | MemberChange::Replace { old: node, .. } = change {
@@ -79,7 +116,7 @@ impl Shared {
         Ok(())
     }
 
-    fn transfer(self: &Arc<Self>) -> Result<()> {
+    pub(super) fn transfer(self: &Arc<Self>) -> Result<()> {
         self.check_running()?;
         if self.leads.lock().is_none() {
             return Err(Error::NotCommitted("this node does not lead; ask the leader".into()));
@@ -91,7 +128,7 @@ impl Shared {
         }
     }
 
-    fn snapshot_now(&self) -> Result<()> {
+    pub(super) fn snapshot_now(&self) -> Result<()> {
         self.check_running()?;
         let (send, receive) = std::sync::mpsc::channel();
         // A receiver that is gone does not want to know any more.
@@ -124,4 +161,11 @@ impl Shared {
         }
         out.into_bytes()
     }
+}
+
+/// One value.
+fn one(write: impl FnOnce(&mut Writer) -> &mut Writer) -> Vec<u8> {
+    let mut out = Writer::new();
+    write(&mut out);
+    out.into_bytes()
 }

@@ -12,6 +12,8 @@
 //! | 65   | Welcome | nothing                                                                                      |
 //! | 66   | Refused | the words                                                                                    |
 //! | 67   | Taken   | index, term, bytes that are there; or all bits set: refused, begin again                     |
+//! | 75   | GivenUp | the words: the cluster of the one who came was given up, see `anew`; it stops for good        |
+//! | 73   | Later   | the words: the other side is about to open, and will answer then                             |
 //!
 //! What holds
 //! * Who comes from a new address says where it is reached now, and is reached there from then on: before it is, no leader
@@ -20,15 +22,17 @@
 //! * Letters of one member arrive in their order, or not at all. What is dropped is reported, and raft-rs sends it again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::counters::Counters;
 use super::inbox::{Chore, Next};
 use super::Shared;
-use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
+use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result};
 use crate::disk::Identity;
 use crate::net::packet::{self, Frame};
 use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Security};
@@ -40,7 +44,11 @@ pub(super) const PIECE: u8 = 3;
 pub(super) const ASK: u8 = 4;
 pub(super) const WELCOME: u8 = 65;
 pub(super) const REFUSED: u8 = 66;
+/// Not refused for good: this node is about to open.
+pub(super) const LATER: u8 = 73;
 pub(super) const TAKEN: u8 = 67;
+// 68 to 71 are in `joining`.
+const GIVEN_UP: u8 = 75;
 
 const MAGIC: &[u8; 8] = b"RAFTMEMB";
 /// Version of what members say to each other.
@@ -109,6 +117,7 @@ pub(super) fn check_welcome(frame: &Frame) -> Result<()> {
     match frame.kind {
         WELCOME => Ok(()),
         REFUSED => Err(Error::Foreign(String::from_utf8_lossy(&frame.payload).into_owned())),
+        LATER => Err(Error::NotCommitted(String::from_utf8_lossy(&frame.payload).into_owned())),
         kind => Err(Error::Invalid(format!("a frame of kind {kind} in place of a welcome"))),
     }
 }
@@ -127,10 +136,11 @@ pub(super) struct Post {
     snapshot_wanted: Condvar,
     /// Members that a message was dropped for since the last look.
     dropped: Mutex<BTreeSet<NodeId>>,
+    counters: Arc<Counters>,
 }
 
 impl Post {
-    pub fn new(identity: &Identity, own: Address, security: Security) -> Arc<Self> {
+    pub fn new(identity: &Identity, own: Address, security: Security, counters: Arc<Counters>) -> Arc<Self> {
         Arc::new(Self {
             me: identity.node,
             cluster: identity.cluster,
@@ -142,6 +152,7 @@ impl Post {
             snapshots: Mutex::default(),
             snapshot_wanted: Condvar::new(),
             dropped: Mutex::default(),
+            counters,
         })
     }
 
@@ -158,6 +169,8 @@ impl Post {
             .read()
             .get(&to)
             .is_some_and(|link| packet::encode(LETTER, 0, &letter.encode()).is_ok_and(|frame| link.send(frame)));
+        let count = if sent { &self.counters.letters_sent } else { &self.counters.letters_dropped };
+        count.add(1);
         if !sent && matches!(letter, Letter::Raft(_)) {
             self.dropped.lock().insert(to);
         }
@@ -240,7 +253,13 @@ impl Shared {
         let shared = Arc::downgrade(self);
         let mut config = DialerConfig::new(format!("member {to}"), address.clone(), post.security.clone());
         config.hello = Box::new(move || hello.frame());
-        config.welcome = Box::new(check_welcome);
+        let told = shared.clone();
+        config.welcome = Box::new(move |frame| {
+            if let (GIVEN_UP, Some(shared)) = (frame.kind, told.upgrade()) {
+                shared.inbox.chore(Chore::GivenUp(String::from_utf8_lossy(&frame.payload).into_owned()));
+            }
+            check_welcome(frame)
+        });
         config.changed = Box::new(move |change| {
             if let (Change::Down(_), Some(shared)) = (change, shared.upgrade()) {
                 shared.inbox.chore(Chore::Unreachable(to));
@@ -251,9 +270,14 @@ impl Shared {
 
     /// Serves one connection of another member until it ends.
     pub(super) fn serve_member(self: &Arc<Self>, accepted: Accepted) {
-        let hello = Hello::read(&accepted.hello).and_then(|hello| self.check_hello(&hello).map(|()| hello));
         let outgoing = accepted.outgoing.clone();
-        match hello {
+        let hello = Hello::read(&accepted.hello);
+        if let Some(why) = hello.as_ref().ok().and_then(|hello| self.given_up(hello)) {
+            log::warn!("refused {} as a member of a cluster that was given up", accepted.peer);
+            outgoing.send(packet::encode(GIVEN_UP, 0, why.as_bytes()).expect("an error fits a frame"));
+            return outgoing.end();
+        }
+        match hello.and_then(|hello| self.check_hello(&hello).map(|()| hello)) {
             Ok(hello) => {
                 outgoing.send(packet::encode(WELCOME, 0, &[]).expect("an empty frame"));
                 let (from, purpose) = (hello.from, hello.purpose);
@@ -278,6 +302,21 @@ impl Shared {
             }
         }
         outgoing.end();
+    }
+
+    /// What a member is told of the cluster that this one was recovered from.
+    fn given_up(&self, hello: &Hello) -> Option<String> {
+        let origin = self.origin.as_ref().filter(|origin| origin.recovered)?;
+        if (hello.cluster, hello.group) != (origin.cluster, origin.group) {
+            return None;
+        }
+        let own = self.post.as_ref()?.own.clone();
+        Some(format!(
+            "cluster {} was given up at entry {} and goes on as cluster {} without this member. To add this machine to \
+             it: stop the node, set its data directory aside (mv DIR DIR.old), and start it with a new one: raftwork node \
+             --data DIR --listen {} --join {own}. If that is a mistake, remove the file GONE from its directory",
+            origin.cluster, origin.index, self.identity.cluster, hello.address
+        ))
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<()> {
@@ -312,8 +351,11 @@ impl Shared {
                 }
                 letters.push(letter);
             }
-            if !letters.is_empty() && self.inbox.letters(letters, bytes) == Next::Drive {
-                self.drive_once();
+            self.counters.letters_received.add(letters.len() as u64);
+            let settled = LogIndex(self.settled.load(Ordering::Relaxed));
+            let pressing = letters.iter().any(|letter| !letter.only_acknowledges(settled));
+            if !letters.is_empty() && self.inbox.letters(letters, bytes, pressing) == Next::Drive {
+                self.drive_briefly();
             }
             if self.inbox.stopped().is_some() || !frames.fill(&mut &*stream)? {
                 return Ok(());
@@ -333,5 +375,19 @@ impl Shared {
         if !resolved.is_empty() && resolved.iter().all(refused) {
             self.inbox.chore(Chore::Gone(member));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_about_to_open_is_not_refused_for_good() {
+        let answer = |kind| check_welcome(&Frame { kind, id: 0, payload: b"words".to_vec() });
+        assert_eq!(answer(WELCOME), Ok(()));
+        // The dialer waits for seconds after `Foreign`, and soon tries again after anything else.
+        assert_eq!(answer(REFUSED), Err(Error::Foreign("words".into())));
+        assert_eq!(answer(LATER), Err(Error::NotCommitted("words".into())));
     }
 }

@@ -14,7 +14,7 @@ use crate::base::Millis;
 const JUMP_MAX: Millis = Millis(60_000);
 
 /// Cluster time from two readings at a time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Stamp {
     /// A moment on both clocks when they were last believed together.
     wall: Millis,

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::inbox::Chore;
-use super::{Done, Shared};
+use super::{ClusterConfig, Done, Shared};
 use crate::base::codec::Reader;
 use crate::base::{Error, Millis, Result};
 
-/// One tick. An election begins 20 to 40 of them after the last word of a leader.
-pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Ticks that count after a pause of the process: fewer than make an election, as the leader's words wait to be read.
 const TICKS_MAX: u32 = 15;
 
@@ -49,6 +47,11 @@ impl Ticks {
         self.wait(Instant::now() + span);
     }
 
+    /// Waits so long. False: the node closes.
+    pub fn sleep(&self, span: Duration) -> bool {
+        self.wait(Instant::now() + span)
+    }
+
     /// At the next tick this is asked again.
     pub fn ask_again(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
         self.again.lock().push((request, done));
@@ -65,21 +68,27 @@ impl Ticks {
 }
 
 impl Shared {
+    /// One tick. An election begins 20 to 40 of them after the last word of a leader.
+    pub(super) fn tick(&self) -> Duration {
+        self.config.cluster.as_ref().map_or(Duration::from_millis(50), ClusterConfig::tick)
+    }
+
     /// The life of the thread that ticks.
     pub(super) fn tick_loop(self: &Arc<Self>) {
-        let clock = self.config.clock.clone();
+        let (clock, tick) = (self.config.clock.clone(), self.tick());
         let (mut leaderless, mut known) = (0, BTreeMap::new());
-        let (mut ticked, mut at) = (clock.monotonic(), Instant::now() + TICK);
+        let (mut ticked, mut at) = (clock.monotonic(), Instant::now() + tick);
         while self.ticks.wait(at) {
-            let passed = clock.monotonic().since(ticked).0 / TICK.as_millis() as u64;
-            ticked = ticked.plus(Millis(passed * TICK.as_millis() as u64));
-            at = Instant::now() + TICK;
+            let passed = clock.monotonic().since(ticked).0 / tick.as_millis() as u64;
+            ticked = ticked.plus(Millis(passed * tick.as_millis() as u64));
+            at = Instant::now() + tick;
             if passed > 0 {
                 self.inbox.tick(passed.min(TICKS_MAX.into()) as u32, TICKS_MAX);
             }
             if let Some(cluster) = &self.config.cluster {
                 self.follow_members(cluster, &mut known);
             }
+            self.keep_fresh();
             leaderless = if self.leader.lock().is_some() { 0 } else { leaderless + 1 };
             self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS, Ordering::Relaxed);
             let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);

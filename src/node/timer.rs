@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Shared;
+use super::ticket::Ticket;
+use super::{own_request, Done, Shared};
 use crate::base::codec::Writer;
-use crate::base::{limits, Millis, SessionId};
+use crate::base::{limits, Millis, SessionId, Term};
+use crate::replica::entry;
 
 /// After a proposal of ours was refused (a full disk, a full inbox): how long until the next.
 const RETRY: Duration = Duration::from_millis(100);
@@ -30,7 +32,7 @@ struct State {
     /// The due time that the sleeper sleeps until.
     sleeps_until: Option<Millis>,
     /// This node leads: only a leader proposes.
-    leads: bool,
+    leads: Option<Term>,
     stopped: bool,
 }
 
@@ -52,7 +54,7 @@ impl Timer {
     }
 
     /// This node leads from now on, or no longer.
-    pub fn leads(&self, leads: bool) {
+    pub fn leads(&self, leads: Option<Term>) {
         let mut state = self.state.lock();
         (state.leads, state.ticking) = (leads, false);
         self.notify(&mut state);
@@ -114,8 +116,8 @@ impl Shared {
     pub(super) fn timer_loop(self: &Arc<Self>) {
         loop {
             let leads = self.timer.state.lock().leads;
-            let tick_at = if leads { self.tick_if_due() } else { None };
-            let lapse_in = if leads { self.end_lapsed_sessions() } else { None };
+            let tick_at = leads.and_then(|_| self.tick_if_due());
+            let lapse_in = leads.and_then(|term| self.end_lapsed_sessions(term));
             let tick_in = tick_at.map(|due| due.since(self.now()));
             let next = [tick_in, lapse_in].into_iter().flatten().min();
             let duration = next.map_or(SLEEP_MAX, |span| Duration::from_millis(span.0).min(SLEEP_MAX));
@@ -147,12 +149,13 @@ impl Shared {
         None
     }
 
-    /// Proposes the end of silent sessions. Gives the span until the next one could be silent for too long.
-    fn end_lapsed_sessions(self: &Arc<Self>) -> Option<Millis> {
+    /// Proposes the end of silent sessions, as the leader of this term. Gives the span until the next one could be silent
+    /// for too long.
+    fn end_lapsed_sessions(self: &Arc<Self>, term: Term) -> Option<Millis> {
         let now = self.config.clock.monotonic();
         let (gone, next) = self.sessions.lock().lapsed(now);
         for session in gone {
-            self.expire(session);
+            self.start_in(term, &own_request(&end_of(session)), self.when_ended(session, || ()));
         }
         next.map(|next| next.since(now))
     }
@@ -164,15 +167,32 @@ impl Shared {
 
     /// As `expire`; `answered` runs when it is in effect, or refused and to be tried again.
     pub(super) fn expire_and(self: &Arc<Self>, session: SessionId, answered: impl FnOnce() + Send + 'static) {
-        let mut command = Writer::new();
-        command.array(2).u64(3).u64(session.0);
+        self.start(&own_request(&end_of(session)), self.when_ended(session, answered));
+    }
+
+    /// As `start`, for what this node found out as the leader of a term: nobody else is asked to do it.
+    fn start_in(&self, term: Term, request: &[u8], done: Done<Vec<u8>>) {
+        if let Err((ticket, error)) = self.inbox.queue(entry::frame_in(request, term), Ticket::call(done)) {
+            ticket.answer(Err(error));
+        }
+        self.inbox.call(false);
+    }
+
+    fn when_ended(self: &Arc<Self>, session: SessionId, answered: impl FnOnce() + Send + 'static) -> Done<Vec<u8>> {
         let shared = Arc::downgrade(self);
-        self.propose(&command, move |answer| {
+        Box::new(move |answer| {
             if let (Err(_), Some(shared)) = (answer, shared.upgrade()) {
                 shared.sessions.lock().end_failed(session);
                 shared.timer.refuse();
             }
             answered();
-        });
+        })
     }
+}
+
+/// The command `ExpireSession`.
+fn end_of(session: SessionId) -> Writer {
+    let mut command = Writer::new();
+    command.array(2).u64(3).u64(session.0);
+    command
 }

@@ -4,7 +4,7 @@
 //! What holds
 //! * The message that announces a snapshot follows its last piece, so raft-rs hears of it when it is whole and on disk.
 //! * What becomes of each announced snapshot is reported, whatever happens: raft-rs sends that member nothing else before.
-//! * A transfer takes no more than its share of the network: `SNAPSHOT_BYTES_PER_SECOND`.
+//! * A transfer takes no more than its share of the network: `ClusterConfig::snapshot_rate`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,6 +76,8 @@ impl Shared {
         talk.say(post::ASK, &place(meta))?;
         let mut offset = talk.hear_taken(meta)?.unwrap_or(0);
         let (began, skipped) = (Instant::now(), offset);
+        let rate =
+            self.config.cluster.as_ref().map_or(limits::SNAPSHOT_BYTES_PER_SECOND, |cluster| cluster.snapshot_rate);
         let mut refusals = 0;
         loop {
             let (bytes, last) = self.snapshots.piece(meta, offset, limits::CHUNK_BYTES_MAX)?;
@@ -84,6 +86,7 @@ impl Shared {
             payload.push(u8::from(last));
             payload.extend_from_slice(&bytes);
             talk.say(post::PIECE, &payload)?;
+            self.counters.snapshot_bytes_sent.add(bytes.len() as u64);
             match talk.hear_taken(meta)? {
                 Some(upto) if last && upto == offset + bytes.len() as u64 => return Ok(()),
                 Some(upto) => offset = upto,
@@ -91,9 +94,7 @@ impl Shared {
                 None => return Err(Error::Invalid("the member refused the state twice".into())),
             }
             self.check_running()?;
-            let spent = Duration::from_secs_f64(
-                offset.saturating_sub(skipped) as f64 / limits::SNAPSHOT_BYTES_PER_SECOND as f64,
-            );
+            let spent = Duration::from_secs_f64(offset.saturating_sub(skipped) as f64 / rate as f64);
             self.ticks.pause(spent.saturating_sub(began.elapsed()).min(LOOK_EVERY));
         }
     }
@@ -124,8 +125,8 @@ impl Shared {
                 return Err(Error::Foreign(format!("a letter of {} to {}", letter.from(), letter.to())));
             }
             let answer = [index, term, 0].iter().flat_map(|number| number.to_le_bytes()).collect();
-            if self.inbox.letters(vec![letter], bytes) == Next::Drive {
-                self.drive_once();
+            if self.inbox.letters(vec![letter], bytes, true) == Next::Drive {
+                self.drive_briefly();
             }
             return Ok(answer);
         }
@@ -142,6 +143,7 @@ impl Shared {
                 let Some((last, bytes)) = frame.payload.get(24..).and_then(<[u8]>::split_first) else {
                     return Err(Error::Invalid("a piece of a snapshot without its head".into()));
                 };
+                self.counters.snapshot_bytes_received.add(bytes.len() as u64);
                 match store.take_piece(index, term, offset, bytes, *last == 1) {
                     Ok(_) => offset + bytes.len() as u64,
                     // Not the piece that follows what is here.

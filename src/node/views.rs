@@ -3,8 +3,8 @@
 
 use super::Shared;
 use crate::archive::{Archive, Scan, Step};
-use crate::base::codec::{Reader, Writer};
-use crate::base::{JobId, Result};
+use crate::base::codec::Reader;
+use crate::base::{JobId, LogIndex, Result};
 use crate::machine::search::{ArchiveEnd, Archived};
 use crate::machine::{record, view};
 
@@ -29,8 +29,8 @@ impl Archived for Searched<'_> {
 }
 
 impl Shared {
-    /// `[as_of_index, payload]`.
-    pub(super) fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
+    /// The index of the state, and the answer.
+    pub(super) fn ask(&self, question: &[u8]) -> Result<(LogIndex, Vec<u8>)> {
         let (index, answer) = {
             let machine = self.machine.read();
             (machine.applied(), machine.ask(question)?)
@@ -44,9 +44,7 @@ impl Shared {
                 later.answer(archived.as_mut().map(|archived| archived as &mut dyn Archived))?
             }
         };
-        let mut wrapped = Writer::with_capacity(payload.len() + 10);
-        wrapped.array(2).u64(index.0).raw(&payload);
-        Ok(wrapped.into_bytes())
+        Ok((index, payload))
     }
 
     pub(super) fn is_archived(&self, id: JobId) -> Result<bool> {

@@ -34,6 +34,8 @@ pub enum WatchEvent {
     Cancel(JobId, LeaseToken),
     /// This session no longer has this job: stop it, its result would be refused.
     Lost(JobId, LeaseToken),
+    /// A lock went to this number of the session, which waited for it.
+    Granted(u64, LeaseToken),
     /// The session ended; all its leases are gone.
     SessionClosed,
     /// The node stopped or was closed.
@@ -157,7 +159,7 @@ impl Wakeups {
     pub fn wait_finished(&self, id: JobId, done: Done<()>, elsewhere: impl FnOnce() -> Result<bool>) -> WaitId {
         let mut registry = self.registry.lock();
         let wait = WaitId(registry.number());
-        let known = self.machine.read().job(id).map(|(job, _)| job.state.is_final());
+        let known = self.machine.read().is_over(id);
         let answer = match (&registry.stopped, known) {
             (Some(error), _) => Err(error.clone()),
             (None, Some(true)) => Ok(()),
@@ -201,6 +203,7 @@ impl Wakeups {
             && effects.finished.is_empty()
             && effects.cancels.is_empty()
             && effects.lost.is_empty()
+            && effects.granted.is_empty()
             && effects.closed.is_empty();
         if nothing {
             return;
@@ -213,6 +216,9 @@ impl Wakeups {
         }
         for (session, job, token) in effects.lost {
             registry.tell(session, WatchEvent::Lost(job, token), &mut calls);
+        }
+        for (session, number, token) in effects.granted {
+            registry.tell(session, WatchEvent::Granted(number, token), &mut calls);
         }
         for session in effects.closed {
             registry.tell(session, WatchEvent::SessionClosed, &mut calls);
@@ -235,14 +241,17 @@ impl Wakeups {
     pub fn restored(&self) {
         let mut registry = self.registry.lock();
         let machine = self.machine.read();
-        let over = |id: &JobId| machine.job(*id).is_none_or(|(job, _)| job.state.is_final());
+        let over = |id: &JobId| machine.is_over(*id).unwrap_or(true);
         let over: Vec<JobId> = registry.waits.keys().copied().filter(over).collect();
         drop(machine);
         let finished = registry.take_waits(&over);
         registry.armed.clear();
         let mut calls = Calls::new();
-        for watch in registry.watches.values_mut().filter(|watch| watch.ask.is_some()) {
-            watch.standing = Standing::Woken;
+        for watch in registry.watches.values_mut() {
+            // One that asks for no work waits for locks, and looks for those.
+            if watch.ask.is_some() {
+                watch.standing = Standing::Woken;
+            }
             calls.push((watch.sink.clone(), WatchEvent::Ready));
         }
         drop(registry);
@@ -253,7 +262,7 @@ impl Wakeups {
     fn answer(&self, finished: Vec<(JobId, Done<()>)>) {
         for (id, done) in finished {
             // Deleted before it was final, the job is gone; evicted it cannot be so soon.
-            let gone = self.machine.read().job(id).is_none();
+            let gone = self.machine.read().is_over(id).is_none();
             done(if gone { Err(Error::NotFound(format!("job {id} was deleted"))) } else { Ok(()) });
         }
     }

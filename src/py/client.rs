@@ -6,11 +6,14 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::fetcher::Fetcher;
+use super::lock::Lock;
 use super::{errors, guard, options};
 use crate::base::{Error, JobId, Millis};
 use crate::client::patience::Patience;
 use crate::client::request::Failure;
 use crate::client::Client as Inner;
+use crate::machine::Mode;
+use crate::net::Address;
 
 #[pyclass(frozen, module = "raftwork._core")]
 pub struct Client {
@@ -113,9 +116,19 @@ impl Client {
         Ok(list)
     }
 
-    fn view<'py>(&self, py: Python<'py>, question: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    #[pyo3(signature = (question, consistency = "session", staleness_ms_max = None, timeout = None))]
+    fn view<'py>(
+        &self,
+        py: Python<'py>,
+        question: &[u8],
+        consistency: &str,
+        staleness_ms_max: Option<u64>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         let inner = self.checked(py)?;
-        let answer = guard::patiently(py, None, |_| inner.view(question).map_err(Failure::from))?;
+        let reading = options::reading(consistency, staleness_ms_max).map_err(|error| errors::raise(py, &error))?;
+        let read = |patience: &mut Patience<'_>| inner.read(question, reading, patience).map_err(Failure::from);
+        let answer = guard::patiently(py, timeout, read)?;
         Ok(PyBytes::new(py, &answer))
     }
 
@@ -138,10 +151,22 @@ impl Client {
         Ok(PyBytes::new(py, &health))
     }
 
+    fn serve_health(&self, py: Python<'_>, address: &str) -> PyResult<String> {
+        let inner = self.checked(py)?;
+        let bound = Address::parse(address).and_then(|address| py.detach(|| inner.serve_health(&address)));
+        bound.map(|bound| bound.to_string()).map_err(|error| errors::raise(py, &error))
+    }
+
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let inner = self.checked(py)?;
+        let metrics = guard::patiently(py, None, |_| inner.metrics().map_err(Failure::from))?;
+        Ok(PyBytes::new(py, &metrics))
+    }
+
     #[pyo3(signature = (timeout = None))]
     fn fresh(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let inner = self.checked(py)?;
-        guard::patiently(py, timeout, |patience| inner.fresh(patience).map_err(Failure::from))
+        guard::patiently(py, timeout, |patience| inner.fresh(patience).map(drop).map_err(Failure::from))
     }
 
     #[pyo3(signature = (order, timeout = None))]
@@ -173,6 +198,13 @@ impl Client {
             inner.fetcher(wish, labels, patience).map_err(Failure::from)
         })?;
         Ok(Fetcher::new(opened, inner.pid()))
+    }
+
+    #[pyo3(signature = (name, ttl_ms = None, kind = "lock", permits = 1))]
+    fn lock(&self, py: Python<'_>, name: &str, ttl_ms: Option<u64>, kind: &str, permits: u64) -> PyResult<Lock> {
+        let inner = self.checked(py)?;
+        let lock = options::lock(name, ttl_ms).and_then(|ttl| Ok(inner.lock(name, Mode::named(kind, permits)?, ttl)));
+        lock.map(|lock| Lock::new(lock, inner.pid())).map_err(|error| errors::raise(py, &error))
     }
 
     #[pyo3(signature = (timeout = None))]

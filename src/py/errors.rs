@@ -4,12 +4,18 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::base::codec::Reader;
-use crate::base::{Error, JobId};
+use crate::base::{Error, JobId, Millis};
 use crate::client::request::Failure;
 
 /// The exception for an error.
 pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
+    if let Error::Denied { principal, capability } = error {
+        return denied(py, error, principal, capability).unwrap_or_else(|broken| broken);
+    }
     let (class, message) = words(error);
+    if let Error::TooStale { age, most } = error {
+        return too_stale(py, &message, *age, *most).unwrap_or_else(|broken| broken);
+    }
     build(py, class, &message, None).unwrap_or_else(|broken| broken)
 }
 
@@ -25,6 +31,26 @@ pub fn raise_failure(py: Python<'_>, failure: &Failure) -> PyErr {
         }
         "not_found" => ("JobNotFound", format!("{message}, or its retention is over."), job_in(details)),
         "lease_lost" => ("LeaseLost", format!("{message}. Another worker may run the job now; stop."), job_in(details)),
+        "lock_lost" => ("LockLost", format!("{message}; others may have had it meanwhile."), None),
+        "unknown_parent" => (
+            "ParentMissing",
+            format!("{message}. It was deleted, or its retention is over. Nothing was stored; enqueue without it."),
+            conflict_in(details),
+        ),
+        "cycle" => (
+            "FlowCycle",
+            format!("{message}. Nothing was stored; enqueue it outside of the batch, or let it wait for a member."),
+            conflict_in(details),
+        ),
+        "unknown_batch" => {
+            ("BatchNotFound", format!("{message}, or it was forgotten, 14 days after it finished."), None)
+        }
+        "batch_closed" => ("WrongState", format!("{message}. Nothing was stored; open another one."), None),
+        "lock_held" => ("LockHeld", format!("{message}. Release it first, or use an object of its own."), None),
+        "lock_kind" => {
+            ("LockMismatch", format!("{message}. Use one kind and one number everywhere, or another name."), None)
+        }
+        "lock_not_held" => ("LockNotHeld", format!("{message}. Acquire it first, with this same object."), None),
         "wrong_state" => ("WrongState", message.clone(), job_in(details)),
         "overloaded" => ("Overloaded", format!("{message}. Nothing was accepted; try again a little later."), None),
         "invalid" => ("InvalidOption", format!("{message}. Nothing was changed."), None),
@@ -42,13 +68,26 @@ fn words(error: &Error) -> (&'static str, String) {
         Error::Overloaded(_) => ("Overloaded", format!("{error}. Nothing was accepted; try again a little later.")),
         Error::TimedOut(_) => ("TimedOut", format!("{error}. Wait longer, or look again later.")),
         Error::NotFound(_) => ("JobNotFound", format!("{error}. It was deleted, or its retention is over.")),
+        Error::TooStale { .. } => (
+            "TooStale",
+            format!(
+                "{error}: the node hears no leader, or was paused. Ask again in a moment, allow more with max_staleness, or \
+                 ask for consistency=\"linearizable\"."
+            ),
+        ),
         Error::DiskFull(_) => ("DiskFull", format!("{error}. Make room; the node goes on by itself.")),
         Error::Disk { operation: "connect to", path, message } => (
             "ClusterUnreachable",
             format!("{path} does not answer: {message}. Start the member, or correct the address."),
         ),
+        Error::Disk { operation: "listen at", path, message } => {
+            ("ConfigError", format!("cannot listen at {path}: {message}. Free the port, or name another one."))
+        }
         Error::Disk { .. } => {
             ("DiskError", format!("{error}. Check the disk; the directory is opened again by itself when it works."))
+        }
+        Error::Corrupt { message, .. } if message.ends_with(crate::backup::ADVICE) => {
+            ("CorruptData", format!("{error}."))
         }
         Error::Corrupt { .. } => ("CorruptData", format!("{error}. Run `raftwork doctor` on the directory.")),
         Error::Busy { path, holder } if path.starts_with("raftwork://") => (
@@ -63,6 +102,8 @@ fn words(error: &Error) -> (&'static str, String) {
         Error::Foreign(_) => ("ForeignDirectory", format!("{error}.")),
         Error::Poisoned(_) => ("NodeFailed", format!("{error}. Start the process again; it reads the disk afresh.")),
         Error::Closed => ("NotRunning", "the storage is closed. Open it again.".into()),
+        Error::Denied { .. } => ("AccessDenied", format!("{error}. Nothing was changed.")),
+        Error::Unauthenticated(_) => ("AccessDenied", format!("{error}.")),
         Error::SessionExpired => {
             ("SessionExpired", "the session ended; its leases are gone. Open a new one and stop its jobs.".into())
         }
@@ -73,6 +114,21 @@ fn words(error: &Error) -> (&'static str, String) {
     }
 }
 
+fn too_stale(py: Python<'_>, message: &str, age: Option<Millis>, most: Millis) -> PyResult<PyErr> {
+    let class = py.import("raftwork.errors")?.getattr("TooStale")?;
+    Ok(PyErr::from_value(class.call1((message, age.map(|age| age.0), most.0))?))
+}
+
+/// `AccessDenied` with who was denied what.
+fn denied(py: Python<'_>, error: &Error, principal: &str, capability: &str) -> PyResult<PyErr> {
+    let class = py.import("raftwork.errors")?.getattr("AccessDenied")?;
+    let message = format!(
+        "{error}. Nothing was changed. Use another token, or let an administrator make one with \
+         `raftwork cluster token create`."
+    );
+    Ok(PyErr::from_value(class.call1((message, principal, capability))?))
+}
+
 fn build(py: Python<'_>, class: &str, message: &str, job: Option<JobId>) -> PyResult<PyErr> {
     let class = py.import("raftwork.errors")?.getattr(class)?;
     let Some(job) = job else { return Ok(PyErr::from_value(class.call1((message,))?)) };
@@ -81,7 +137,7 @@ fn build(py: Python<'_>, class: &str, message: &str, job: Option<JobId>) -> PyRe
     Ok(PyErr::from_value(class.call1((message, uuid))?))
 }
 
-/// `[position, id of the job that holds the key]`.
+/// `[position, id of the job that holds the key, or of the parent]`.
 fn conflict_in(details: &[u8]) -> Option<JobId> {
     let mut reader = Reader::new(details);
     reader.array().ok()?;

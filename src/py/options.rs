@@ -1,11 +1,12 @@
 //! The options of the doors: MessagePack maps with text keys. An unknown key is refused, not ignored.
 
 use crate::base::codec::Reader;
-use crate::base::{Error, Millis, Result};
+use crate::base::{limits, Error, Millis, Result};
 use crate::client::contacts::Contacts;
 use crate::client::fetcher::Wish;
+use crate::client::reading::{Consistency, Reading};
 use crate::client::Options;
-use crate::net::{Address, Security, Tls};
+use crate::net::{Address, Secret, Security, Tls};
 use crate::node::{ClusterConfig, NodeConfig};
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +19,17 @@ const LOOK_TIMEOUT_MS: u64 = 3_000;
 
 /// Sessions may live from half a second to an hour without a sign of life.
 const TTL_MS: std::ops::RangeInclusive<u64> = 500..=3_600_000;
+
+/// Silence of the leader until an election, and bytes a second of a state on its way to another node.
+const ELECTION_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
+const SNAPSHOT_RATE: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 34;
+
+fn within(range: std::ops::RangeInclusive<u64>, name: &str, number: u64) -> Result<u64> {
+    if range.contains(&number) {
+        return Ok(number);
+    }
+    Err(Error::Invalid(format!("{name} is from {} to {}, not {number}", range.start(), range.end())))
+}
 
 /// Walks over a map; `take` reads the value of a key it knows.
 fn each_key(bytes: &[u8], mut take: impl FnMut(&str, &mut Reader<'_>) -> Result<bool>) -> Result<()> {
@@ -35,7 +47,18 @@ fn each_key(bytes: &[u8], mut take: impl FnMut(&str, &mut Reader<'_>) -> Result<
 }
 
 fn ttl(reader: &mut Reader<'_>) -> Result<Millis> {
-    let ttl = reader.u64()?;
+    check_ttl(reader.u64()?)
+}
+
+/// The time to live of a lock, if it has one of its own. Its name is checked here, as the machine would refuse it later.
+pub fn lock(name: &str, ttl_ms: Option<u64>) -> Result<Option<Millis>> {
+    if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(Error::Invalid("a lock's name has 1 to 255 bytes and no control characters".into()));
+    }
+    ttl_ms.map(check_ttl).transpose()
+}
+
+fn check_ttl(ttl: u64) -> Result<Millis> {
     if TTL_MS.contains(&ttl) {
         return Ok(Millis(ttl));
     }
@@ -74,6 +97,7 @@ struct Protection {
     certificate: Option<String>,
     key: Option<String>,
     insecure: bool,
+    token: Option<Secret>,
 }
 
 impl Protection {
@@ -82,6 +106,10 @@ impl Protection {
             "tls_ca" => &mut self.ca,
             "tls_certificate" => &mut self.certificate,
             "tls_key" => &mut self.key,
+            "token" => {
+                self.token = Some(Secret::parse(reader.str()?)?);
+                return Ok(true);
+            }
             "insecure" => {
                 self.insecure = reader.bool()?;
                 return Ok(true);
@@ -92,7 +120,21 @@ impl Protection {
         Ok(true)
     }
 
+    /// What protects the connections of a client, and the token that it shows.
+    fn of_client(mut self) -> Result<(Security, Option<Secret>)> {
+        let token = self.token.take();
+        let shown = token.is_some() && self.certificate.is_none() && self.key.is_none() && !self.insecure;
+        let security = match self.ca.clone().filter(|_| shown) {
+            Some(ca) => Security::Tls(Tls::of_authority(Path::new(&ca))?),
+            None => self.security()?,
+        };
+        Ok((security, token))
+    }
+
     fn security(self) -> Result<Security> {
+        if self.token.is_some() {
+            return Err(Error::Invalid("a token is for clients; a node has its certificate".into()));
+        }
         match (self.ca, self.certificate, self.key, self.insecure) {
             (Some(ca), Some(certificate), Some(key), false) => {
                 Ok(Security::Tls(Tls::from_files(Path::new(&ca), Path::new(&certificate), Path::new(&key))?))
@@ -115,6 +157,10 @@ struct Membership {
     members: Vec<Address>,
     join: Vec<Address>,
     name: Option<String>,
+    first_token: Option<[u8; 32]>,
+    client_rate: Option<u64>,
+    election_timeout_ms: Option<u64>,
+    snapshot_rate: Option<u64>,
 }
 
 impl Membership {
@@ -130,6 +176,23 @@ impl Membership {
             }
             "join" => {
                 self.join = addresses(reader)?;
+                return Ok(true);
+            }
+            "client_rate" => {
+                self.client_rate = Some(reader.u64()?.max(1));
+                return Ok(true);
+            }
+            "first_token" => {
+                let digest = reader.bin()?.try_into();
+                self.first_token = Some(digest.map_err(|_| Error::Invalid("first_token has 32 bytes".into()))?);
+                return Ok(true);
+            }
+            "election_timeout_ms" => {
+                self.election_timeout_ms = Some(within(ELECTION_MS, key, reader.u64()?)?);
+                return Ok(true);
+            }
+            "snapshot_rate" => {
+                self.snapshot_rate = Some(within(SNAPSHOT_RATE, key, reader.u64()?)?);
                 return Ok(true);
             }
             "name" => {
@@ -156,17 +219,25 @@ impl Membership {
         if !self.members.is_empty() && !self.join.is_empty() {
             return Err(Error::Invalid("members and join together: a node is one of the first, or it joins".into()));
         }
-        let Self { listen_clients, advertise, advertise_clients, name, .. } = self;
+        let Self { listen_clients, advertise, advertise_clients, name, first_token, .. } = self;
+        let client_rate = self.client_rate.unwrap_or(limits::CLIENT_RATE);
         let joins = !self.join.is_empty();
         let members = if joins { self.join } else { self.members };
+        let own = ClusterConfig::new(listen, members);
+        let election_timeout = self.election_timeout_ms.map_or(own.election_timeout, Duration::from_millis);
+        let snapshot_rate = self.snapshot_rate.unwrap_or(own.snapshot_rate);
         Ok(Some(ClusterConfig {
             listen_clients,
             advertise,
             advertise_clients,
             joins,
             name,
+            election_timeout,
+            snapshot_rate,
             security,
-            ..ClusterConfig::new(listen, members)
+            first_token,
+            client_rate,
+            ..own
         }))
     }
 }
@@ -187,11 +258,12 @@ pub fn connect(bytes: &[u8]) -> Result<(Contacts, Options, Duration)> {
         }
         Ok(true)
     })?;
-    Ok((Contacts::new(nodes, protection.security()?)?, options, Duration::from_millis(open_timeout_ms)))
+    let (security, token) = protection.of_client()?;
+    Ok((Contacts::new(nodes, security)?.with_token(token), options, Duration::from_millis(open_timeout_ms)))
 }
 
 /// Options of `look_at_member`: its address, protection, and how long to wait.
-pub fn member(bytes: &[u8]) -> Result<(Address, Security, Duration)> {
+pub fn member(bytes: &[u8]) -> Result<(Address, Security, Option<Secret>, Duration)> {
     let (mut protection, mut node, mut timeout_ms) = (Protection::default(), None, LOOK_TIMEOUT_MS);
     each_key(bytes, |key, reader| {
         match key {
@@ -202,7 +274,37 @@ pub fn member(bytes: &[u8]) -> Result<(Address, Security, Duration)> {
         Ok(true)
     })?;
     let node = node.ok_or_else(|| Error::Invalid("node is missing: the address of the member".into()))?;
-    Ok((node, protection.security()?, Duration::from_millis(timeout_ms)))
+    let (security, token) = protection.of_client()?;
+    Ok((node, security, token, Duration::from_millis(timeout_ms)))
+}
+
+/// Options of `found_cluster`: a directory, and names of the host.
+pub fn found(bytes: &[u8]) -> Result<(String, Vec<String>)> {
+    let (mut dir, mut names) = (String::new(), Vec::new());
+    each_key(bytes, |key, reader| {
+        match key {
+            "dir" => dir = reader.str()?.to_owned(),
+            "names" => names = (0..reader.array()?).map(|_| reader.str().map(str::to_owned)).collect::<Result<_>>()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok((dir, names))
+}
+
+/// Options of `join_cluster`: the invitation, and as for `found_cluster`.
+pub fn join(bytes: &[u8]) -> Result<(String, String, Vec<String>)> {
+    let (mut invitation, mut dir, mut names) = (String::new(), String::new(), Vec::new());
+    each_key(bytes, |key, reader| {
+        match key {
+            "invitation" => invitation = reader.str()?.to_owned(),
+            "dir" => dir = reader.str()?.to_owned(),
+            "names" => names = (0..reader.array()?).map(|_| reader.str().map(str::to_owned)).collect::<Result<_>>()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok((invitation, dir, names))
 }
 
 /// Options of `Client.open`, and how long to wait for an owner that is starting.
@@ -215,6 +317,7 @@ pub fn open(path: &str, bytes: &[u8]) -> Result<(NodeConfig, Options, Duration)>
             "segment_bytes" => config.segment_bytes = usize::try_from(reader.u64()?).unwrap_or(usize::MAX),
             "snapshot_bytes" => config.snapshot_bytes = reader.u64()?,
             "open_timeout_ms" => open_timeout_ms = reader.u64()?,
+            "health_listen" => config.health_listen = Some(Address::parse(reader.str()?)?),
             _ => {
                 let other = membership.take(key, reader)? || protection.take(key, reader)?;
                 return Ok(other || common(&mut options, key, reader)?);
@@ -224,6 +327,17 @@ pub fn open(path: &str, bytes: &[u8]) -> Result<(NodeConfig, Options, Duration)>
     })?;
     config.cluster = membership.cluster(protection.security()?)?;
     Ok((config, options, Duration::from_millis(open_timeout_ms)))
+}
+
+/// How to read.
+pub fn reading(consistency: &str, staleness_ms_max: Option<u64>) -> Result<Reading> {
+    let consistency = match consistency {
+        "local" => Consistency::Local,
+        "session" => Consistency::Session,
+        "linearizable" => Consistency::Linearizable,
+        other => return Err(Error::Invalid(format!("consistency is local, session or linearizable, not {other}"))),
+    };
+    Ok(Reading { consistency, staleness_max: staleness_ms_max.map(Millis) })
 }
 
 /// Options of `Client.memory`; true: the caller moves the clock.

@@ -15,7 +15,7 @@ const CACHE_BYTES_ALONE: usize = 64 << 10;
 impl<T> Replica<T> {
     /// Applies entries that are committed and on our own disk. Readers of the machine wait until all are applied.
     pub(super) fn apply(&mut self, entries: Vec<Entry>, turn: &mut Turn<T>) -> Result<()> {
-        let shared = self.machine.clone();
+        let (shared, began) = (self.machine.clone(), (turn.clock)());
         let mut machine = shared.write();
         let mut sessions_changed = false;
         for entry in entries {
@@ -45,6 +45,7 @@ impl<T> Replica<T> {
             self.begin_doubt(differs, turn);
         }
         self.report(&machine, sessions_changed, turn);
+        turn.applying += (turn.clock)().saturating_sub(began);
         if self.alone() {
             self.core.log_mut().compact(self.applied.index, CACHE_BYTES_ALONE);
         }

@@ -9,7 +9,7 @@
 //! An entry without any bytes is the one that each new leader begins with; it carries no request.
 
 use crate::base::codec::Reader;
-use crate::base::{Error, Millis, Result};
+use crate::base::{Error, Millis, Result, Term};
 
 const FORMAT: u8 = 1;
 /// Bytes before the request.
@@ -22,6 +22,20 @@ pub fn frame(request: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&[0; 8]);
     bytes.extend_from_slice(request);
     bytes
+}
+
+/// As `frame`, for what a leader found out by itself, such as that a session is silent: it counts only if this member
+/// still leads in that term when it is proposed, and no other leader is asked to do it.
+pub fn frame_in(request: &[u8], term: Term) -> Vec<u8> {
+    let mut bytes = frame(request);
+    bytes[1..HEAD_BYTES].copy_from_slice(&term.0.to_le_bytes());
+    bytes
+}
+
+/// The term of `frame_in`; nothing for other entries. Only before the stamp is written.
+pub fn only_in(entry: &[u8]) -> Option<Term> {
+    let place = entry.get(1..HEAD_BYTES)?.try_into().ok()?;
+    Some(Term(u64::from_le_bytes(place))).filter(|term| term.0 > 0)
 }
 
 /// Writes the stamp into an entry made by `frame`.

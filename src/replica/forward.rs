@@ -23,7 +23,7 @@ use super::wire::{Letter, Note};
 use super::{entry, Proposal, Replica, Turn};
 use crate::base::{Error, LogIndex, NodeId, Result};
 use crate::consensus::Placed;
-use crate::machine;
+use crate::machine::{self, Machine};
 
 /// A peer whose entries are proposed: the number of its forward, and how many entries it has.
 #[derive(Debug)]
@@ -111,11 +111,30 @@ impl<T> Replica<T> {
 
     /// A peer hands over requests. A command that this version does not know must not reach the log.
     pub(super) fn take_forward(&mut self, from: NodeId, number: u64, entries: Vec<Bytes>) {
-        let sound = |bytes: &Bytes| entry::split(bytes).and_then(|(_, request)| machine::check(request));
-        match entries.iter().try_for_each(sound) {
+        let machine = self.machine.read();
+        let judged = entries.iter().try_for_each(|bytes| judge(&machine, bytes));
+        drop(machine);
+        match judged {
             Ok(()) => self.forwards.taken.push(Taken { from, number, entries }),
             Err(error) => self.refuse_forward(from, number, Error::NotCommitted(error.to_string())),
         }
+    }
+
+    /// The same for requests of this node, which leads now: it left those to the leader that came before. Once the level is
+    /// the highest that this version knows, nothing can be above it.
+    pub(super) fn refuse_too_new(&self, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Vec<Proposal<T>> {
+        let machine = self.machine.read();
+        if machine.level() >= machine::known() {
+            return proposals;
+        }
+        let mut sound = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            match judge(&machine, &proposal.entry) {
+                Ok(()) => sound.push(proposal),
+                Err(error) => turn.answers.push((proposal.ticket, Err(error))),
+            }
+        }
+        sound
     }
 
     /// Refuses all that peers handed over.
@@ -177,4 +196,10 @@ impl<T> Replica<T> {
             before += count;
         }
     }
+}
+
+/// Refuses what some member may not know.
+fn judge(machine: &Machine, bytes: &[u8]) -> Result<()> {
+    let (_, request) = entry::split(bytes)?;
+    machine.admit(machine::check(request)?)
 }

@@ -7,7 +7,7 @@
 //! * A member that knows of its removal neither leads nor votes nor answers for the group: it is done.
 //! * A new id never was a member before: a node whose disk was lost comes back as another one (D5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::wire::Note;
 use super::words::Word;
@@ -45,6 +45,8 @@ pub struct PeerProgress {
     pub matched: LogIndex,
     /// It was heard within the last election time-out.
     pub recently_active: bool,
+    /// Ticks of the election clock since it was heard; nothing: never in this life.
+    pub silent_ticks: Option<u64>,
     pub state: PeerState,
 }
 
@@ -82,7 +84,8 @@ impl<T> Replica<T> {
         };
         let progress = |Peer { node, matched, state }| {
             let recently_active = self.watch.is_active(node);
-            PeerProgress { node, matched, recently_active, state }
+            let silent_ticks = self.watch.heard.get(&node).map(|heard| self.watch.ticks - heard);
+            PeerProgress { node, matched, recently_active, silent_ticks, state }
         };
         Members {
             voters: nodes(&self.members.voters),
@@ -119,14 +122,22 @@ impl<T> Replica<T> {
         }
     }
 
-    /// Promotes the first learner that has the whole log, if this node leads and no other change is under way. Call it
-    /// now and then; gives who it is.
-    pub fn promote_ready(&mut self, turn: &mut Turn<T>) -> Result<Option<NodeId>> {
+    /// Promotes the first learner that has the whole log, if this node leads and no other change is under way; in the place
+    /// of a voter, if `replaces` names one. Call it now and then; gives who it is.
+    pub fn promote_ready(
+        &mut self,
+        replaces: impl Fn(NodeId) -> Option<NodeId>,
+        turn: &mut Turn<T>,
+    ) -> Result<Option<NodeId>> {
         self.check_alive()?;
+        let change = |new: NodeId| match replaces(new) {
+            Some(old) => MemberChange::Replace { old, new },
+            None => MemberChange::Promote(new),
+        };
         let learners = self.members().learners;
-        let ready = learners.into_iter().find(|learner| self.judge(MemberChange::Promote(*learner), false).is_ok());
+        let ready = learners.into_iter().find(|learner| self.judge(change(*learner), false).is_ok());
         if let Some(learner) = ready {
-            self.begin_change(Some(MemberChange::Promote(learner)), None, turn)?;
+            self.begin_change(Some(change(learner)), None, turn)?;
         }
         Ok(ready)
     }
@@ -363,7 +374,7 @@ impl<T> Replica<T> {
     }
 
     /// One tick passed. A member that hears no leader asks whether it was removed meanwhile: the leader does not write to
-    /// one that is gone, so it may never have heard.
+    /// one that is gone, so it may never have heard. It asks learners too: they may be the voters by now.
     pub(super) fn watch(&mut self) {
         self.watch.ticks += 1;
         if self.role() == Role::Leader {
@@ -371,8 +382,17 @@ impl<T> Replica<T> {
         }
         let silent = self.watch.ticks - self.watch.led;
         if silent >= LONELY_TICKS && silent.is_multiple_of(ACTIVE_TICKS) && !self.is_joining() {
-            let at = self.applied.index;
-            self.others().into_iter().for_each(|to| self.say(to, Word::AskMember { at }));
+            let (at, me) = (self.applied.index, self.identity.node.0);
+            let others: BTreeSet<u64> = named(&self.members).filter(|id| *id != me).collect();
+            others.into_iter().for_each(|to| self.say(NodeId(to), Word::AskMember { at }));
+        }
+    }
+
+    /// A member whose election clock stands forgets a leader that fell silent: as long as raft-rs knows of one, it votes
+    /// for nobody else.
+    pub(super) fn forget_silent_leader(&mut self) {
+        if self.watch.ticks - self.watch.led > ACTIVE_TICKS && self.role() != Role::Leader {
+            self.core.forget_leader();
         }
     }
 
@@ -383,13 +403,15 @@ impl<T> Replica<T> {
     /// Somebody asks whether it is a member. Ids are not used again, so one that was a member earlier and is none now was
     /// removed.
     pub(super) fn answer_member(&mut self, asking: NodeId, at: LogIndex) {
-        if self.applied.index > at && !self.is_joining() && !self.is_member(asking) {
+        let knows_more = self.applied.index > at || has(Bug::BehindDenies);
+        if knows_more && !self.is_joining() && !self.is_member(asking) {
             self.say(asking, Word::NotMember { at: self.applied.index });
         }
     }
 
     pub(super) fn hear_not_member(&mut self, at: LogIndex, turn: &mut Turn<T>) {
-        if at > self.applied.index && self.is_member(self.identity.node) {
+        let is_news = at > self.applied.index || has(Bug::BehindDenies);
+        if is_news && self.is_member(self.identity.node) {
             self.leave(turn);
         }
     }

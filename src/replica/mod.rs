@@ -24,6 +24,7 @@ mod open;
 mod peers;
 mod persist;
 mod reads;
+mod replay;
 pub mod sessions;
 mod suspicion;
 mod tickets;
@@ -34,6 +35,7 @@ mod words;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -46,7 +48,7 @@ use crate::machine::{Differs, Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
-pub use crate::consensus::{MemberChange, Role};
+pub use crate::consensus::{MemberChange, Role, ELECTION_TICKS};
 use doubt::Doubt;
 use forward::Forwards;
 pub use log_store::{LogCache, Position};
@@ -55,6 +57,7 @@ pub use members::{Members, PeerProgress};
 pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
 use reads::Reads;
 pub use reads::{Beat, Whom};
+pub use replay::{survivor, Survivor};
 pub use sessions::Sessions;
 use suspicion::Suspicion;
 use tickets::Tickets;
@@ -118,6 +121,10 @@ pub struct Turn<T> {
     pub next_due: Option<Millis>,
     /// Entries applied.
     pub applied: usize,
+    /// How long that took, by `clock`. For people: nothing depends on it.
+    pub applying: Duration,
+    /// What the owner measures with. Stands still unless it says otherwise.
+    pub clock: fn() -> Duration,
     /// This node was removed from the group: close it.
     pub removed: bool,
     /// Its state is not that of the leader which wrote its mark into the log: raise an alarm.
@@ -134,8 +141,25 @@ impl<T> Default for Turn<T> {
             sessions: None,
             next_due: None,
             applied: 0,
+            applying: Duration::ZERO,
+            clock: || Duration::ZERO,
             removed: false,
             differs: None,
+        }
+    }
+}
+
+impl<T> Turn<T> {
+    /// What can be handed out by now: answers and what else others wait for. The rest stays.
+    pub fn hand_out(&mut self) -> Turn<T> {
+        Turn {
+            answers: std::mem::take(&mut self.answers),
+            effects: std::mem::take(&mut self.effects),
+            restored: std::mem::take(&mut self.restored),
+            sessions: self.sessions.take(),
+            next_due: self.next_due,
+            applied: self.applied,
+            ..Turn::default()
         }
     }
 }
@@ -179,15 +203,28 @@ impl<T> Replica<T> {
     ///
     /// An error is the end of this replica: the answers in `turn` are still valid, and no later call does anything.
     pub fn turn(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
+        self.begin_turn(now, proposals, turn)?;
+        self.end_turn(turn)
+    }
+
+    /// The first half of `turn`: takes the proposals in and lets the letters with their entries leave, so that the other
+    /// members work on them. The answers that are there by now need not wait for the second half.
+    pub fn begin_turn(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
         if let Err(error) = self.check_alive() {
             refuse(proposals, &error, turn);
             return Err(error);
         }
-        let outcome = self.take_turn(now, proposals, turn);
-        if let Err(error) = &outcome {
-            self.fail(&error.to_string(), turn);
-        }
-        outcome
+        let outcome = self.take_in(now, proposals, turn);
+        self.or_fail(outcome, turn)
+    }
+
+    /// The second half of `turn`, which waits for the disk. Must follow the first before anything else is asked.
+    pub fn end_turn(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        self.settle_or_fail(turn)?;
+        let mut actions = Vec::new();
+        self.core.tell_commit(&mut actions);
+        self.actions.extend(actions);
+        self.settle_or_fail(turn)
     }
 
     /// Stops this replica for good. Whoever still waits learns that the outcome is not known.
@@ -211,11 +248,14 @@ impl<T> Replica<T> {
         }
     }
 
-    fn take_turn(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
+    fn take_in(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
         self.settle(turn)?;
         self.propose(now, proposals, turn)?;
         self.ask();
-        self.settle(turn)
+        while matches!(self.actions.front(), Some(Action::Send(_))) {
+            self.actions.pop_front().into_iter().for_each(|action| self.send_action(action));
+        }
+        Ok(())
     }
 
     fn propose(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
@@ -223,6 +263,7 @@ impl<T> Replica<T> {
             refuse(proposals, &Error::NotCommitted("this node was removed from the group".into()), turn);
             return Ok(());
         }
+        let proposals = self.refuse_judgements(proposals, turn);
         if self.role() != Role::Leader {
             self.answer_peers(&Error::NotCommitted("this node does not lead".into()));
             if !proposals.is_empty() {
@@ -230,6 +271,7 @@ impl<T> Replica<T> {
             }
             return Ok(());
         }
+        let proposals = self.refuse_too_new(proposals, turn);
         let (mut entries, peers) = self.taken_entries();
         if proposals.is_empty() && entries.is_empty() {
             return Ok(());
@@ -266,6 +308,19 @@ impl<T> Replica<T> {
         Ok(())
     }
 
+    /// What this member found out as a leader counts only as long as it leads in the same term: the next leader has heard
+    /// of others (K3).
+    fn refuse_judgements(&self, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Vec<Proposal<T>> {
+        let leads = self.leads_in();
+        let is_stale = |proposal: &Proposal<T>| entry::only_in(&proposal.entry).is_some_and(|term| leads != Some(term));
+        if !proposals.iter().any(is_stale) {
+            return proposals;
+        }
+        let (stale, proposals) = proposals.into_iter().partition(is_stale);
+        refuse(stale, &Error::NotCommitted("this node does not lead any more".into()), turn);
+        proposals
+    }
+
     fn settle_or_fail(&mut self, turn: &mut Turn<T>) -> Result<()> {
         let outcome = self.settle(turn);
         self.or_fail(outcome, turn)
@@ -285,7 +340,7 @@ impl<T> Replica<T> {
         let mut next = Vec::new();
         while let Some(action) = self.actions.pop_front() {
             match action {
-                Action::Send(messages) => self.send(messages),
+                action @ Action::Send(_) => self.send_action(action),
                 Action::Persist(write) => {
                     let (number, restores) = (write.number, write.snapshot.is_some());
                     if let Some(unwritten) = self.write(write, turn)? {
@@ -294,6 +349,9 @@ impl<T> Replica<T> {
                         return Ok(());
                     }
                     self.core.step(Event::Persisted(number), &mut next);
+                    // The leader waits for this acknowledgement, and nobody as much for what is to be applied here.
+                    let letters = next.iter().take_while(|action| matches!(action, Action::Send(_))).count();
+                    next.drain(..letters).for_each(|action| self.send_action(action));
                     if restores {
                         self.core.step(Event::Applied(self.applied.index), &mut next);
                         self.answer_reads(turn);
@@ -378,6 +436,11 @@ impl<T> Replica<T> {
     /// Up to where the log is known to be committed.
     pub fn committed(&self) -> LogIndex {
         self.core.committed()
+    }
+
+    /// Letters that acknowledge no entry behind this one can wait for the next turn: see `Letter::only_acknowledges`.
+    pub fn settled(&self) -> LogIndex {
+        self.core.settled()
     }
 
     pub fn applied(&self) -> LogIndex {

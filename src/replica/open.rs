@@ -84,7 +84,7 @@ impl<T> Replica<T> {
         if needs_restart(&meta, &recovered) {
             restart_log(&mut wal, &mut recovered, &meta)?;
         }
-        check(&config.dir, &identity, &meta, &recovered)?;
+        check(&config.dir, &identity, &meta, &recovered).map_err(|error| blame(error, &snapshots, &meta))?;
         let losses = quarantine::losses(&*config.disk, &config.dir)?;
         let (cut_bytes, suspect_upto) = (recovered.cut_bytes, recovered.suspect_upto);
         let opened = Opened { cut_bytes, suspect_upto, losses, replayed: 0 };
@@ -220,16 +220,16 @@ pub fn write_state(
     at: Mark,
     voters: &[NodeId],
 ) -> Result<()> {
-    let snapshots = SnapshotStore::open(disk, dir, identity)?;
+    let (snapshots, image) = (SnapshotStore::open(disk, dir, identity)?, machine.capture());
     let mut writer = snapshots.begin(SnapshotMeta {
         index: at.index,
         term: at.term,
         voters: voters.iter().map(|voter| voter.0).collect(),
         now: machine.clock(),
-        state_version: STATE_VERSION,
+        state_version: image.state_version(),
         ..SnapshotMeta::default()
     })?;
-    machine.capture().write(&mut |section, chunk| writer.chunk(section, chunk))?;
+    image.write(&mut |section, chunk| writer.chunk(section, chunk))?;
     writer.finish().map(|_| ())
 }
 
@@ -289,7 +289,7 @@ fn restarted(log: &mut Recovered, hard_state: wal::HardState, meta: &SnapshotMet
 }
 
 /// Whether this is the log of a node that joins and has no state yet.
-fn joins(log: &Recovered, newest: Option<&SnapshotMeta>) -> bool {
+pub(super) fn joins(log: &Recovered, newest: Option<&SnapshotMeta>) -> bool {
     newest.is_none() && log.mark.is_none() && log.last_index() == 0
 }
 
@@ -318,9 +318,20 @@ pub(super) fn load(snapshots: &SnapshotStore, meta: &SnapshotMeta) -> Result<Mac
     loader.finish()
 }
 
+/// A log that does not fit the snapshot may fit a newer one that was not used: then that is what is wrong.
+fn blame(error: Error, snapshots: &SnapshotStore, used: &SnapshotMeta) -> Error {
+    let newer = snapshots.damaged().into_iter().find(|damaged| damaged.index > used.index);
+    match (error, newer.map(|damaged| damaged.error)) {
+        (Error::Corrupt { message: then, .. }, Some(Error::Corrupt { path, offset, message })) => {
+            Error::Corrupt { path, offset, message: format!("{message} (without it {then})") }
+        }
+        (error, _) => error,
+    }
+}
+
 const NO_SNAPSHOT: &str = "there is no whole snapshot, and a log alone has no beginning";
 
-fn corrupt(dir: &Path, message: impl Into<String>) -> Error {
+pub(super) fn corrupt(dir: &Path, message: impl Into<String>) -> Error {
     let message = format!("{}; `raftwork doctor` shows what is there", message.into());
     Error::Corrupt { path: dir.display().to_string(), offset: 0, message }
 }
@@ -354,7 +365,7 @@ pub fn rehearse(disk: &dyn Disk, dir: &Path, identity: &Identity, meta: Option<&
     check(dir, identity, meta, &log)
 }
 
-fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &Recovered) -> Result<()> {
+pub(super) fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &Recovered) -> Result<()> {
     let (previous, last) = (log.previous_index, log.last_index());
     if previous > meta.index {
         let text = format!("the log begins behind {previous}, the newest whole snapshot is at {}", meta.index);
@@ -393,7 +404,7 @@ fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &Recovered) 
     Ok(())
 }
 
-fn entries_behind(dir: &Path, index: u64, log: Recovered) -> Result<Vec<Entry>> {
+pub(super) fn entries_behind(dir: &Path, index: u64, log: Recovered) -> Result<Vec<Entry>> {
     let behind = log.entries.into_iter().filter(|entry| entry.index > index);
     behind
         .map(|entry| {

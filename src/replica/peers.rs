@@ -2,7 +2,7 @@
 
 use super::forward::PATIENCE_TICKS;
 use super::open::load;
-use super::suspicion::LogEnd;
+use super::suspicion::{LogEnd, Suspicion};
 use super::upkeep::metadata;
 use super::wire::{Letter, Note};
 use super::words::Word;
@@ -68,10 +68,13 @@ impl<T> Replica<T> {
         let outcome = self.ask_digests();
         self.or_fail(outcome, turn)?;
         if self.doubt.is_open() {
+            self.forget_silent_leader();
             return self.settle_or_fail(turn); // It must not lead either.
         }
         let end = self.log_end();
-        self.suspicion = self.suspicion.take().filter(|suspicion| !suspicion.is_over(end));
+        // One that votes alone has nobody to ask.
+        let alone = self.others().is_empty() && !self.is_joining();
+        self.suspicion = self.suspicion.take().filter(|suspicion| !alone && !suspicion.is_over(end));
         let Some(suspicion) = &mut self.suspicion else {
             self.event(Event::Tick, turn)?;
             self.end_replacement(turn)?;
@@ -79,9 +82,20 @@ impl<T> Replica<T> {
         };
         // It must not lead, so its election clock stands.
         if suspicion.asks() {
-            self.others().into_iter().for_each(|to| self.tell(to, Note::AskLog(end)));
+            self.ask_about_logs(end);
         }
+        self.forget_silent_leader();
         self.event(Event::Messages(Vec::new()), turn)
+    }
+
+    /// Asks all other voters how far their logs reach, and whether those that say nothing are voters still.
+    fn ask_about_logs(&mut self, end: LogEnd) {
+        let (others, at) = (self.others(), self.applied.index);
+        others.iter().for_each(|to| self.tell(*to, Note::AskLog(end)));
+        let silent = self.suspicion.as_ref().map(|suspicion| suspicion.silent(&others)).unwrap_or_default();
+        for node in silent {
+            others.iter().filter(|to| **to != node).for_each(|to| self.say(*to, Word::AskVoter { at, node }));
+        }
     }
 
     /// The process of this peer is known to be gone. If it led, another is elected soon.
@@ -96,12 +110,28 @@ impl<T> Replica<T> {
         match word {
             Word::AskMember { at } => self.answer_member(from, at),
             Word::NotMember { at } => self.hear_not_member(at, turn),
+            Word::AskVoter { at, node } => self.answer_voter(from, at, node),
+            Word::NoVoter { at, node } => self.hear_no_voter(at, node),
             Word::Digest { index, mark, asks } => {
                 let outcome = self.hear_digest(from, index, mark, asks);
                 self.or_fail(outcome, turn)?;
             }
         }
         Ok(())
+    }
+
+    fn answer_voter(&mut self, asking: NodeId, at: LogIndex, node: NodeId) {
+        let votes = [&self.members.voters, &self.members.voters_outgoing].into_iter().any(|ids| ids.contains(&node.0));
+        if self.applied.index > at && !self.is_joining() && !votes {
+            self.say(asking, Word::NoVoter { at: self.applied.index, node });
+        }
+    }
+
+    fn hear_no_voter(&mut self, at: LogIndex, node: NodeId) {
+        let others = self.others();
+        if let Some(suspicion) = self.suspicion.as_mut().filter(|_| at > self.applied.index) {
+            suspicion.hear_of_removal(node, &others);
+        }
     }
 
     fn hear_of_log(&mut self, from: NodeId, term: Term, end: LogEnd) {
@@ -163,7 +193,7 @@ impl<T> Replica<T> {
 
     /// A message as raft-rs may see it, or nothing. Kinds that a member only says to itself are refused, as raft-rs would believe
     /// them; and a snapshot is only announced to it when it is here.
-    fn admit(&self, mut message: Message) -> Result<Option<Message>> {
+    fn admit(&mut self, mut message: Message) -> Result<Option<Message>> {
         let admitted = match message.get_msg_type() {
             MessageType::MsgHup
             | MessageType::MsgBeat
@@ -180,7 +210,11 @@ impl<T> Replica<T> {
             }
             MessageType::MsgHeartbeat => {
                 // A leader may know of entries that this log has lost; raft-rs panics when it hears of them.
-                message.commit = message.commit.min(self.last_index().0);
+                let (known, last) = (LogIndex(message.commit), self.last_index());
+                if known > last {
+                    self.suspect(NodeId(message.from), known, last);
+                }
+                message.commit = message.commit.min(last.0);
                 true
             }
             MessageType::MsgAppend => is_coherent(&message),
@@ -191,6 +225,18 @@ impl<T> Replica<T> {
             _ => true,
         };
         Ok(admitted.then_some(message))
+    }
+
+    /// A leader names no entry in a heartbeat that this member did not acknowledge. So the log was longer once: somebody
+    /// put an older copy of it in its place, which is whole and so was not noticed when it was opened.
+    fn suspect(&mut self, leader: NodeId, known: LogIndex, last: LogIndex) {
+        if self.suspicion.is_none() {
+            log::error!(
+                "this log ends at {last}, and leader {leader} was told that it reaches {known}: an older copy of the data \
+                 directory? This member votes for nobody until it has those entries again"
+            );
+            self.suspicion = Some(Suspicion::new(known));
+        }
     }
 
     /// Puts the state of another member in the place of our own.
@@ -220,8 +266,11 @@ impl<T> Replica<T> {
         self.wal.drop_before(self.snapshots.log_needed_from())
     }
 
-    pub(super) fn send(&mut self, messages: Vec<Message>) {
-        messages.into_iter().for_each(|message| (self.outbox)(Letter::Raft(message)));
+    /// Lets the letters of an `Action::Send` leave.
+    pub(super) fn send_action(&mut self, action: Action) {
+        if let Action::Send(messages) = action {
+            messages.into_iter().for_each(|message| (self.outbox)(Letter::Raft(message)));
+        }
     }
 
     /// Does what a write asks for. The write comes back if the disk has no room for it.

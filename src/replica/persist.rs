@@ -27,7 +27,8 @@ impl<T> Replica<T> {
         if let Some(state) = self.hard_state.as_mut().filter(|_| has(Bug::ForgetVote)) {
             state.vote = 0;
         }
-        if !write.sync {
+        let is_empty = self.hard_state.is_none() && write.entries.is_empty();
+        if !write.sync || is_empty {
             return Ok(None);
         }
         let entries: Vec<WalEntry> = write.entries.iter().map(stored).collect();

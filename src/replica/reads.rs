@@ -13,7 +13,9 @@
 //! * The question of each round is new: no two rounds of any two lives of a member share their bytes, so no answer to an
 //!   old one can serve a new one.
 //! * A read is answered at an index that was committed after it began; a deposed leader answers none.
-//! * raft-rs drops questions silently; they are asked again until `PATIENCE_TICKS` passed.
+//! * A round that is confirmed confirms those before it, which began earlier.
+//! * raft-rs drops questions silently, as a new leader does until it has committed something. Of those without an answer the
+//!   newest is asked again at each tick, until `PATIENCE_TICKS` passed.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +25,6 @@ use super::{Replica, Turn};
 use crate::base::planted::{has, Bug};
 use crate::base::{Error, LogIndex, NodeId, SessionId};
 use crate::consensus::{Event, Role};
-
-/// Ticks after which a question without an answer is asked again.
-const ASK_AGAIN_TICKS: u32 = 6;
 
 /// Who is to hear of signs of life.
 #[derive(Debug)]
@@ -175,8 +174,10 @@ impl<T> Replica<T> {
             return;
         }
         let number = if has(Bug::ReadIdReused) { self.reads.last } else { number };
-        if let Some(round) = self.reads.rounds.remove(&number) {
-            self.reads.confirmed.push((index, round));
+        let later = self.reads.rounds.split_off(&(number + 1));
+        let rounds = std::mem::replace(&mut self.reads.rounds, later);
+        if !rounds.is_empty() {
+            self.reads.confirmed.extend(rounds.into_values().map(|round| (index, round)));
             self.answer_reads(turn);
         }
     }
@@ -199,13 +200,7 @@ impl<T> Replica<T> {
     pub(super) fn mind_reads(&mut self, turn: &mut Turn<T>) {
         let why = Error::TimedOut("no leader confirmed in time that it still leads".into());
         let late = |ticks: u32| ticks > PATIENCE_TICKS;
-        let mut again = Vec::new();
-        for (number, round) in &mut self.reads.rounds {
-            round.ticks += 1;
-            if round.ticks % ASK_AGAIN_TICKS == 0 {
-                again.push(*number);
-            }
-        }
+        self.reads.rounds.values_mut().for_each(|round| round.ticks += 1);
         let lost: Vec<_> = self.reads.rounds.extract_if(.., |_, round| late(round.ticks)).collect();
         lost.into_iter().for_each(|(_, round)| give_up(round.askers, &why, turn));
         self.reads.confirmed.iter_mut().for_each(|(_, round)| round.ticks += 1);
@@ -220,8 +215,8 @@ impl<T> Replica<T> {
         if late(self.reads.waited) {
             give_up(std::mem::take(&mut self.reads.gathered), &why, turn);
         }
-        for number in again.into_iter().filter(|number| self.reads.rounds.contains_key(number)).collect::<Vec<_>>() {
-            self.put_question(number);
+        if let Some(&newest) = self.reads.rounds.keys().next_back() {
+            self.put_question(newest);
         }
         self.ask();
     }

@@ -1,10 +1,12 @@
-//! A member whose log was cut at a place that it may have acknowledged: a torn write and a damaged one look the same.
+//! A member whose log was cut at a place that it may have acknowledged: a torn write and a damaged one look the same. Or
+//! one whose log is older than what its leader was told: somebody put a copy of its directory back.
 //!
 //! What was cut was either never acknowledged, or this member's copy is one of the few that may be damaged, and then
 //! another member of the majority that acknowledged it has it whole. So:
 //! * Until it knows more, it neither leads nor votes: its vote could elect somebody who lacks the entry.
 //! * It asks all other voters how far their logs reach. When every one of them has said, it votes for a log that reaches
 //!   as far as the longest of them; if that is its own, nothing was lost, and it is a member like any other.
+//! * A voter that was removed meanwhile never answers. Those that know of the removal say so, and it is not waited for.
 //! * Or a leader brings its log beyond the place: then it has the entry, if it ever was committed.
 //! * What was cut may have been a vote. So it counts as having voted in every term that it hears of meanwhile; whom it
 //!   voted for is among the others, so their terms reach as far as any vote that it gave.
@@ -13,7 +15,7 @@
 //! With a voter missing for good and nobody to lead, a person must decide. After R. Alagappan and others, "Protocol-aware
 //! recovery for consensus-based storage", FAST 2018, whose members answer for single entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{LogIndex, NodeId, Term};
 
@@ -29,6 +31,8 @@ pub struct Suspicion {
     upto: LogIndex,
     /// What the others said.
     told: BTreeMap<NodeId, (Term, LogEnd)>,
+    /// Voters that are none any more, as others know.
+    gone: BTreeSet<NodeId>,
     /// The highest term and the longest log of all others, once they have all said.
     sum: Option<(Term, LogEnd)>,
     ticks: u32,
@@ -36,7 +40,7 @@ pub struct Suspicion {
 
 impl Suspicion {
     pub fn new(upto: LogIndex) -> Self {
-        Self { upto, told: BTreeMap::new(), sum: None, ticks: 0 }
+        Self { upto, told: BTreeMap::new(), gone: BTreeSet::new(), sum: None, ticks: 0 }
     }
 
     /// Whether it is time to ask again.
@@ -48,7 +52,23 @@ impl Suspicion {
     /// One of the other voters says its term and how far its log reaches.
     pub fn hear(&mut self, from: NodeId, term: Term, end: LogEnd, others: &[NodeId]) {
         self.told.insert(from, (term, end));
-        if others.iter().all(|other| self.told.contains_key(other)) {
+        self.add_up(others);
+    }
+
+    /// One of the voters is none any more.
+    pub fn hear_of_removal(&mut self, node: NodeId, others: &[NodeId]) {
+        self.gone.insert(node);
+        self.add_up(others);
+    }
+
+    /// Those among the other voters that have not said anything.
+    pub fn silent(&self, others: &[NodeId]) -> Vec<NodeId> {
+        let is_silent = |other: &NodeId| !self.told.contains_key(other) && !self.gone.contains(other);
+        others.iter().copied().filter(is_silent).collect()
+    }
+
+    fn add_up(&mut self, others: &[NodeId]) {
+        if self.silent(others).is_empty() {
             let highest = self.told.values().map(|told| told.0).max();
             self.sum = highest.zip(self.told.values().map(|told| told.1).max());
         }
@@ -97,6 +117,17 @@ mod tests {
         assert!(suspicion.may_follow(end(3, 12)) && !suspicion.may_follow(end(2, 40)), "the term decides first");
         assert_eq!(suspicion.spoiled_upto(), Term(7));
         assert!(!suspicion.asks(), "it knows");
+    }
+
+    #[test]
+    fn d5_a_voter_that_was_removed_is_not_waited_for_and_every_other_one_is() {
+        let mut suspicion = Suspicion::new(LogIndex(10));
+        assert_eq!(suspicion.silent(&OTHERS), OTHERS);
+        suspicion.hear_of_removal(NodeId(3), &OTHERS);
+        assert_eq!(suspicion.silent(&OTHERS), [NodeId(2)]);
+        assert!(!suspicion.may_follow(end(9, 99)));
+        suspicion.hear(NodeId(2), Term(4), end(3, 12), &OTHERS);
+        assert!(suspicion.may_follow(end(3, 12)) && !suspicion.may_follow(end(3, 11)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{Replica, ReplicaConfig};
 use crate::base::planted::{has, Bug};
 use crate::base::{Error, LogIndex, Result};
 use crate::consensus::{ConfState, SnapshotMetadata};
-use crate::machine::{Image, STATE_VERSION};
+use crate::machine::Image;
 use crate::snapshot::{SnapshotMeta, SnapshotStore};
 
 /// How much larger the state may be than the log before the next snapshot: half of it is rewritten for nothing otherwise.
@@ -101,15 +101,15 @@ impl<T> Replica<T> {
             return None;
         }
         self.upkeep.running = true;
-        let machine = self.machine.read();
+        let image = self.machine.read().capture();
         let meta = SnapshotMeta {
             index: self.applied.index.0,
             term: self.applied.term.0,
-            now: machine.clock(),
-            state_version: STATE_VERSION,
+            now: image.clock(),
+            state_version: image.state_version(),
             ..named(&self.members)
         };
-        Some(Capture { meta, image: machine.capture(), store: self.snapshots.clone() })
+        Some(Capture { meta, image, store: self.snapshots.clone() })
     }
 
     /// The capture is on disk, or the disk was full: then the log stays as it is, and the snapshot is due again. Any other

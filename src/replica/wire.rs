@@ -96,6 +96,12 @@ impl Letter {
         }
     }
 
+    /// Whether it only acknowledges entries up to this index.
+    pub fn only_acknowledges(&self, upto: LogIndex) -> bool {
+        let Letter::Raft(message) = self else { return false };
+        message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject && message.index <= upto.0
+    }
+
     /// The bytes of a letter.
     pub fn encode(&self) -> Vec<u8> {
         match self {

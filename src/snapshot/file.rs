@@ -372,8 +372,9 @@ impl<'a> FileReader<'a> {
             self.buffer.drain(..self.start);
             self.start = 0;
             let kept = self.buffer.len();
-            self.buffer.resize(kept + BUFFER_BYTES.max(bytes), 0);
             let from = self.offset + kept as u64;
+            let left = self.length.saturating_sub(from) as usize;
+            self.buffer.resize(kept + BUFFER_BYTES.max(bytes).min(left), 0);
             let read = self.file.read_at(from, &mut self.buffer[kept..]).map_err(|error| match error {
                 Error::Disk { message, .. } => damaged(self.path, from, &format!("cannot be read: {message}")),
                 other => other,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::{Error, Millis, Result};
-use crate::disk::{ensure_dir, quarantine, Access, Disk, Identity};
+use crate::disk::{ensure_dir, quarantine, Access, Disk, File, Identity};
 
 pub mod file;
 mod inspect;
@@ -88,11 +88,17 @@ impl SnapshotStore {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, identity: &Identity) -> Result<SnapshotStore> {
         let snap_dir = dir.join(DIR_NAME);
         ensure_dir(&*disk, &snap_dir)?;
+        let known = Self::find(&*disk, &snap_dir, identity)?;
+        remove_unfinished(&*disk, &snap_dir)?;
+        Ok(SnapshotStore { disk, dir: dir.to_owned(), identity: *identity, known: Mutex::new(known) })
+    }
+
+    fn find(disk: &dyn Disk, snap_dir: &Path, identity: &Identity) -> Result<Known> {
         let mut known = Known::default();
-        for (name, index) in names(&*disk, &snap_dir)? {
+        for (name, index) in names(disk, snap_dir)? {
             let path = snap_dir.join(name);
             let newest = known.whole.is_empty();
-            match check(&*disk, &path, index, Some(identity), newest) {
+            match check(disk, &path, index, Some(identity), newest) {
                 Ok(meta) => known.whole.push((path, meta)),
                 Err(error @ Error::Corrupt { .. }) => {
                     log::error!("a snapshot is damaged and not used: {error}");
@@ -104,13 +110,25 @@ impl SnapshotStore {
         if let (true, Some(first)) = (known.whole.is_empty(), known.damaged.first()) {
             return Err(first.error.clone());
         }
-        remove_unfinished(&*disk, &snap_dir)?;
+        Ok(known)
+    }
+
+    /// As `open`, of a directory that nobody runs on; changes nothing in it, and must not be written to.
+    pub fn look(disk: Arc<dyn Disk>, dir: &Path, identity: &Identity) -> Result<SnapshotStore> {
+        let known = Self::find(&*disk, &dir.join(DIR_NAME), identity)?;
         Ok(SnapshotStore { disk, dir: dir.to_owned(), identity: *identity, known: Mutex::new(known) })
     }
 
     /// The newest whole snapshot; nothing if none was ever taken.
     pub fn latest(&self) -> Option<SnapshotMeta> {
         self.known.lock().whole.first().map(|(_, meta)| meta.clone())
+    }
+
+    /// Bytes of its file; 0 without one.
+    pub fn latest_bytes(&self) -> u64 {
+        let Some((path, _)) = self.known.lock().whole.first().cloned() else { return 0 };
+        let opened = self.disk.open(&path, Access::Read).ok().flatten();
+        opened.and_then(|file| file.len().ok()).unwrap_or_default()
     }
 
     /// Snapshots found damaged when the store was opened, newest first.
@@ -163,11 +181,22 @@ impl SnapshotStore {
         reader.chunks(header.salt, true, sink)
     }
 
+    /// The file of a snapshot of this store, for reading. It stays readable when newer ones take its place.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is gone already.
+    pub fn open_file(&self, meta: &SnapshotMeta) -> Result<Arc<dyn File>> {
+        let path = self.dir.join(DIR_NAME).join(file_name(meta));
+        let opened = self.disk.open(&path, Access::Read)?;
+        opened.ok_or_else(|| damaged(&path, 0, "the snapshot was replaced by newer ones"))
+    }
+
     /// Puts a finished file in place and lets go of what it makes needless.
     fn accept(&self, unfinished: &Path, meta: &SnapshotMeta) -> Result<()> {
         let snap_dir = self.dir.join(DIR_NAME);
         let path = snap_dir.join(file_name(meta));
         check(&*self.disk, unfinished, meta.index, Some(&self.identity), true)?;
+        self.make_room(&path)?;
         self.disk.rename(unfinished, &path)?;
         self.disk.sync_dir(&snap_dir)?;
         let (surplus, broken) = {
@@ -188,6 +217,15 @@ impl SnapshotStore {
             return Ok(());
         }
         self.disk.sync_dir(&snap_dir)
+    }
+
+    /// A damaged file goes before a whole one takes its name: the state may have come no further since it was taken.
+    fn make_room(&self, path: &Path) -> Result<()> {
+        if self.known.lock().damaged.iter().any(|damaged| damaged.path == path) {
+            quarantine::set_aside(&*self.disk, &self.dir, path)?;
+            self.known.lock().damaged.retain(|damaged| damaged.path != path);
+        }
+        Ok(())
     }
 }
 

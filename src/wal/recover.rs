@@ -8,6 +8,7 @@
 //! | damaged within a sector                                          | group: cannot be told apart   | `suspect_upto`     |
 //! | before any valid group with a higher sequence, here or in a      | damage to answered data       | refuse             |
 //! | later file                                                       |                               |                    |
+//! | before the header of the same group, further behind              | the disk put it there         | refuse             |
 //! | unreadable sector, short file, bad header of a file              | the same                      | refuse             |
 //!
 //! The content of a group plays no part in the verdict: payloads may hold zeros, or look like anything.
@@ -228,7 +229,7 @@ pub enum Tail {
     Torn { bytes: u64 },
     /// Perhaps a write that was cut short, perhaps the last answered group. `upto` is its last index if known, else 0.
     Suspect { bytes: u64, upto: u64 },
-    /// A valid group follows what is not valid.
+    /// A group follows what is not valid: a later one, or the missing one in another place.
     Damaged { later_group: u64, later_offset: usize },
 }
 
@@ -243,7 +244,8 @@ pub fn judge(bytes: &[u8], salt: u64, walk: &Walk) -> Tail {
     }
     for offset in (frame::ALIGNMENT..=last_used).step_by(frame::ALIGNMENT) {
         let later = GroupHeader::decode(&rest[offset..], salt);
-        if let Some(later) = later.filter(|group| group.sequence > walk.next_group) {
+        // The group that is missing, in another place: the disk put it there, which no torn write does.
+        if let Some(later) = later.filter(|group| group.sequence >= walk.next_group) {
             return Tail::Damaged { later_group: later.sequence, later_offset: walk.end + offset };
         }
     }
@@ -294,10 +296,12 @@ impl Replay {
             }
             Tail::Damaged { .. } if has(Bug::CutInTheMiddle) => self.recovered.cut_bytes = 1,
             Tail::Damaged { later_group, later_offset } => {
-                let message = format!(
-                    "group {} is damaged, and group {later_group} follows it at byte {later_offset}",
-                    walk.next_group
-                );
+                let message = if later_group == walk.next_group {
+                    format!("group {later_group} is missing here, and lies at byte {later_offset}")
+                } else {
+                    let missing = walk.next_group;
+                    format!("group {missing} is damaged, and group {later_group} follows it at byte {later_offset}")
+                };
                 return Err(damaged(path, walk.end as u64, &message));
             }
         }

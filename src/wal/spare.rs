@@ -13,6 +13,10 @@ use parking_lot::Mutex;
 use crate::base::{Error, Result};
 use crate::disk::{write_zeros, Access, Disk, File};
 
+/// Zeros that are synced at once. The syncs of the log wait behind them, so a whole segment would hold up writers for tens of
+/// milliseconds.
+const SYNC_BYTES: u64 = 1 << 20;
+
 /// A file of zeros, ready to become a segment.
 #[derive(Debug)]
 pub struct Spare {
@@ -150,8 +154,14 @@ impl Pool {
         };
         let unfinished = self.dir.join(format!("spare-{number}.tmp"));
         let path = self.dir.join(format!("spare-{number}.seg"));
-        let made = zero_file(&*self.disk, &unfinished, self.spare_bytes).and_then(|file| {
-            file.sync()?;
+        let made = self.disk.create(&unfinished).and_then(|file| {
+            let mut filled = 0;
+            while filled < self.spare_bytes {
+                let end = self.spare_bytes.min(filled + SYNC_BYTES);
+                write_zeros(&*file, filled, end)?;
+                file.sync()?;
+                filled = end;
+            }
             self.disk.rename(&unfinished, &path)?;
             Ok(file)
         });

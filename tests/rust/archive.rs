@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use raftwork::archive::index::{Index, Pair};
-use raftwork::archive::{Archive, Expired, Options, Scan, Step};
+use raftwork::archive::{Archive, Expired, Options, Part, Scan, Step};
+use raftwork::base::codec::Reader;
 use raftwork::base::{ClusterId, Error, GroupId, JobId, Millis, Result};
 use raftwork::machine::record::{self, label, JobRecord};
 
@@ -78,6 +79,32 @@ fn what_was_put_is_found_after_reopening() {
     assert_eq!(archive.get(id(5_001)).unwrap(), None);
     assert_eq!(archive.get(id(0)).unwrap(), None);
     assert_eq!(all(&archive).len(), 5_000);
+}
+
+#[test]
+fn parts_give_each_job_once_and_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Archive::open(options(dir.path())).unwrap();
+    assert_eq!(archive.part(None, 4_000).unwrap(), Part::default());
+    archive.put(&jobs(1..=1_000, 9_000)).unwrap();
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let part = archive.part(before, 4_000).unwrap();
+        assert!(part.items.len() < 4_000 + job(1, 9_000).2.len() + 32, "it stops when it is full");
+        let mut reader = Reader::new(&part.items);
+        for _ in 0..part.count {
+            reader.array_of(2, "a finished job").unwrap();
+            let (id, record) = (reader.id().unwrap(), reader.bin().unwrap());
+            assert_eq!(archive.get(id).unwrap().as_deref(), Some(record));
+            found.push(id);
+        }
+        reader.end().unwrap();
+        before = part.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, all(&archive));
 }
 
 #[test]

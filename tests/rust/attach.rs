@@ -4,9 +4,9 @@ use raftwork::attach::message::{decode_reply, encode_error, Greeting};
 use raftwork::attach::remote::{Question, Remote};
 use raftwork::attach::server::Server;
 use raftwork::attach::wire::{encode, Kind};
-use raftwork::attach::{Backend, WatchEvent, Watcher};
+use raftwork::attach::{Backend, View, WatchEvent, Watcher};
 use raftwork::base::codec::{Reader, Writer};
-use raftwork::base::{ClusterId, Error, GroupId, JobId, Result, SessionId};
+use raftwork::base::{ClusterId, Error, GroupId, JobId, Millis, Result, SessionId};
 use raftwork::client::memory::Memory;
 use raftwork::client::request::{accepted, envelope};
 use raftwork::net::packet::{self, HEADER_BYTES};
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const WAIT: Duration = Duration::from_secs(20);
 
 fn greeting() -> Greeting {
-    Greeting { pid: 7, cluster: Some(ClusterId([1; 16])), group: GroupId(0), leader: None }
+    Greeting { pid: 7, cluster: Some(ClusterId([1; 16])), group: GroupId(0), leader: None, token: None }
 }
 
 struct Owner {
@@ -117,10 +117,13 @@ fn watch(remote: &Remote, session: SessionId) -> (u64, Receiver<WatchEvent>) {
 fn state(backend: &dyn Backend, job: JobId) -> String {
     let mut question = Writer::new();
     question.array(2).u64(3).id(job);
-    let answer = backend.view(question.as_bytes()).unwrap();
+    let (send, answer) = channel();
+    backend.view(View::of_any(question.as_bytes()), Box::new(move |answer| drop(send.send(answer))));
+    let answer = answer.recv_timeout(WAIT).unwrap().unwrap();
     let mut reader = Reader::new(&answer);
-    reader.array_of(2, "a view").unwrap();
+    reader.array_of(3, "a view").unwrap();
     reader.u64().unwrap();
+    reader.raw().unwrap();
     for _ in 0..reader.map().unwrap() {
         if reader.str().unwrap() == "state" {
             return reader.str().unwrap().to_owned();
@@ -149,6 +152,8 @@ fn every_error_crosses_the_socket() {
         Error::Closed,
         Error::SessionExpired,
         Error::Forked,
+        Error::TooStale { age: Some(Millis(7)), most: Millis(2) },
+        Error::TooStale { age: None, most: Millis(2) },
     ] {
         let mut bytes = vec![1];
         bytes.extend(encode_error(&error));
@@ -224,7 +229,7 @@ fn unanswered_questions_become_orphans() {
     remote.ask(Question::Wait(JobId([4; 16]), Box::new(|_| panic!("nobody answers it"))));
     owner.server.close();
     ended.recv_timeout(WAIT).unwrap();
-    remote.ask(Question::View(vec![1], Box::new(|_| panic!("nobody answers it"))));
+    remote.ask(Question::View(View::of_any(&[1]), Box::new(|_| panic!("nobody answers it"))));
     let orphans = remote.orphans();
     assert!(matches!(orphans.as_slice(), [Question::Wait(..), Question::View(..)]));
 }
@@ -347,7 +352,7 @@ fn a_request_that_cannot_be_read_is_answered_not_applied() {
     for request in [b"".to_vec(), vec![0xc0], vec![0x94, 1, 1, 0], envelope(SessionId(0), 0, 0, &[0x91, 99])] {
         assert!(matches!(ask(&remote, |done| Question::Submit(request, done)), Err(Error::Invalid(_))));
     }
-    assert!(ask(&remote, |done| Question::View(vec![0x91, 99], done)).is_err());
+    assert!(ask(&remote, |done| Question::View(View::of_any(&[0x91, 99]), done)).is_err());
 }
 
 #[test]
@@ -359,7 +364,7 @@ fn a_peer_that_does_not_read_blocks_nobody() {
     // Answers to a thousand questions are far more than a socket holds.
     let mut question = Writer::new();
     question.array(1).u64(7);
-    let frame = encode(Kind::View, 1, question.as_bytes()).unwrap();
+    let frame = encode(Kind::View, 1, &View::of_any(question.as_bytes()).encode()).unwrap();
     for _ in 0..2_000 {
         deaf.write_all(&frame).unwrap();
     }

@@ -1,6 +1,8 @@
 //! The client's side of a write: numbers, repeats, expired sessions, an owner that dies. `fetch` is the worker's side.
 
+mod beats;
 mod fetch;
+mod locks;
 mod spy;
 
 use proptest::prelude::*;
@@ -14,7 +16,6 @@ use raftwork::client::session::Session;
 use raftwork::client::{Client, Options, Role};
 use raftwork::node::{Node, NodeConfig};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,43 +106,72 @@ fn a_workers_session_is_not_opened_again() {
 
 /// Between sending and answering the state changed hands and the session ended: the first owner may have applied it.
 #[test]
-fn what_another_owner_may_have_applied_is_not_sent_anew_unless_that_is_harmless() {
-    let ids = [job(1)];
-    for (command, again) in [(pause(1), false), (enqueue(&ids), true)] {
-        for waits in [true, false] {
-            let spy = Spy::new();
-            let session = spy.session("client", true);
-            let id = session.id(&mut patience()).unwrap();
-            let operation = raftwork::client::request::operation(&command).unwrap();
-            spy.next(operation, Act::Delay);
-            let other = spy.clone();
-            let meanwhile = move || {
-                other.until_held(1);
-                other.epoch.fetch_add(1, Ordering::SeqCst);
-                other.lapse(id);
-                other.release(0);
-            };
-            let answer = if waits {
-                let thread = std::thread::spawn(meanwhile);
-                let answer = session.submit(&command, &mut patience());
-                thread.join().unwrap();
-                answer.map_err(|failure| match failure {
-                    Failure::Error(error) => error,
-                    refused => panic!("{refused}"),
-                })
-            } else {
-                let answers = start(&session, command.clone());
-                meanwhile();
-                only(&answers)
-            };
-            if again {
-                accepted(&answer.unwrap()).unwrap();
-                assert_eq!(spy.applied(&command), 1);
-            } else {
-                assert!(matches!(answer, Err(Error::Unknown(_))), "{answer:?}");
-                assert_eq!(spy.sent(operation).len(), 1, "D2: it may have happened, so it is not done anew");
-            }
-        }
+fn l5_what_another_owner_may_have_applied_is_not_sent_anew_under_another_session() {
+    for (command, waits) in
+        [(pause(1), true), (pause(1), false), (enqueue(&[job(1)]), true), (enqueue(&[job(1)]), false)]
+    {
+        let spy = Spy::new();
+        let session = spy.session("client", true);
+        let id = session.id(&mut patience()).unwrap();
+        let operation = raftwork::client::request::operation(&command).unwrap();
+        spy.next(operation, Act::Delay);
+        let other = spy.clone();
+        let meanwhile = move || {
+            other.until_held(1);
+            other.next_owner();
+            other.lapse(id);
+            other.release(0);
+        };
+        let answer = if waits {
+            let thread = std::thread::spawn(meanwhile);
+            let answer = session.submit(&command, &mut patience());
+            thread.join().unwrap();
+            answer
+        } else {
+            let answers = start(&session, command.clone());
+            meanwhile();
+            only(&answers).map_err(Failure::Error)
+        };
+        assert!(matches!(answer, Err(Failure::Error(Error::Unknown(_)))), "{answer:?}");
+        assert_eq!(spy.sent(operation).len(), 1, "D2: it may have happened, so it is not done anew");
+        session.submit(&pause(2), &mut patience()).unwrap();
+    }
+}
+
+/// No repetition helps: whoever waits is told why at once, and by name.
+#[test]
+fn a_session_that_is_refused_says_why_and_is_tried_anew_by_the_next_call() {
+    let spy = Spy::new();
+    let session = spy.session("client", true);
+    let refusal = Error::Foreign("another cluster".into());
+    spy.next(op::OPEN_SESSION, Act::Refuse(refusal.clone()));
+    assert_eq!(session.submit(&pause(1), &mut Patience::forever()), Err(Failure::Error(refusal)));
+    session.submit(&pause(1), &mut patience()).unwrap();
+}
+
+#[test]
+fn a_session_that_cannot_be_opened_now_is_tried_again_while_the_patience_lasts() {
+    let spy = Spy::new();
+    let session = spy.session("client", true);
+    for error in [Error::Overloaded, Error::NotCommitted, Error::Unknown] {
+        spy.next(op::OPEN_SESSION, Act::Refuse(error("not now".into())));
+    }
+    session.submit(&pause(1), &mut patience()).unwrap();
+    let late = spy.session("client", true);
+    spy.next(op::OPEN_SESSION, Act::Refuse(Error::Overloaded("not now".into())));
+    let over = late.id(&mut Patience::after(Some(Duration::ZERO)));
+    assert_eq!(over, Err(Error::Overloaded("not now".into())));
+}
+
+#[test]
+fn a_session_whose_end_nobody_can_be_told_is_closed_all_the_same() {
+    for error in [Error::Overloaded, Error::NotCommitted, Error::Unknown] {
+        let spy = Spy::new();
+        let session = spy.session("client", true);
+        session.id(&mut patience()).unwrap();
+        spy.next(op::CLOSE_SESSION, Act::Refuse(error("not now".into())));
+        assert_eq!(session.close(&mut patience()), Ok(()));
+        assert_eq!(session.ended(), Some(Error::Closed));
     }
 }
 
@@ -225,7 +255,7 @@ proptest! {
                     continue;
                 }
                 Happening::NewOwner => {
-                    spy.epoch.fetch_add(1, Ordering::SeqCst);
+                    spy.next_owner();
                     continue;
                 }
             }
@@ -257,9 +287,12 @@ fn a_write_of_an_owner_that_died_before_it_answered_is_applied_once() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::open(config(dir.path())).unwrap();
     let owner = Spy::over(node.clone());
-    let server =
-        Server::start(dir.path(), owner.clone(), Greeting { pid: 1, cluster: None, group: GroupId(0), leader: None })
-            .unwrap();
+    let server = Server::start(
+        dir.path(),
+        owner.clone(),
+        Greeting { pid: 1, cluster: None, group: GroupId(0), leader: None, token: None },
+    )
+    .unwrap();
     let client = Client::open(config(dir.path()), Options::default(), &mut patience()).unwrap();
     assert_eq!(client.role(), Role::Attached);
     client.submit(&enqueue(&[job(1), job(2), job(3), job(4)]), &mut patience()).unwrap();

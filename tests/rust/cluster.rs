@@ -5,14 +5,19 @@ use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raftwork::base::{ClusterId, Error, JobId, SessionId};
+use raftwork::base::{ClusterId, Error, JobId, LogIndex, NodeId, SessionId};
+use raftwork::disk::{Disk, RealDisk};
 use raftwork::net::{Address, Authority, Security, Tls};
 use raftwork::node::{ClusterConfig, Node, NodeConfig};
 use raftwork::replica::MemberChange;
 use tempfile::TempDir;
 
-use crate::node::support::{beat, log_lines, until, PATIENCE};
+use crate::far::Gate;
+use crate::node::support::{beat, log_lines, until, view, OwnClock, PATIENCE};
 use crate::requests::*;
+
+/// Silence of the leader until an election, as it is unless it is told otherwise.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Addresses on this machine that nobody listens at.
 fn addresses(count: usize) -> Vec<Address> {
@@ -21,22 +26,40 @@ fn addresses(count: usize) -> Vec<Address> {
 }
 
 /// Members and their directories.
-struct Cluster {
+pub struct Cluster {
     dir: TempDir,
     addresses: Vec<Address>,
     security: Security,
+    election_timeout: Duration,
     nodes: Vec<Option<Arc<Node>>>,
+    /// What each reads the time from.
+    pub clocks: Vec<Arc<OwnClock>>,
+    /// What stands before each member, where others reach it.
+    pub gates: Vec<Gate>,
 }
 
 impl Cluster {
-    fn new(count: usize) -> Self {
-        Self::with(count, Security::Plain)
+    pub fn new(count: usize) -> Self {
+        Self::with(count, Security::Plain, false, ELECTION_TIMEOUT)
     }
 
-    fn with(count: usize, security: Security) -> Self {
+    /// As `new`; its leader may be silent for so long that no test sees an election by time-out.
+    pub fn patient(count: usize) -> Self {
+        Self::with(count, Security::Plain, false, PATIENCE)
+    }
+
+    /// As `new`; all that members send each other passes through gates.
+    pub fn gated(count: usize) -> Self {
+        Self::with(count, Security::Plain, true, ELECTION_TIMEOUT)
+    }
+
+    fn with(count: usize, security: Security, gated: bool, election_timeout: Duration) -> Self {
         log_lines();
         let dir = TempDir::new().unwrap();
-        let mut cluster = Self { dir, addresses: addresses(count), security, nodes: vec![None; count] };
+        let (addresses, nodes) = (addresses(count), vec![None; count]);
+        let clocks = (0..count + 1).map(|_| Arc::default()).collect();
+        let gates = if gated { addresses.iter().map(Gate::before).collect() } else { Vec::new() };
+        let mut cluster = Self { dir, addresses, security, election_timeout, nodes, clocks, gates };
         let configs: Vec<_> = (0..count).map(|number| cluster.config(number)).collect();
         // All at once: the first time they wait for each other.
         let opening: Vec<_> = configs.into_iter().map(|config| std::thread::spawn(|| Node::open(config))).collect();
@@ -49,8 +72,13 @@ impl Cluster {
     fn config(&self, number: usize) -> NodeConfig {
         let mut config = NodeConfig::new(self.dir.path().join(number.to_string()));
         config.segment_bytes = 1 << 20;
-        let cluster = ClusterConfig::new(self.addresses[number].clone(), self.addresses.clone());
-        config.cluster = Some(ClusterConfig { security: self.security.clone(), ..cluster });
+        config.clock = self.clocks[number].clone();
+        let listed = self.gates.iter().map(|gate| gate.address.clone()).collect();
+        let members = if self.gates.is_empty() { self.addresses.clone() } else { listed };
+        let cluster = ClusterConfig::new(self.addresses[number].clone(), members);
+        let advertise = self.gates.get(number).map(|gate| gate.address.clone());
+        let (security, election_timeout) = (self.security.clone(), self.election_timeout);
+        config.cluster = Some(ClusterConfig { security, election_timeout, advertise, ..cluster });
         config
     }
 
@@ -58,19 +86,19 @@ impl Cluster {
         until(|| self.nodes.iter().flatten().all(|node| node.members().voters.len() == count));
     }
 
-    fn open(&mut self, number: usize) {
+    pub fn open(&mut self, number: usize) {
         self.nodes[number] = Some(Node::open(self.config(number)).unwrap());
     }
 
-    fn close(&mut self, number: usize) {
+    pub fn close(&mut self, number: usize) {
         self.nodes[number].take().unwrap().close().unwrap();
     }
 
-    fn node(&self, number: usize) -> &Node {
+    pub fn node(&self, number: usize) -> &Node {
         self.nodes[number].as_ref().unwrap()
     }
 
-    fn leader(&self) -> usize {
+    pub fn leader(&self) -> usize {
         let mut found = None;
         until(|| {
             found = (0..self.nodes.len()).find(|number| {
@@ -82,18 +110,39 @@ impl Cluster {
         found.unwrap()
     }
 
-    fn follower(&self) -> usize {
+    /// Takes a voter out, whoever leads meanwhile.
+    fn remove(&self, id: NodeId) {
+        until(|| {
+            let leader = self.node(self.leader());
+            let removed = leader.change_members(MemberChange::Remove(id), false);
+            removed.is_ok() || !leader.members().voters.contains(&id)
+        });
+    }
+
+    pub fn follower(&self) -> usize {
         let leader = self.leader();
         (0..self.nodes.len()).find(|number| *number != leader && self.nodes[*number].is_some()).unwrap()
     }
 }
 
-fn jobs(node: &Node) -> u64 {
+pub fn jobs(node: &Node) -> u64 {
     field_number(&node.health(), "jobs")
 }
 
+/// Has this answered, as a client does: a change of leader, which a busy machine may bring at any time, leaves a request open
+/// or undone, and then it is asked again. For requests that may be applied twice.
+pub fn settle(node: &Node, request: Vec<u8>) -> Vec<u8> {
+    let latest = Instant::now() + PATIENCE;
+    loop {
+        match node.submit(request.clone(), None) {
+            Err(Error::NotCommitted(_) | Error::Unknown(_)) if Instant::now() < latest => {}
+            outcome => return outcome.unwrap(),
+        }
+    }
+}
+
 /// Waits until the state has everything that was answered anywhere. An election may take its time.
-fn fresh(node: &Node) -> Result<(), Error> {
+pub fn fresh(node: &Node) -> Result<LogIndex, Error> {
     let latest = Instant::now() + PATIENCE;
     loop {
         let (send, receive) = channel();
@@ -110,10 +159,10 @@ fn l2_every_member_takes_writes_and_has_them_when_it_answers() {
     let cluster = Cluster::new(3);
     for number in 0..30 {
         let node = cluster.node(number % 3);
-        payload(&node.submit(enqueue(job(number as u64), 64), None).unwrap());
+        payload(&settle(node, enqueue(job(number as u64), 64)));
         assert!(jobs(node) > 0 && field_number(&node.health(), "applied") > 1);
         let question = [&[0x92, 3, 0xc4, 16][..], &job(number as u64).0].concat();
-        let seen = node.view(&question).unwrap();
+        let seen = view(node, &question).unwrap();
         assert!(seen.len() > 40, "whoever wrote on a node can read it there");
     }
 }
@@ -122,7 +171,7 @@ fn l2_every_member_takes_writes_and_has_them_when_it_answers() {
 fn l1_a_confirmed_read_has_what_another_member_answered() {
     let cluster = Cluster::new(3);
     for number in 1..=30u64 {
-        payload(&cluster.node(number as usize % 3).submit(enqueue(job(number), 64), None).unwrap());
+        payload(&settle(cluster.node(number as usize % 3), enqueue(job(number), 64)));
         let other = cluster.node((number as usize + 1) % 3);
         fresh(other).unwrap();
         assert_eq!(jobs(other), number);
@@ -131,22 +180,21 @@ fn l1_a_confirmed_read_has_what_another_member_answered() {
 
 #[test]
 fn a1_when_the_leader_closes_another_leads_at_once() {
-    let mut cluster = Cluster::new(3);
-    payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
+    let mut cluster = Cluster::patient(3);
+    payload(&settle(cluster.node(0), enqueue(job(1), 64)));
     let leader = cluster.leader();
     let other = cluster.nodes[(leader + 1) % 3].clone().unwrap();
     let began = Instant::now();
     cluster.close(leader);
-    payload(&other.submit(enqueue(job(2), 64), None).unwrap());
-    // An election by time-out takes a second at least.
-    assert!(began.elapsed() < Duration::from_secs(1), "took {:?}", began.elapsed());
+    payload(&settle(&other, enqueue(job(2), 64)));
+    assert!(began.elapsed() < cluster.election_timeout, "nobody waited for an election: {:?}", began.elapsed());
 }
 
 #[test]
 fn signs_of_life_reach_the_leader_through_any_member() {
     let cluster = Cluster::new(3);
     let follower = cluster.node(cluster.follower());
-    let session = SessionId(number(&follower.submit(open_session(60_000), None).unwrap()));
+    let session = SessionId(number(&settle(follower, open_session(60_000))));
     for number in 0..3 {
         assert_eq!(beat(cluster.node(number), session), Ok(()));
         assert_eq!(beat(cluster.node(number), SessionId(99_999)), Err(Error::SessionExpired));
@@ -156,14 +204,14 @@ fn signs_of_life_reach_the_leader_through_any_member() {
 #[test]
 fn a_member_that_was_away_for_long_fetches_the_state() {
     let mut cluster = Cluster::new(3);
-    payload(&cluster.node(0).submit(enqueue(job(0), 64), None).unwrap());
+    payload(&settle(cluster.node(0), enqueue(job(0), 64)));
     let away = cluster.follower();
     cluster.close(away);
     let leader = cluster.node(cluster.leader());
     // More than the log that is kept for members that fall behind.
     for batch in 0..120u64 {
         let ids: Vec<JobId> = (1..=100).map(|number| job(batch * 100 + number)).collect();
-        payload(&leader.submit(enqueue_as(&ids, "q", "f", 2_000, 0), None).unwrap());
+        payload(&settle(leader, enqueue_as(&ids, "q", "f", 2_000, 0)));
     }
     cluster.nodes.iter().flatten().for_each(|node| node.snapshot_now().unwrap());
     cluster.open(away);
@@ -177,7 +225,7 @@ fn a_member_that_was_away_for_long_fetches_the_state() {
 fn d1_all_members_restart_and_have_everything() {
     let mut cluster = Cluster::new(3);
     for number in 0..50 {
-        payload(&cluster.node(number as usize % 3).submit(enqueue(job(number), 64), None).unwrap());
+        payload(&settle(cluster.node(number as usize % 3), enqueue(job(number), 64)));
     }
     (0..3).for_each(|number| cluster.close(number));
     (0..3).for_each(|number| cluster.open(number));
@@ -190,7 +238,7 @@ fn d1_all_members_restart_and_have_everything() {
 #[test]
 fn d5_a_node_without_its_data_is_refused_with_what_to_do() {
     let mut cluster = Cluster::new(3);
-    payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
+    payload(&settle(cluster.node(0), enqueue(job(1), 64)));
     let lost = cluster.follower();
     let id = cluster.node(lost).id();
     cluster.close(lost);
@@ -198,8 +246,7 @@ fn d5_a_node_without_its_data_is_refused_with_what_to_do() {
     let Err(Error::Foreign(why)) = Node::open(cluster.config(lost)) else { panic!("it was let in") };
     assert!(why.contains(&format!("raftwork cluster remove {id}")) && why.contains("without its data"), "{why}");
     // What the message says helps.
-    let leader = cluster.node(cluster.leader());
-    leader.change_members(MemberChange::Remove(id), false).unwrap();
+    cluster.remove(id);
     cluster.open(lost);
     cluster.wait_for_voters(3);
     let back = cluster.node(lost);
@@ -210,7 +257,7 @@ fn d5_a_node_without_its_data_is_refused_with_what_to_do() {
 #[test]
 fn d5_the_first_of_the_list_begins_no_second_group_after_it_lost_its_disk() {
     let mut cluster = Cluster::new(3);
-    payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
+    payload(&settle(cluster.node(0), enqueue(job(1), 64)));
     cluster.close(0);
     std::fs::remove_dir_all(cluster.config(0).dir).unwrap();
     let Err(Error::Foreign(why)) = Node::open(cluster.config(0)) else { panic!("it began another group") };
@@ -224,10 +271,48 @@ fn d5_the_first_of_the_list_begins_no_second_group_after_it_lost_its_disk() {
     assert!(matches!(Node::open(config), Err(Error::Busy { .. })));
 }
 
+/// All files below a directory.
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    RealDisk.make_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy_tree(&path, &target),
+            kind if kind.is_file() => drop(std::fs::copy(&path, &target).unwrap()),
+            _ => {} // The socket.
+        }
+    }
+}
+
+#[test]
+fn d5_a_member_with_an_old_copy_of_its_directory_catches_up_and_loses_nothing() {
+    let mut cluster = Cluster::new(3);
+    let back = cluster.follower();
+    payload(&settle(cluster.node(0), enqueue(job(1), 64)));
+    cluster.close(back);
+    let (dir, copy) = (cluster.config(back).dir, cluster.dir.path().join("copy"));
+    copy_tree(&dir, &copy);
+    cluster.open(back);
+    for number in 2..=50u64 {
+        payload(&settle(cluster.node(back), enqueue(job(number), 64)));
+    }
+    cluster.close(back);
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&copy, &dir).unwrap();
+    // The same leader as before: it knows that this member had more.
+    cluster.open(back);
+    fresh(cluster.node(back)).unwrap();
+    assert_eq!(jobs(cluster.node(back)), 50);
+    // And it counts again: with one of the others gone, its disk is one of the majority.
+    let gone = (0..3).find(|number| *number != back && *number != cluster.leader()).unwrap();
+    cluster.close(gone);
+    payload(&settle(cluster.node(back), enqueue(job(51), 64)));
+}
+
 #[test]
 fn a_node_joins_becomes_a_voter_and_another_leaves() {
     let mut cluster = Cluster::new(3);
-    payload(&cluster.node(0).submit(enqueue(job(1), 64), None).unwrap());
+    payload(&settle(cluster.node(0), enqueue(job(1), 64)));
     let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
     cluster.addresses.push(address.clone());
     let mut config = cluster.config(3);
@@ -236,14 +321,93 @@ fn a_node_joins_becomes_a_voter_and_another_leaves() {
     cluster.wait_for_voters(4);
     let gone = cluster.follower();
     let id = cluster.node(gone).id();
-    cluster.node(cluster.leader()).change_members(MemberChange::Remove(id), false).unwrap();
+    cluster.remove(id);
     until(|| cluster.node(gone).has_failed());
     cluster.nodes[gone] = None;
     cluster.wait_for_voters(3);
     let added = cluster.node(3);
-    payload(&added.submit(enqueue(job(2), 64), None).unwrap());
+    payload(&settle(added, enqueue(job(2), 64)));
     fresh(added).unwrap();
     assert_eq!(jobs(added), 2);
+}
+
+#[test]
+fn a_node_with_a_new_disk_replaces_the_dead_one_at_its_address_in_one_step() {
+    let mut cluster = Cluster::new(3);
+    payload(&settle(cluster.node(0), enqueue(job(1), 64)));
+    let lost = cluster.follower();
+    let (old, address) = (cluster.node(lost).id(), cluster.addresses[lost].to_string());
+    cluster.close(lost);
+    std::fs::remove_dir_all(cluster.config(lost).dir).unwrap();
+    let leader = cluster.leader();
+    let replace = |cluster: &Cluster| {
+        let (send, receive) = channel();
+        let mut order = raftwork::base::codec::Writer::new();
+        order.array(3).u64(8).u64(old.0).str(&address);
+        cluster.node(leader).order("test", order.into_bytes(), Box::new(move |answer| drop(send.send(answer))));
+        receive.recv_timeout(PATIENCE).unwrap().map(|done| done == [0xc3])
+    };
+    assert_eq!(replace(&cluster), Ok(false), "it waits for the new one");
+    cluster.open(lost);
+    let new = cluster.node(lost).id();
+    // Never four voters of which one is dead.
+    until(|| {
+        let voters = cluster.node(leader).members().voters;
+        assert!(voters.len() == 3, "{voters:?}");
+        voters.contains(&new)
+    });
+    until(|| replace(&cluster) == Ok(true));
+    cluster.wait_for_voters(3);
+    assert!(!cluster.node(leader).members().voters.contains(&old));
+    fresh(cluster.node(lost)).unwrap();
+    assert_eq!(jobs(cluster.node(lost)), 1);
+    assert!(matches!(replace(&cluster), Ok(true)), "asked again, it says so again");
+}
+
+fn archived(node: &Node) -> u64 {
+    field_number(&field(&node.health(), "archive"), "records")
+}
+
+/// So many jobs that are enqueued and run.
+fn run_jobs(node: &Node, numbers: std::ops::Range<u64>) {
+    let ids: Vec<JobId> = numbers.map(job).collect();
+    payload(&settle(node, enqueue_kept(&ids, "q", "f", 64, 0, 3_600_000)));
+    let all = loop {
+        let session = SessionId(number(&settle(node, open_session(60_000))));
+        if let Ok(answer) = node.submit(claim(session, "q", "f", ids.len() as u64), None) {
+            break claimed(&answer);
+        }
+        settle(node, close_session(session)); // What it may have got is free again.
+    };
+    payload(&settle(node, succeed(&all)));
+}
+
+#[test]
+fn a_node_that_was_away_or_is_new_fetches_the_history_and_a_deletion_reaches_every_archive() {
+    let mut cluster = Cluster::new(3);
+    let away = cluster.follower();
+    cluster.close(away);
+    let leader = cluster.leader();
+    run_jobs(cluster.node(leader), 0..300);
+    let other = (0..3).find(|number| *number != away && *number != leader).unwrap();
+    // Out of memory on both, so that nobody can archive them any more.
+    until(|| [leader, other].iter().all(|number| jobs(cluster.node(*number)) == 0));
+    cluster.open(away);
+    fresh(cluster.node(away)).unwrap();
+    run_jobs(cluster.node(leader), 300..310);
+    let whole = |node: &Node| archived(node) == 310 && field_texts(&node.health(), "alarms").is_empty();
+    until(|| whole(cluster.node(away)));
+
+    let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
+    cluster.addresses.push(address.clone());
+    let mut config = cluster.config(3);
+    config.cluster = Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, first) });
+    cluster.nodes.push(Some(Node::open(config).unwrap()));
+    cluster.wait_for_voters(4);
+    until(|| whole(cluster.node(3)));
+
+    payload(&settle(cluster.node(other), delete(job(7))));
+    until(|| (0..4).all(|number| archived(cluster.node(number)) == 309));
 }
 
 #[test]
@@ -254,7 +418,7 @@ fn a_member_comes_back_at_another_address() {
     cluster.addresses[moved] = addresses(1).remove(0);
     cluster.open(moved);
     let back = cluster.node(moved);
-    payload(&back.submit(enqueue(job(1), 64), None).unwrap());
+    payload(&settle(back, enqueue(job(1), 64)));
     assert_eq!(jobs(back), 1);
 }
 
@@ -265,9 +429,9 @@ fn members_with_certificates_form_the_cluster_that_these_name() {
     let files = Authority::create(cluster_id).unwrap().issue_node(&[]).unwrap().save(&dir.path().join("tls"), "node");
     let files = files.unwrap();
     let tls = Tls::from_files(files.authority, files.certificate, files.key).unwrap();
-    let cluster = Cluster::with(3, Security::Tls(tls));
+    let cluster = Cluster::with(3, Security::Tls(tls), false, ELECTION_TIMEOUT);
     for number in 1..=9u64 {
-        payload(&cluster.node(number as usize % 3).submit(enqueue(job(number), 64), None).unwrap());
+        payload(&settle(cluster.node(number as usize % 3), enqueue(job(number), 64)));
     }
     let node = cluster.node(1);
     fresh(node).unwrap();

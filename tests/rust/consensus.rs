@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use raftwork::base::{Error, LogIndex, NodeId};
 use raftwork::consensus::{
-    Action, ConfState, Core, CoreConfig, EntryType, Event, HardState, MemberChange, Message, Role, SnapshotMetadata,
+    Action, ConfState, Core, CoreConfig, Entry, EntryType, Event, HardState, MemberChange, Message, MessageType, Role,
+    SnapshotMetadata,
 };
 use raftwork::replica::LogCache;
 
@@ -71,6 +72,12 @@ impl Member {
         }
     }
 
+    fn tell_commit(&mut self) {
+        let mut actions = Vec::new();
+        self.core.tell_commit(&mut actions);
+        self.take(actions);
+    }
+
     fn words(&self) -> Vec<&str> {
         let texts = self.applied.iter().map(|(_, data)| std::str::from_utf8(data).unwrap());
         texts.filter(|text| !text.is_empty()).collect()
@@ -90,6 +97,7 @@ fn settle(members: &mut [Member], reaches: impl Fn(u64, u64) -> bool) {
             }
         }
         members.iter_mut().for_each(Member::sync);
+        members.iter_mut().for_each(Member::tell_commit);
     }
 }
 
@@ -161,6 +169,35 @@ fn three_voters_apply_what_two_have_written() {
 }
 
 #[test]
+fn the_commit_index_leaves_with_the_next_entries_or_once_by_itself() {
+    let mut members = three();
+    let carry = |members: &mut [Member]| {
+        for message in std::mem::take(&mut members[0].outbox) {
+            members[message.to as usize - 1].step(Event::Messages(vec![message]));
+        }
+        members.iter_mut().for_each(Member::sync);
+        let answers: Vec<Message> = members.iter_mut().flat_map(|member| std::mem::take(&mut member.outbox)).collect();
+        members[0].step(Event::Messages(answers));
+    };
+    members[0].propose(&["a"]).unwrap();
+    carry(&mut members);
+    assert_eq!(members[0].words(), ["a"]);
+    assert!(members[0].outbox.is_empty(), "it waits for more to say");
+    members[0].propose(&["b"]).unwrap();
+    assert!(members[0].outbox.iter().all(|message| message.commit == 3), "the entry of the term, then a");
+    members[0].tell_commit();
+    assert_eq!(members[0].outbox.len(), 2, "it is told already");
+    carry(&mut members);
+    assert_eq!([members[1].words(), members[2].words()], [["a"], ["a"]]);
+    members[0].tell_commit();
+    assert_eq!(members[0].outbox.len(), 2);
+    members[0].tell_commit();
+    assert_eq!(members[0].outbox.len(), 2);
+    carry(&mut members);
+    assert_eq!([members[1].words(), members[2].words()], [["a", "b"], ["a", "b"]]);
+}
+
+#[test]
 fn no_vote_leaves_before_it_is_written() {
     let mut members: Vec<Member> = (1..=3).map(|id| Member::new(id, &[1, 2, 3])).collect();
     members[0].step(Event::Campaign);
@@ -195,6 +232,21 @@ fn a_follower_takes_no_proposals_and_forwards_none() {
     let refused = members[1].propose(&["lost"]);
     assert!(matches!(refused, Err(Error::NotCommitted(_))), "{refused:?}");
     assert!(members[1].outbox.is_empty());
+}
+
+#[test]
+fn a_question_for_a_former_leader_is_not_passed_on_under_the_name_of_the_one_who_asked() {
+    let mut members = three();
+    let question = |to| {
+        let mut message = Message { from: 2, to, ..Message::default() };
+        message.set_msg_type(MessageType::MsgReadIndex);
+        message.set_entries(vec![Entry { data: Bytes::from_static(b"question"), ..Entry::default() }].into());
+        Event::Messages(vec![message])
+    };
+    members[2].step(question(3));
+    assert!(members[2].outbox.is_empty(), "{:?}", members[2].outbox);
+    members[0].step(question(1));
+    assert!(!members[0].outbox.is_empty(), "the leader asks the others whether it leads");
 }
 
 #[test]

@@ -142,6 +142,27 @@ fn d4_a_flip_in_the_last_group_is_told_wherever_the_sectors_lie() {
     assert!(split >= 2, "only {split} headers lay across two sectors");
 }
 
+/// A disk that puts the newest write so many sectors further behind in the same file.
+#[test]
+fn d4_a_last_group_that_lies_further_behind_is_detected() {
+    for shift in (0..SECTOR_BYTES / 8).step_by(3) {
+        let small = small_log(shift);
+        let (path, start, end) = last_group(&small);
+        let sectors = start / SECTOR_BYTES * SECTOR_BYTES..end.next_multiple_of(SECTOR_BYTES);
+        for by in 1..4 {
+            let mut bytes = small.files[&path].clone();
+            let place = sectors.start + by * SECTOR_BYTES;
+            let written = bytes[sectors.clone()].to_vec();
+            bytes[start..end].fill(0);
+            bytes[place..place + written.len()].copy_from_slice(&written);
+            let opened = open(&disk_with(&small.files, &path, &bytes), &identity(), false);
+            let context = format!("shift {shift}, {by} sectors");
+            let verdict = judge(&small, opened.map(|(_, recovered)| recovered), &context);
+            assert_eq!(verdict, Verdict::Detected, "{context}");
+        }
+    }
+}
+
 #[test]
 fn d4_every_truncation_of_a_log_is_detected() {
     let small = small_log(0);
@@ -306,6 +327,21 @@ fn a_damaged_snapshot_is_set_aside_when_two_whole_ones_are_there_again() {
     writer.finish().expect("room");
     assert_eq!((files_of(&damaged, "snap").len(), store.damaged().len(), store.log_needed_from()), (2, 0, 6));
     assert_eq!(files_of(&damaged, "quarantine").len(), 1);
+}
+
+#[test]
+fn a_whole_snapshot_takes_the_name_of_a_damaged_one_and_stays() {
+    let (files, _, newer) = snapshots();
+    let newest = files.keys().next_back().expect("there are two").clone();
+    let damaged = disk_with(&files, &newest, &files[&newest][..50]);
+    let store = SnapshotStore::open(Arc::new(damaged.clone()), &dir(), &identity()).expect("the older one is whole");
+    let mut writer = store.begin(newer.clone()).expect("room");
+    writer.chunk(1, b"x").expect("room");
+    writer.finish().expect("room");
+    assert_eq!((store.latest().as_ref(), store.damaged().len()), (Some(&newer), 0));
+    store.read(&newer, &mut |_, _| Ok(())).expect("it is whole");
+    let set_aside: Vec<Vec<u8>> = files_of(&damaged, "quarantine").into_values().collect();
+    assert_eq!(set_aside, [&files[&newest][..50]]);
 }
 
 #[test]

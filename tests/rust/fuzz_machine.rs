@@ -4,9 +4,10 @@
 //! nothing but the index; an image that loads gives a machine whose parts agree and that goes on working.
 //! `RAFTWORK_FUZZ_ROUNDS` runs longer.
 
-use crate::wire::{self, Command, End, Job, Note, Own, Spec};
+use crate::wire::schedules::{At, Put, Recur};
+use crate::wire::{self, Command, End, Job, Limit, Note, Own, Spec};
 use raftwork::base::{LogIndex, Millis};
-use raftwork::machine::{self, Effects, Loader, Machine};
+use raftwork::machine::{self, Effects, Loader, Machine, Mode};
 
 /// Xorshift: numbers from one seed.
 struct Random(u64);
@@ -67,6 +68,7 @@ fn corpus() -> Vec<Vec<u8>> {
         delay,
         run_at: None,
         unique: unique.map(Into::into),
+        ..Job::default()
     };
     let enqueued = vec![
         job("a", 0, 0, Some("key")),
@@ -103,10 +105,131 @@ fn corpus() -> Vec<Vec<u8>> {
         Command::Own(Own::PutMember { node: 7, name: "b".into(), raft: "b:1".into(), client: String::new() }),
         Command::Own(Own::DropMember(7)),
         Command::Own(Own::Digest { index: 1, digest: 2 }),
-        Command::Own(Own::SetLevel(1)),
+        Command::Own(Own::SetLevel(2)),
     ];
-    let sequenced = |(position, command)| wire::request(u64::from(position > 0), position as u64, 0, command);
-    commands.iter().enumerate().map(sequenced).collect()
+    // The token is the index of the entry.
+    let token = commands.len() as u64 + 1;
+    let sequenced =
+        |(position, command): (usize, Command)| wire::request(u64::from(position > 0), position as u64, 0, &command);
+    let later = access().into_iter().chain(schedules()).chain(shared_locks()).chain(limits());
+    commands.into_iter().chain(locks(token)).chain(later).enumerate().map(sequenced).collect()
+}
+
+/// Commands about locks, the first of which gets this token.
+fn locks(token: u64) -> [Command; 7] {
+    [
+        Command::Lock(1, "lock".into(), true),
+        Command::Lock(2, "lock".into(), true),
+        Command::Lock(3, "lock".into(), false),
+        Command::Lock(4, "lock".into(), true),
+        Command::GiveUp(2),
+        Command::Unlock("lock".into(), token),
+        Command::Lock(5, "other".into(), false),
+    ]
+}
+
+/// A semaphore whose third owner waits, and a writer that waits for readers.
+fn shared_locks() -> [Command; 7] {
+    [
+        Command::Own(Own::SetLevel(4)),
+        Command::Acquire(6, "semaphore".into(), Mode::Permit(2), true),
+        Command::Acquire(7, "semaphore".into(), Mode::Permit(2), true),
+        Command::Acquire(8, "semaphore".into(), Mode::Permit(2), true),
+        Command::Acquire(9, "map".into(), Mode::Read, true),
+        Command::Acquire(10, "map".into(), Mode::Read, false),
+        Command::Acquire(11, "map".into(), Mode::Write, true),
+    ]
+}
+
+/// Something in every table of who may do what.
+fn access() -> [Command; 7] {
+    [
+        Command::Own(Own::PutToken {
+            actor: "ann".into(),
+            name: "mail".into(),
+            secret: "one".into(),
+            can: vec!["read".into(), "enqueue:mail".into()],
+            expires: Some(9_000),
+            overlap: Some(5),
+        }),
+        Command::Own(Own::RevokeToken { actor: "ann".into(), which: "mail".into() }),
+        Command::Own(Own::PutInvitation {
+            actor: "ann".into(),
+            secret: "door".into(),
+            role: "node".into(),
+            expires: 9_000,
+        }),
+        Command::Own(Own::UseInvitation { actor: "joiner".into(), secret: "door".into() }),
+        Command::Own(Own::Note { actor: "ann".into(), what: "member.remove".into(), about: "7".into() }),
+        Command::Own(Own::PutToken {
+            actor: "ann".into(),
+            name: "all".into(),
+            secret: "two".into(),
+            can: vec!["admin".into()],
+            expires: None,
+            overlap: None,
+        }),
+        Command::Own(Own::PutInvitation {
+            actor: "ann".into(),
+            secret: "desk".into(),
+            role: "client/a".into(),
+            expires: 9_000,
+        }),
+    ]
+}
+
+/// Schedules, one of them paused, and jobs that come from them.
+fn schedules() -> Vec<Command> {
+    let put = |name: &str, overlap| {
+        Recur::Put(Box::new(Put {
+            name: name.into(),
+            generation: (overlap > 1).then_some(7),
+            source: if overlap > 1 { "code" } else { "api" }.into(),
+            spec: Spec { queue: "mail".into(), expires: Some(5_000), ..Spec::default() },
+            args: vec![0x92, 0x90, 0x80],
+            overlap,
+            definition: b"0 9 * * *".to_vec(),
+            next: Some(1_000),
+            limits: if overlap > 2 { vec![limit(0, "key"), limit(3, "key")] } else { Vec::new() },
+        }))
+    };
+    let at = |name: &str, generation, slot| At { name: name.into(), generation, slot, next: Some(slot + 500) };
+    let recurs = [
+        put("daily", 1),
+        put("hourly", 2),
+        put("weekly", 3),
+        Recur::Fire(at("daily", 1, 1_000), vec![(wire::id("g"), 1_000, None), (wire::id("h"), 1_100, Some(3_000))]),
+        Recur::Fire(at("weekly", 7, 1_000), vec![(wire::id("i"), 1_000, None), (wire::id("j"), 1_100, None)]),
+        Recur::Move(at("hourly", 7, 1_000)),
+        Recur::Pause("hourly".into(), Some("holidays".into())),
+        Recur::Trigger("hourly".into(), wire::id("k")),
+        Recur::Delete("weekly".into()),
+        Recur::Pause("daily".into(), None),
+    ];
+    let level = [Command::Own(Own::SetLevel(4))];
+    level.into_iter().chain(recurs.into_iter().map(Command::Recur)).collect()
+}
+
+fn limit(kind: u64, key: &str) -> Limit {
+    Limit { kind, key: key.into(), n: 1, window: 1_000, burst: 2 }
+}
+
+/// Jobs behind a limit of each kind, of which one runs, and a queue with a limit.
+fn limits() -> Vec<Command> {
+    let all: Vec<Limit> = (0..4).map(|kind| limit(kind, "customer")).collect();
+    let job = |name: &str| Job { id: wire::id(name), limits: all.clone(), ..Job::default() };
+    let spec = Spec { queue: "limited".into(), ..Spec::default() };
+    vec![
+        Command::Enqueue { specs: vec![spec], jobs: ["l", "m", "n"].map(job).into() },
+        Command::LimitQueue("limited".into(), Some(5)),
+        Command::Claim {
+            session: 1,
+            queues: vec![("limited".into(), 1)],
+            strict: true,
+            functions: vec!["f".into()],
+            max: 9,
+        },
+    ]
 }
 
 /// What ends the life of a machine; kept apart so that the others find something to do.
@@ -119,7 +242,7 @@ fn endings(machine: &Machine) -> Vec<Vec<u8>> {
 fn started() -> Machine {
     let mut machine = Machine::new();
     for (position, request) in corpus().iter().enumerate() {
-        assert_eq!(machine::check(request), Ok(()));
+        assert!(machine::check(request).is_ok());
         let index = LogIndex(position as u64 + 1);
         let reply = machine.apply(index, Millis(1_000), request, &mut Effects::default()).expect("a known operation");
         assert!(wire::reply(&reply).1.is_ok(), "request {position}");

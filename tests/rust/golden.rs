@@ -1,6 +1,6 @@
 //! U4: files written by each version open for ever. `golden/v1` and `golden/v2` (a log and a snapshot file) and
-//! `golden/node-v1` (a whole data directory with a state of version 1) are never written again: a change that needs new
-//! golden files needs a new directory beside the old. `RAFTWORK_GOLDEN=directory` writes one.
+//! `golden/node-v1` and later (whole data directories with a state of that version) are never written again: a change that needs new
+//! golden files needs a new directory beside the old. `RAFTWORK_GOLDEN=directory` and `RAFTWORK_GOLDEN_NODE` write one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use raftwork::base::{ClusterId, GroupId, LogIndex, Millis, NodeId};
 use raftwork::disk::{Identity, RealDisk};
-use raftwork::machine::{Effects, Machine};
+use raftwork::machine::{Effects, Machine, Mode};
 use raftwork::replica::{entry as framed, Proposal, Replica, ReplicaConfig, SnapshotWritten, Turn};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
 use raftwork::wal::{inspect_on, Group, HardState, Mark, Wal, WalConfig, WalEntry};
 
 use crate::storage::entry;
-use crate::wire::{self, id, Command, End, Job, Spec};
+use crate::wire::flows::Batch;
+use crate::wire::schedules::{At, Put, Recur};
+use crate::wire::{self, id, Command, End, Job, Limit, Own, Spec};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust/golden").join(name)
@@ -131,8 +133,130 @@ fn u4_this_version_writes_what_the_golden_files_hold() {
     check(dir.path(), 2);
 }
 
-/// What the node of `golden/node-v1` was asked: something in every table of the state.
-fn commands() -> Vec<(u64, u64, Command)> {
+/// What a node was asked that has a state of this version: something in every table of the state.
+fn commands(version: u32) -> Vec<(u64, u64, Command)> {
+    let mut commands = commands_of_jobs();
+    if version >= 3 {
+        let mut before = [commands_of_access(), commands_of_locks()].concat();
+        if version >= 4 {
+            before.extend(commands_of_schedules());
+        }
+        if version >= 5 {
+            before.extend(commands_of_shared_locks());
+            before.extend(commands_of_flows());
+        }
+        // A session has the index of its entry, and a lease at least that of its own.
+        let by = before.len() as u64;
+        for (session, _, command) in &mut commands {
+            *session += by * u64::from(*session > 0);
+            match command {
+                Command::Claim { session, .. } => *session += by,
+                Command::Finish(results) => results.iter_mut().for_each(|(_, token, _)| *token += by),
+                _ => {}
+            }
+        }
+        commands.splice(0..0, before);
+    }
+    commands
+}
+
+fn commands_of_access() -> Vec<(u64, u64, Command)> {
+    let (actor, expires) = ("ann".to_owned(), 1_800_000_000_000);
+    let token = Own::PutToken {
+        actor: actor.clone(),
+        name: "mail".into(),
+        secret: "one".into(),
+        can: vec!["enqueue:mail".into(), "read".into()],
+        expires: Some(expires),
+        overlap: None,
+    };
+    let invitation = Own::PutInvitation { actor, secret: "door".into(), role: "node".into(), expires };
+    [Own::SetLevel(2), token, invitation].map(|own| (0, 0, Command::Own(own))).into()
+}
+
+/// After those of access: one session holds a lock, another waits for it.
+fn commands_of_locks() -> Vec<(u64, u64, Command)> {
+    let open = || (0, 0, Command::Open { ttl: 60_000, kind: "client".into(), host: "box".into() });
+    let lock = |session| (session, 1, Command::Lock(1, "report".into(), true));
+    vec![open(), open(), lock(6), lock(7)]
+}
+
+/// After those of locks: a schedule that fired, one that is paused, one that is gone, and their jobs.
+fn commands_of_schedules() -> Vec<(u64, u64, Command)> {
+    let put = |name: &str, generation: Option<u64>| {
+        Recur::Put(Box::new(Put {
+            name: name.into(),
+            generation,
+            source: if generation.is_some() { "code" } else { "api" }.into(),
+            spec: Spec { queue: "recurring".into(), ..Spec::default() },
+            args: vec![7; 40],
+            overlap: 1,
+            definition: b"0 9 * * *".to_vec(),
+            next: Some(1_700_000_000_000),
+            limits: Vec::new(),
+        }))
+    };
+    let (slot, next) = (1_700_000_000_000, Some(1_700_086_400_000));
+    let at = At { name: "report".into(), generation: 1, slot, next };
+    let recurs = [
+        put("report", None),
+        put("sync", Some(9)),
+        put("gone", Some(4)),
+        Recur::Fire(at, vec![(id("first"), slot, None), (id("second"), slot + 1, None)]),
+        Recur::Pause("sync".into(), Some("golden".into())),
+        Recur::Trigger("sync".into(), id("by hand")),
+        Recur::Delete("gone".into()),
+    ];
+    let level = [(0, 0, Command::Own(Own::SetLevel(3)))];
+    level.into_iter().chain(recurs.map(|recur| (0, 0, Command::Recur(recur)))).collect()
+}
+
+/// After those of schedules: two permits of a semaphore are held and a third is waited for; a writer waits for a reader.
+fn commands_of_shared_locks() -> Vec<(u64, u64, Command)> {
+    let acquire =
+        |session, number, name: &str, mode| (session, number, Command::Acquire(number, name.into(), mode, true));
+    vec![
+        (0, 0, Command::Own(Own::SetLevel(4))),
+        acquire(6, 2, "gpu", Mode::Permit(2)),
+        acquire(7, 2, "gpu", Mode::Permit(2)),
+        acquire(6, 3, "gpu", Mode::Permit(2)),
+        acquire(6, 4, "map", Mode::Read),
+        acquire(7, 3, "map", Mode::Write),
+    ]
+}
+
+/// After those of shared locks: batches, one of them finished, children that wait, and one that was cancelled for its parent; limits.
+fn commands_of_flows() -> Vec<(u64, u64, Command)> {
+    let job = |name: &str, parents: &[&str], batch: Option<&str>| Job {
+        id: id(name),
+        parents: parents.iter().map(|parent| (id(parent), 0, true)).collect(),
+        batch: batch.map(id),
+        ..Job::default()
+    };
+    let spec = Spec { queue: "flows".into(), ..Spec::default() };
+    let limit = |kind, key: &str| Limit { kind, key: key.into(), n: 1, window: 60_000, burst: 1 };
+    let limits = vec![limit(0, "tenant"), limit(1, "calls")];
+    let jobs = vec![
+        job("parent", &[], None),
+        job("gone", &[], None),
+        job("waits", &["parent", "outer"], None),
+        job("lost", &["gone", "parent"], None),
+        job("member", &[], Some("inner")),
+        Job { limits: limits.clone(), ..job("limited", &[], None) },
+        Job { limits, ..job("held back", &["parent"], None) },
+    ];
+    vec![
+        (0, 0, Command::Batch(Batch::Open(id("outer"), "month-end".into(), None))),
+        (0, 0, Command::Batch(Batch::Open(id("inner"), "tenants".into(), Some(id("outer"))))),
+        (0, 0, Command::Batch(Batch::Open(id("over"), "nobody".into(), None))),
+        (0, 0, Command::Batch(Batch::Seal(id("over")))),
+        (0, 0, Command::Enqueue { specs: vec![spec], jobs }),
+        (0, 0, Command::Batch(Batch::Seal(id("outer")))),
+        (0, 0, Command::Cancel { ids: vec![id("gone")], reason: "golden".into() }),
+    ]
+}
+
+fn commands_of_jobs() -> Vec<(u64, u64, Command)> {
     let named = |names: &[&str], delay, unique: Option<&str>| {
         let unique = unique.map(str::to_owned);
         names
@@ -174,16 +298,18 @@ fn node_config(dir: &Path) -> ReplicaConfig {
     }
 }
 
-/// A data directory with half of the commands in a snapshot and the rest in the log.
+/// A data directory with all but three of the commands in a snapshot, and those in the log.
 fn write_node(dir: &Path) {
+    let commands = commands(5);
+    let captured = commands.len() as u64 - 4;
     let (mut replica, _) = Replica::<u64>::open(&node_config(dir), Box::new(|_| {})).expect("a new directory");
-    for (number, (session, sequence, command)) in (0..).zip(commands()) {
+    for (number, (session, sequence, command)) in (0..).zip(commands) {
         let entry = framed::frame(&wire::request(session, sequence, 0, &command));
         let mut turn = Turn::default();
         let proposals = vec![Proposal { entry, ticket: number }];
         replica.turn(Millis(1_700_000_000_000 + number), proposals, &mut turn).expect("room");
         assert!(turn.answers.iter().all(|(_, answer)| answer.is_ok()), "{:?}", turn.answers);
-        if number == 5 {
+        if number == captured {
             let capture = replica.capture_due(true).expect("one is wanted");
             let state_bytes = capture.write(&mut || Ok(()));
             replica.captured(SnapshotWritten { meta: capture.meta.clone(), state_bytes }).expect("room");
@@ -193,9 +319,9 @@ fn write_node(dir: &Path) {
 }
 
 /// The same commands in memory, with the state that follows from them.
-fn expected() -> Machine {
+fn expected(version: u32) -> Machine {
     let mut machine = Machine::new();
-    for (number, (session, sequence, command)) in (0..).zip(commands()) {
+    for (number, (session, sequence, command)) in (0..).zip(commands(version)) {
         let (index, now) = (LogIndex(3 + number), Millis(1_700_000_000_000 + number));
         let request = wire::request(session, sequence, 0, &command);
         machine.apply(index, now, &request, &mut Effects::default()).expect("a known operation");
@@ -203,25 +329,57 @@ fn expected() -> Machine {
     machine
 }
 
-fn check_node(dir: &Path) {
+fn check_node(dir: &Path, version: u32) {
     let (replica, opened) = Replica::<u64>::open(&node_config(dir), Box::new(|_| {})).expect("an old directory opens");
     assert_eq!((opened.cut_bytes, opened.replayed), (0, 4), "three commands and the first entry of the new term");
-    let (machine, expected) = (replica.machine().read(), expected());
+    let (machine, expected) = (replica.machine().read(), expected(version));
     machine.audit().expect("everything follows from the records");
     assert_eq!(machine.digest(), expected.digest());
     assert_eq!(machine.view(&[0x91, 1]), expected.view(&[0x91, 1]));
+    let finished = if version < 5 { 2 } else { 4 };
+    assert_eq!((machine.finished_upto(), machine.evicted_upto()), (finished, 1));
+    let holders = machine.view(&[0x93, 60, 0xc0, 10]).expect("a question");
+    let rows = match version {
+        1 | 2 => 0x90,
+        3 | 4 => 0x91,
+        _ => 0x94,
+    };
+    assert_eq!(holders[1], rows, "rows");
+    let locks = machine.view(&[0x93, 30, 0xc0, 10]).expect("a question");
+    // One row whose last number says who waits, and no page after it; or no rows.
+    assert!(locks.ends_with(if version < 3 { &[0x90, 0xc0] } else { &[1, 0xc0] }), "{locks:x?}");
+    let schedules = machine.view(&[0x93, 31, 0xc0, 10]).expect("a question");
+    assert_eq!(schedules[0], if version < 4 { 0x90 } else { 0x92 }, "rows");
+    let batches = machine.view(&[0x93, 40, 0xc0, 10]).expect("a question");
+    assert_eq!(batches[0], if version < 5 { 0x90 } else { 0x93 }, "rows");
 }
 
 #[test]
-fn u4_a_data_directory_of_version_1_opens_with_the_same_state() {
-    let dir = tempfile::tempdir().expect("a directory");
-    copy("node-v1", dir.path());
-    check_node(dir.path());
+fn u4_a_data_directory_of_every_version_opens_with_the_same_state() {
+    for (version, name) in [(1, "node-v1"), (2, "node-v2"), (3, "node-v3"), (4, "node-v4"), (5, "node-v5")] {
+        let dir = tempfile::tempdir().expect("a directory");
+        copy(name, dir.path());
+        check_node(dir.path(), version);
+    }
+}
+
+#[test]
+fn u3_a_state_is_written_as_the_version_before_until_the_level_is_raised() {
+    let mut machine = expected(2);
+    assert_eq!(machine.capture().state_version(), 2);
+    for (level, version) in [(2, 3), (3, 4), (4, 5)] {
+        let request = wire::request(0, 0, 0, &Command::Own(Own::SetLevel(level)));
+        machine.apply(LogIndex(97 + level), Millis(0), &request, &mut Effects::default()).expect("a known operation");
+        assert_eq!(machine.capture().state_version(), version);
+    }
 }
 
 #[test]
 fn u4_a_data_directory_of_this_version_opens_with_the_same_state() {
     let dir = tempfile::tempdir().expect("a directory");
     write_node(dir.path());
-    check_node(dir.path());
+    if let Some(kept) = std::env::var_os("RAFTWORK_GOLDEN_NODE") {
+        write_node(Path::new(&kept)); // A new directory, to be committed once.
+    }
+    check_node(dir.path(), 5);
 }

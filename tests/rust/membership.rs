@@ -4,3 +4,7 @@ mod changes;
 mod digests;
 mod group;
 mod joining;
+mod judgements;
+mod levels;
+mod rollback;
+mod suspects;

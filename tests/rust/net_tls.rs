@@ -348,6 +348,31 @@ fn large_frames_cross_each_other_without_a_deadlock() {
     }
 }
 
+/// What arrived together is worked on, and synced, together.
+#[test]
+fn one_read_gives_the_plaintext_of_all_records_that_have_arrived() {
+    let home = Home::new();
+    let (sent, to_read) = channel();
+    let (tell, told) = channel();
+    let to_read = std::sync::Mutex::new(to_read);
+    let listener = Listener::start(config(home.node(), Admit::NODES), move |accepted: Accepted| {
+        let bytes: usize = to_read.lock().unwrap().recv_timeout(WAIT).unwrap();
+        // Each record is 22 bytes longer than what it holds.
+        until(|| rustix::io::ioctl_fionread(&*accepted.stream).unwrap() >= bytes as u64 + 10 * 22);
+        tell.send((&*accepted.stream).read(&mut vec![0; 2 * bytes]).unwrap()).unwrap();
+    });
+    let listener = listener.unwrap();
+    let (stream, _) = connect(&at(&listener), &home.node(), Instant::now() + WAIT).unwrap();
+    stream.write_first(encode(1, 1, b"hello").unwrap()).unwrap();
+    until(|| listener.tally().served > 0);
+    let record = encode(9, 2, &[7; 900]).unwrap();
+    for _ in 0..10 {
+        stream.write_first(record.clone()).unwrap();
+    }
+    sent.send(10 * record.len()).unwrap();
+    assert_eq!(told.recv_timeout(WAIT).unwrap(), 10 * record.len());
+}
+
 /// Frames from many threads arrive whole, and in order for each thread: ciphertext leaves in the order it was made.
 #[test]
 fn many_threads_may_send_at_once() {

@@ -324,7 +324,7 @@ fn snapshots_are_taken_while_writing_and_bound_the_log() {
 }
 
 #[test]
-fn a_full_inbox_refuses_and_a_late_request_is_taken_back() {
+fn a4_a_full_inbox_refuses_and_a_late_request_is_taken_back() {
     let home = Home::new();
     let node = Node::open(NodeConfig { inbox_requests_max: 2, ..home.config() }).unwrap();
     home.disk.set(Mood::Hangs);

@@ -1,6 +1,7 @@
 //! A replica over the fake disk: what was answered survives, what was refused never happens, whatever the disk does.
 
 mod salvage;
+mod starts;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

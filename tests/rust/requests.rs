@@ -54,9 +54,14 @@ pub fn enqueue(id: JobId, args: usize) -> Vec<u8> {
 }
 
 pub fn enqueue_as(ids: &[JobId], queue: &str, function: &str, args: usize, delay_ms: u64) -> Vec<u8> {
+    enqueue_kept(ids, queue, function, args, delay_ms, 60_000)
+}
+
+/// As `enqueue_as`, with so much time in the archive.
+pub fn enqueue_kept(ids: &[JobId], queue: &str, function: &str, args: usize, delay_ms: u64, keep_ms: u64) -> Vec<u8> {
     request(|writer| {
         writer.array(3).u64(4).array(1);
-        writer.array(14).str(function).str(queue).i64(0).u64(3).u64(3).nil().u64(60_000).u64(60_000).array(0);
+        writer.array(14).str(function).str(queue).i64(0).u64(3).u64(3).nil().u64(keep_ms).u64(keep_ms).array(0);
         writer.u64(0).nil().nil().u64(0).bin(&[]);
         writer.array(ids.len());
         for id in ids {
@@ -145,4 +150,14 @@ pub fn field(map: &[u8], key: &str) -> Vec<u8> {
 
 pub fn field_number(map: &[u8], key: &str) -> u64 {
     Reader::new(&field(map, key)).u64().unwrap()
+}
+
+pub fn field_text(map: &[u8], key: &str) -> String {
+    Reader::new(&field(map, key)).str().unwrap().to_owned()
+}
+
+pub fn field_texts(map: &[u8], key: &str) -> Vec<String> {
+    let texts = field(map, key);
+    let mut reader = Reader::new(&texts);
+    (0..reader.array().unwrap()).map(|_| reader.str().unwrap().to_owned()).collect()
 }

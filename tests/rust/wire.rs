@@ -2,6 +2,21 @@
 
 use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::JobId;
+use raftwork::machine::Mode;
+
+#[path = "wire/limits.rs"]
+pub mod limits;
+#[path = "wire/locks.rs"]
+mod locks;
+#[path = "wire/schedules.rs"]
+pub mod schedules;
+use limits::limits;
+pub use limits::Limit;
+use locks::lock;
+use schedules::Recur;
+#[path = "wire/flows.rs"]
+pub mod flows;
+use flows::Batch;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -51,6 +66,10 @@ pub struct Job {
     pub delay: u64,
     pub run_at: Option<u64>,
     pub unique: Option<String>,
+    /// Parent, 0 success 1 failure 2 finish, whether its result is used.
+    pub parents: Vec<(JobId, u64, bool)>,
+    pub batch: Option<JobId>,
+    pub limits: Vec<Limit>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,31 +93,103 @@ pub struct Note {
 
 #[derive(Clone, Debug)]
 pub enum Command {
-    Open { ttl: u64, kind: String, host: String },
+    Open {
+        ttl: u64,
+        kind: String,
+        host: String,
+    },
     Close(u64),
     Expire(u64),
-    Enqueue { specs: Vec<Spec>, jobs: Vec<Job> },
-    Claim { session: u64, queues: Vec<(String, u64)>, strict: bool, functions: Vec<String>, max: u64 },
+    Enqueue {
+        specs: Vec<Spec>,
+        jobs: Vec<Job>,
+    },
+    Claim {
+        session: u64,
+        queues: Vec<(String, u64)>,
+        strict: bool,
+        functions: Vec<String>,
+        max: u64,
+    },
     Finish(Vec<(JobId, u64, End)>),
     Progress(Vec<Note>),
-    Cancel { ids: Vec<JobId>, reason: String },
+    Cancel {
+        ids: Vec<JobId>,
+        reason: String,
+    },
     Requeue(Vec<JobId>),
     Delete(Vec<JobId>),
-    Pause { queue: String, until: Option<u64>, reason: String },
+    Pause {
+        queue: String,
+        until: Option<u64>,
+        reason: String,
+    },
     Resume(String),
     Tick(u64),
     Evict(u64),
     Restore(Vec<Vec<u8>>),
     Own(Own),
+    /// A number of the session, the name, whether it waits.
+    Lock(u64, String, bool),
+    Acquire(u64, String, Mode, bool),
+    Unlock(String, u64),
+    GiveUp(u64),
+    Recur(Recur),
+    Batch(Batch),
+    LimitQueue(String, Option<u64>),
 }
 
 /// What only nodes write, about the cluster itself.
 #[derive(Clone, Debug)]
 pub enum Own {
-    PutMember { node: u64, name: String, raft: String, client: String },
+    PutMember {
+        node: u64,
+        name: String,
+        raft: String,
+        client: String,
+    },
     DropMember(u64),
-    Digest { index: u64, digest: u64 },
+    Digest {
+        index: u64,
+        digest: u64,
+    },
     SetLevel(u64),
+    PutToken {
+        actor: String,
+        name: String,
+        secret: String,
+        can: Vec<String>,
+        expires: Option<u64>,
+        overlap: Option<u64>,
+    },
+    RevokeToken {
+        actor: String,
+        which: String,
+    },
+    PutInvitation {
+        actor: String,
+        secret: String,
+        role: String,
+        expires: u64,
+    },
+    UseInvitation {
+        actor: String,
+        secret: String,
+    },
+    Note {
+        actor: String,
+        what: String,
+        about: String,
+    },
+    /// The operation of the next version.
+    Future,
+}
+
+/// What stands for the SHA-256 of a secret: tests read better with digests that show their secret.
+pub fn digest(secret: &str) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest[..secret.len()].copy_from_slice(secret.as_bytes());
+    digest
 }
 
 /// The bytes of an error: `[type, message, traceback]`.
@@ -157,12 +248,8 @@ impl Command {
             Command::Open { ttl, kind, host } => {
                 w.array(6).u64(1).u64(*ttl).str(kind).str(host).u64(4_711).array(0);
             }
-            Command::Close(session) => {
-                w.array(2).u64(2).u64(*session);
-            }
-            Command::Expire(session) => {
-                w.array(2).u64(3).u64(*session);
-            }
+            Command::Close(session) => of_number(&mut w, 2, *session),
+            Command::Expire(session) => of_number(&mut w, 3, *session),
             Command::Enqueue { specs, jobs } => enqueue(&mut w, specs, jobs),
             Command::Claim { session, queues, strict, functions, max } => {
                 w.array(6).u64(5).u64(*session).array(queues.len());
@@ -203,12 +290,8 @@ impl Command {
             Command::Resume(queue) => {
                 w.array(2).u64(12).str(queue);
             }
-            Command::Tick(items) => {
-                w.array(2).u64(13).u64(*items);
-            }
-            Command::Evict(ordinal) => {
-                w.array(2).u64(14).u64(*ordinal);
-            }
+            Command::Tick(items) => of_number(&mut w, 13, *items),
+            Command::Evict(ordinal) => of_number(&mut w, 14, *ordinal),
             Command::Restore(records) => {
                 w.array(2).u64(15).array(records.len());
                 for record in records {
@@ -216,11 +299,16 @@ impl Command {
                 }
             }
             Command::Own(own) => own.encode(&mut w),
+            Command::Recur(recur) => recur.encode(&mut w),
+            Command::Batch(batch) => batch.encode(&mut w),
+            Command::LimitQueue(queue, limit) => number(w.array(3).u64(50).str(queue), *limit),
+            Command::Lock(..) | Command::Acquire(..) | Command::Unlock(..) | Command::GiveUp(_) => lock(&mut w, self),
         }
         w.into_bytes()
     }
 }
 
+/// A command of one number.
 impl Own {
     fn encode(&self, w: &mut Writer) {
         match self {
@@ -236,8 +324,35 @@ impl Own {
             Own::SetLevel(level) => {
                 w.array(2).u64(19).u64(*level);
             }
+            Own::Future => {
+                w.array(1).u64(raftwork::machine::FUTURE);
+            }
+            Own::PutToken { actor, name, secret, can, expires, overlap } => {
+                w.array(7).u64(20).str(actor).str(name).bin(&digest(secret)).array(can.len());
+                can.iter().for_each(|capability| {
+                    w.str(capability);
+                });
+                number(w, *expires);
+                number(w, *overlap);
+            }
+            Own::RevokeToken { actor, which } => {
+                w.array(3).u64(21).str(actor).str(which);
+            }
+            Own::PutInvitation { actor, secret, role, expires } => {
+                w.array(5).u64(22).str(actor).bin(&digest(secret)).str(role).u64(*expires);
+            }
+            Own::UseInvitation { actor, secret } => {
+                w.array(3).u64(23).str(actor).bin(&digest(secret));
+            }
+            Own::Note { actor, what, about } => {
+                w.array(4).u64(24).str(actor).str(what).str(about);
+            }
         }
     }
+}
+
+fn of_number(w: &mut Writer, op: u64, number: u64) {
+    w.array(2).u64(op).u64(number);
 }
 
 fn list(w: &mut Writer, items: usize, op: u64, ids: &[JobId]) {
@@ -254,11 +369,12 @@ fn enqueue(w: &mut Writer, specs: &[Spec], jobs: &[Job]) {
     }
     w.array(jobs.len());
     for job in jobs {
-        w.array(6).id(job.id).u64(job.spec).bin(&job.args).u64(job.delay);
+        w.array(6 + usize::from(flows::has_extras(job))).id(job.id).u64(job.spec).bin(&job.args).u64(job.delay);
         number(w, job.run_at);
         w.option(job.unique.as_deref(), |w, key| {
             w.str(key);
         });
+        flows::extras(w, job);
     }
 }
 
@@ -326,6 +442,9 @@ pub struct Claimed {
     /// created, enqueued, claimed
     pub times: [u64; 3],
     pub state: Option<Vec<u8>>,
+    /// Results of parents by position.
+    pub outputs: Vec<(u64, Option<Vec<u8>>)>,
+    pub batch: Option<JobId>,
 }
 
 pub fn claimed(payload: &[u8]) -> Vec<Claimed> {
@@ -336,7 +455,8 @@ pub fn claimed(payload: &[u8]) -> Vec<Claimed> {
 }
 
 fn one_claimed(r: &mut Reader<'_>) -> raftwork::base::Result<Claimed> {
-    r.array_of(17, "a claimed job")?;
+    let items = r.array()?;
+    assert!((17..=18).contains(&items), "a claimed job has {items} items");
     let mut job = Claimed {
         id: r.id()?,
         token: r.u64()?,
@@ -348,10 +468,24 @@ fn one_claimed(r: &mut Reader<'_>) -> raftwork::base::Result<Claimed> {
         priority: r.i64()?,
         times: [r.u64()?, r.u64()?, r.u64()?],
         state: None,
+        outputs: Vec::new(),
+        batch: None,
     };
     for _ in 0..5 {
         r.raw()?; // timeout, max_attempts, max_crashes, tags, meta
     }
     job.state = r.option(|r| r.bin().map(Into::into))?;
+    if items == 18 {
+        r.map()?;
+        r.u64()?;
+        for _ in 0..r.array()? {
+            r.array()?;
+            let position = r.u64()?;
+            r.id()?;
+            job.outputs.push((position, r.option(|r| r.bin().map(Into::into))?));
+        }
+        r.u64()?;
+        job.batch = r.option(|r| r.id())?;
+    }
     Ok(job)
 }

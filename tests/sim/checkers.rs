@@ -6,13 +6,19 @@ use raftwork::base::codec::Reader;
 use raftwork::base::{JobId, LogIndex, NodeId, Term};
 use raftwork::consensus::{Message, MessageType};
 use raftwork::machine::Machine;
-use raftwork::replica::Replica;
+use raftwork::replica::{Members, Replica};
 
+use crate::flows;
+use crate::limits;
+use crate::locks::Book;
 use crate::record::Record;
+use crate::schedules;
+use crate::tokens;
 use crate::wire::{self, Command, End};
 
-/// The whole state is compared at every entry whose index is a multiple of this, where a turn ends at it.
-const DIGEST_EVERY: u64 = 64;
+/// The whole state is compared at every entry whose index is a multiple of this, where a turn ends at it; what was applied
+/// and the figures of the state wherever the state machine makes a mark.
+const DIGEST_EVERY: u64 = 512;
 
 /// What clients were told, kept outside of the cluster.
 #[derive(Debug, Default)]
@@ -27,6 +33,11 @@ pub struct Ledger {
     ended: BTreeSet<(JobId, u64)>,
     pub answers: u64,
     pub record: Record,
+    pub locks: Book,
+    pub tokens: tokens::Book,
+    pub schedules: schedules::Book,
+    pub limits: limits::Book,
+    pub flows: flows::Book,
     pub reads: u64,
 }
 
@@ -35,8 +46,6 @@ impl Ledger {
         self.answers += 1;
         self.answered_index = self.answered_index.max(index);
         match command {
-            Command::Enqueue { jobs, .. }
-                if jobs.iter().any(|j| j.id.to_string().ends_with("0002-0000-000000000087") && { false }) => {}
             Command::Enqueue { jobs, .. } => self.acknowledged.extend(jobs.iter().map(|job| job.id)),
             Command::Claim { .. } => {
                 for job in wire::claimed(payload) {
@@ -81,7 +90,8 @@ impl Ledger {
     /// Compares what clients know with a state that has everything (D1, D2).
     pub fn check(&self, machine: &Machine) {
         // What left memory is compared with the model.
-        for id in self.acknowledged.iter().filter(|_| machine.evicted_upto() == 0) {
+        let stays = |id: &&JobId| machine.evicted_upto() == 0 && !self.flows.deleted.contains(*id);
+        for id in self.acknowledged.iter().filter(stays) {
             assert!(machine.job(*id).is_some(), "D1: job {id} was acknowledged and is lost");
         }
         for id in &self.refused {
@@ -131,14 +141,17 @@ impl Memory {
 pub struct History {
     leaders: BTreeMap<Term, NodeId>,
     digests: BTreeMap<LogIndex, (u64, NodeId)>,
+    marks: BTreeMap<LogIndex, (u64, NodeId)>,
     terms: BTreeMap<LogIndex, Term>,
     votes: BTreeMap<(NodeId, Term), NodeId>,
     pub checks: u64,
 }
 
 impl History {
-    /// One leader at most for each term.
-    pub fn leads(&mut self, term: Term, node: NodeId) {
+    /// One leader at most for each term, and one that votes.
+    pub fn leads(&mut self, term: Term, node: NodeId, members: &Members) {
+        let votes = members.voters.contains(&node) || members.outgoing.contains(&node);
+        assert!(votes, "node {node} leads in term {term} and is no voter: {members:?}");
         let known = *self.leaders.entry(term).or_insert(node);
         assert_eq!(known, node, "election safety: nodes {known} and {node} both lead in term {term}");
     }
@@ -166,6 +179,10 @@ impl History {
         self.checks += 1;
         let known = *self.terms.entry(index).or_insert(term);
         assert_eq!(known, term, "log matching: entry {index} has term {known} and, on node {node}, {term}");
+        if let Some((at, mark)) = machine.newest_digest() {
+            let (known, first) = *self.marks.entry(at).or_insert((mark, node));
+            assert_eq!(known, mark, "L6: nodes {first} and {node} have other marks of entry {at}");
+        }
         // A digest of everything costs as much as a turn.
         if !index.0.is_multiple_of(DIGEST_EVERY) {
             return;

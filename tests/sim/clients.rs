@@ -4,9 +4,15 @@
 use raftwork::base::{Error, JobId, Result};
 
 use crate::checkers::Ledger;
+use crate::flows::{self, Flowing};
+use crate::limits::Limited;
+use crate::locks::Locker;
 use crate::random::Random;
 use crate::record::Fate;
-use crate::wire::{self, Command, End, Job, Spec};
+use crate::schedules::Scheduler;
+use crate::tokens::Keeper;
+use crate::wire::schedules::Recur;
+use crate::wire::{self, Command, End, Job, Own, Spec};
 use crate::Micros;
 
 pub const TTL_MS: u64 = 3_000;
@@ -49,9 +55,21 @@ pub struct Client {
     /// Where it sends: the node that it believes to lead.
     pub node: usize,
     pub quiet: bool,
+    /// It tries what the next version can do.
+    pub curious: bool,
     pub asleep_until: Micros,
     /// When the newest sign of life was sent that the leader took in.
     pub heard_at: Micros,
+    /// A client that takes locks does nothing else.
+    pub locks: Option<Locker>,
+    /// A client that puts and fires schedules does nothing else.
+    pub schedules: Option<Scheduler>,
+    /// A client whose jobs have limits does nothing else.
+    pub limits: Option<Limited>,
+    /// A client whose jobs wait for each other does nothing else.
+    pub flows: Option<Flowing>,
+    /// It hands out tokens besides.
+    pub tokens: Option<Keeper>,
 }
 
 impl Client {
@@ -70,21 +88,30 @@ impl Client {
             asked: None,
             node: 0,
             quiet: false,
+            curious: false,
             asleep_until: 0,
             heard_at: 0,
+            locks: None,
+            schedules: None,
+            limits: None,
+            flows: None,
+            tokens: None,
         }
     }
 
     /// The next request, if none is under way. Nothing: there is nothing to do.
-    pub fn ask(&mut self, now: Micros, random: &mut Random) -> bool {
+    pub fn ask(&mut self, now: Micros, random: &mut Random, ledger: &mut Ledger) -> bool {
         if self.asked.is_some() {
             return false;
         }
-        let Some(command) = self.next_command(random) else { return false };
+        let Some(command) = self.next_command(now, random, ledger) else { return false };
         let session = match command {
-            Command::Open { .. } => 0,
+            // The level is raised by a node, which has no session.
+            Command::Open { .. } | Command::Own(Own::SetLevel(_)) => 0,
             // A program that knows only the token: its session does not protect the job from it.
             Command::Finish(_) if random.chance(500) => 0,
+            // The slot alone protects it from being done twice.
+            Command::Recur(Recur::Fire(..)) if random.chance(300) => 0,
             _ => self.session.unwrap_or(0),
         };
         if session > 0 {
@@ -107,16 +134,38 @@ impl Client {
         true
     }
 
-    fn next_command(&mut self, random: &mut Random) -> Option<Command> {
+    fn next_command(&mut self, now: Micros, random: &mut Random, ledger: &mut Ledger) -> Option<Command> {
+        if self.session.is_some() && self.locks.as_mut().is_some_and(|locks| locks.dies(random)) {
+            self.session = None;
+        }
         if self.session.is_none() {
             let kind = if self.works { "worker" } else { "client" };
             return Some(Command::Open { ttl: TTL_MS, kind: kind.into(), host: format!("host-{}", self.number) });
+        }
+        if let (Some(locks), Some(session)) = (&mut self.locks, self.session) {
+            return if self.quiet { None } else { locks.next(session, random, &mut ledger.locks) };
+        }
+        if let Some(scheduler) = &mut self.schedules {
+            return if self.quiet { None } else { scheduler.next(random, &mut ledger.schedules) };
+        }
+        if let Some(limited) = &mut self.limits {
+            return if self.quiet { None } else { limited.next(random, &mut ledger.limits) };
+        }
+        if let Some(flowing) = &mut self.flows {
+            return flowing.next(self.quiet, random, &mut ledger.flows);
         }
         if self.works {
             return Some(self.next_work(random));
         }
         if self.quiet {
             return None;
+        }
+        if self.curious && random.chance(30) {
+            return Some(Command::Own(Own::Future));
+        }
+        let order = |keeper: &mut Keeper| keeper.next(self.number, now, random, &mut ledger.tokens);
+        if let Some(order) = self.tokens.as_mut().and_then(order) {
+            return Some(order);
         }
         if random.chance(120) && !self.mine.is_empty() {
             let ids = vec![*random.pick(&self.mine)];
@@ -204,11 +253,16 @@ impl Client {
                 }
                 // Now and then it gives up after a refusal that it may trust: then the request must never take effect.
                 let never = !asked.unknown && asked.refusals == asked.attempts;
-                if error.is_definite() && never && asked.number % 4 == 0 {
+                let at_the_door = matches!(error, Error::Invalid(_));
+                assert!(!at_the_door || matches!(asked.command, Command::Own(_)), "{:?}: {error}", asked.command);
+                if at_the_door && asked.unknown {
+                    self.asked = None; // It does not wait until somebody raises the level.
+                } else if error.is_definite() && never && (at_the_door || asked.number % 4 == 0) {
                     let asked = self.asked.take().expect("checked above");
                     self.sequence -= u64::from(asked.request.is_some()); // Never used.
                     ledger.refused(&asked.command);
                     ledger.record.learns(self.number, &asked, &Fate::NotCommitted);
+                    self.locks.iter_mut().for_each(Locker::never);
                     if let Command::Finish(results) = asked.command {
                         self.held.extend(results.into_iter().map(|(id, token, _)| (id, token)));
                     }
@@ -224,6 +278,18 @@ impl Client {
             Ok(payload) => {
                 ledger.answered(index, &asked.command, &payload);
                 ledger.record.learns(self.number, asked, &Fate::Done(index, &payload));
+                if let (Some(locks), Some((session, _))) = (&mut self.locks, asked.request) {
+                    locks.answered(session, index, &asked.command, &payload, &mut ledger.locks);
+                }
+                if let Some(scheduler) = &mut self.schedules {
+                    scheduler.answered(index, &asked.command, &payload, &mut ledger.schedules);
+                }
+                if let Some(keeper) = &mut self.tokens {
+                    keeper.answered(index, &asked.command, &mut ledger.tokens);
+                }
+                if let Some(flowing) = &mut self.flows {
+                    flowing.answered(&asked.command, &mut ledger.flows);
+                }
                 match &asked.command {
                     Command::Open { .. } => {
                         (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
@@ -243,7 +309,14 @@ impl Client {
                 assert!(silence >= TTL_MS * 990, "K3: client {}: expired after {silence} us", self.number);
                 self.session = None;
                 self.held.clear();
+                self.locks.iter_mut().for_each(Locker::lost);
+                self.schedules.iter_mut().for_each(|scheduler| scheduler.lost(index));
             }
+            Err((code, ..)) if code == "lease_lost" && self.locks.is_some() => {
+                self.locks.iter_mut().for_each(|locks| locks.refused(&asked.command));
+            }
+            Err((code, ..)) if self.flows.is_some() && flows::Book::is_refusal(&code) => ledger.flows.refuses(),
+            Err((code, ..)) if code == "feature_level" && matches!(asked.command, Command::Own(Own::SetLevel(_))) => {}
             Err((code, message, _)) => panic!("client {}: {code}: {message}", self.number),
         }
     }
@@ -264,10 +337,10 @@ impl Client {
     }
 
     /// Sends the same again somewhere else.
-    pub fn lose_patience(&mut self, nodes: usize) {
+    pub fn lose_patience(&mut self, nodes: usize, random: &mut Random) {
         if let Some(asked) = &mut self.asked {
             asked.unknown = true;
-            self.node = (self.node + 1) % nodes;
+            self.node = random.below(nodes as u64) as usize;
         }
     }
 }

@@ -22,7 +22,9 @@ impl Cluster {
         }
         let delay = self.random.between(20_000, 1_500_000);
         self.after(delay, Event::Fault);
-        let node = self.random.below(self.nodes.len() as u64) as usize;
+        assert!(!self.nodes.iter().any(|node| node.is_up() && node.disk.is_off()), "a node runs without power");
+        let present = self.present();
+        let node = *self.random.pick(&present);
         if self.random.chance(450) && self.storm(node) {
             return;
         }
@@ -34,7 +36,7 @@ impl Cluster {
             21 | 22 => self.rot(),
             2 => self.power_cut(node),
             3 => self.cut_within_a_step(node),
-            4 if self.random.chance(300) => (0..self.nodes.len()).for_each(|node| self.power_cut(node)),
+            4 if self.random.chance(300) => present.into_iter().for_each(|node| self.power_cut(node)),
             4 | 5 => self.fail_a_sync(node),
             6 => self.fill_the_disk(node),
             7 | 8 => self.pause(node),
@@ -66,6 +68,9 @@ impl Cluster {
     }
 
     fn power_cut(&mut self, node: usize) {
+        if self.is_short() {
+            return self.kill(node);
+        }
         self.note(format!("node {node} loses its power"));
         let seed = self.random.next();
         self.nodes[node].disk.power_cut(seed);
@@ -86,6 +91,9 @@ impl Cluster {
 
     /// A follower loses its power within a write that it may have answered already, and the leader is gone soon after.
     fn betray(&mut self) {
+        if self.is_short() {
+            return;
+        }
         let Some(leader) = (0..self.nodes.len()).find(|node| self.nodes[*node].leads()) else { return };
         let followers: Vec<usize> = (0..self.nodes.len()).filter(|node| *node != leader).collect();
         let Some(follower) = followers.first().map(|_| *self.random.pick(&followers)) else { return };
@@ -115,7 +123,8 @@ impl Cluster {
     /// Everybody is killed and back at once, several times, so that elections meet restarts.
     fn kill_voters(&mut self) {
         for round in 0..self.random.between(2, 12) {
-            let node = self.random.below(self.nodes.len() as u64) as usize;
+            let present = self.present();
+            let node = *self.random.pick(&present);
             let delay = round * self.random.between(100_000, 900_000);
             self.after(delay, Event::Blink(node));
         }
@@ -135,7 +144,7 @@ impl Cluster {
     /// node: a cluster survives damage to a minority.
     fn rot(&mut self) {
         let rotten = 0;
-        if self.nodes.len() < 3 || !self.nodes[rotten].is_up() {
+        if self.operator.first < 3 || !self.nodes[rotten].is_up() || self.is_short() {
             return;
         }
         self.kill(rotten);
@@ -158,12 +167,18 @@ impl Cluster {
     }
 
     fn cut_within_a_step(&mut self, node: usize) {
+        if self.is_short() {
+            return;
+        }
         let step = self.nodes[node].disk.steps() + self.random.between(1, 12);
         self.note(format!("node {node} will lose its power within step {step}"));
         self.nodes[node].disk.cut_at_step(step);
     }
 
     fn fail_a_sync(&mut self, node: usize) {
+        if self.is_short() {
+            return;
+        }
         let op = *self.random.pick(&[Op::Sync, Op::Write, Op::SyncDir, Op::Rename, Op::Create]);
         let number = self.nodes[node].disk.count(op) + self.random.between(1, 4);
         self.note(format!("{op:?} {number} of node {node} will fail"));

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
@@ -16,28 +17,41 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs these seeds and adds up what they did. The first failure ends it, with its seed.
-pub fn seeds(count: u64) -> Outcome {
-    let (next, total) = (AtomicU64::new(0), Mutex::new(Outcome::default()));
-    let failed: Mutex<Option<(u64, Box<dyn Any + Send>)>> = Mutex::default();
+/// Runs these seeds and adds up what they did. Fails at the end, with every seed that failed and why.
+pub fn seeds(seeds: std::ops::Range<u64>) -> Outcome {
+    let (next, total) = (AtomicU64::new(seeds.start), Mutex::new(Outcome::default()));
+    let failed: Mutex<BTreeMap<u64, String>> = Mutex::default();
     on_all_cores(|| loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= count {
+        if seed >= seeds.end {
             return;
         }
         match catch_unwind(AssertUnwindSafe(|| run(seed))) {
             Ok(outcome) => total.lock().expect("nobody panics with it").add(&outcome),
             Err(panic) => {
                 eprintln!("seed {seed} failed; run it again with RAFTWORK_SIM_SEED={seed}");
-                failed.lock().expect("nobody panics with it").get_or_insert((seed, panic));
-                next.store(count, Ordering::Relaxed);
+                failed.lock().expect("nobody panics with it").insert(seed, words(&*panic).to_owned());
             }
         }
     });
-    if let Some((_, panic)) = failed.into_inner().expect("nobody panics with it") {
-        std::panic::resume_unwind(panic);
-    }
+    let failed = failed.into_inner().expect("nobody panics with it");
+    let lines: Vec<String> = failed.iter().map(|(seed, why)| format!("RAFTWORK_SIM_SEED={seed}: {why}")).collect();
+    assert!(lines.is_empty(), "{} seeds failed:\n{}", lines.len(), lines.join("\n"));
     total.into_inner().expect("nobody panics with it")
+}
+
+/// Switches on one bug after the other in a small simulation, and fails if none of its first seeds finds one.
+pub fn find_each<T>(bugs: &[Bug], seeds: u64, run: fn(u64) -> T) {
+    for bug in bugs {
+        let found = quietly(|| {
+            planted::plant(Some(*bug));
+            let found = (0..seeds).find_map(|seed| catch_unwind(|| run(seed)).err().map(|panic| (seed, panic)));
+            planted::plant(None);
+            found
+        });
+        let (seed, panic) = found.unwrap_or_else(|| panic!("{bug:?} is not found within {seeds} seeds"));
+        println!("{bug:?}: seed {seed}: {}", words(&*panic));
+    }
 }
 
 /// Bugs that are looked for, seed by seed, each until one seed finds it.

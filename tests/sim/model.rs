@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 
 use raftwork::base::JobId;
 
-use crate::wire::{Command, End, Spec};
+use crate::wire::{Command, End, Limit, Own, Spec};
+
+mod limits;
+mod schedules;
+pub use limits::Rate;
+pub use schedules::Schedule;
 
 /// One job handed out.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +84,7 @@ pub struct Job {
     told_to_stop: bool,
     /// Its number among the jobs that finished.
     ordinal: u64,
+    limits: Vec<Limit>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -87,9 +93,25 @@ struct Session {
     replies: BTreeMap<u64, (u64, Reply)>,
 }
 
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub name: String,
+    pub expires: Option<u64>,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub jobs: BTreeMap<JobId, Job>,
+    /// By their secrets.
+    pub tokens: BTreeMap<String, Token>,
+    pub schedules: BTreeMap<String, Schedule>,
+    /// The schedule and slot of each job that ever came from one.
+    pub recurrences: BTreeMap<JobId, (String, Option<u64>)>,
+    /// The greatest generation of a schedule that is gone.
+    retired: u64,
+    /// How many jobs of a key may run at once, and the starts of others.
+    concurrency: BTreeMap<String, u64>,
+    rates: BTreeMap<String, Rate>,
     sessions: BTreeMap<u64, Session>,
     clock: u64,
     moves: u64,
@@ -161,17 +183,43 @@ impl Model {
                 let items = (*items).min(ITEMS_MAX);
                 let expired = (0..items).take_while(|_| self.expire_one()).count() as u64;
                 let promoted = (expired..items).take_while(|_| self.promote_one()).count() as u64;
-                Reply::Items(expired + promoted)
+                let woken = (expired + promoted..items).take_while(|_| self.wake_one()).count() as u64;
+                Reply::Items(expired + promoted + woken)
             }
             Command::Evict(ordinal) => {
                 let before = self.jobs.len();
                 self.jobs.retain(|_, job| !job.state.is_final() || job.ordinal > *ordinal);
                 Reply::Items((before - self.jobs.len()) as u64)
             }
+            Command::Own(Own::PutToken { name, secret, expires, overlap, .. }) => {
+                self.put_token(secret, Token { name: name.clone(), expires: *expires }, *overlap)
+            }
+            Command::Own(Own::RevokeToken { which, .. }) => {
+                let before = self.tokens.len();
+                self.tokens.retain(|secret, token| token.name != *which && crate::tokens::id(secret) != *which);
+                Reply::Items((before - self.tokens.len()) as u64)
+            }
             // About the cluster itself, not about jobs.
             Command::Own(_) => Reply::Nothing,
+            Command::Recur(recur) => self.recur(recur),
+            // Told by `locks` apart.
+            Command::Lock(..) | Command::Acquire(..) | Command::Unlock(..) | Command::GiveUp(_) => Reply::Nothing,
             other => panic!("the model does not know {other:?}"),
         }
+    }
+
+    fn put_token(&mut self, secret: &str, token: Token, overlap: Option<u64>) -> Reply {
+        let clock = self.clock;
+        self.tokens.retain(|_, token| token.expires.is_none_or(|expires| expires > clock));
+        let mut ended = 0;
+        if let Some(end) = overlap.map(|overlap| clock + overlap) {
+            let lasts = |other: &&mut Token| other.name == token.name && other.expires.is_none_or(|at| at > end);
+            for older in self.tokens.values_mut().filter(lasts) {
+                (older.expires, ended) = (Some(end), ended + 1);
+            }
+        }
+        self.tokens.insert(secret.to_owned(), token);
+        Reply::Items(ended)
     }
 
     fn create(&mut self, spec: &Spec, new: &crate::wire::Job) -> u8 {
@@ -190,8 +238,10 @@ impl Model {
             generation: 0,
             told_to_stop: false,
             ordinal: 0,
+            limits: new.limits.clone(),
         };
         self.jobs.insert(new.id, job);
+        self.hold(new.id, true);
         0
     }
 
@@ -203,25 +253,30 @@ impl Model {
     fn move_to(&mut self, id: JobId, state: State) {
         let moved = self.next_move();
         self.ordinal += u64::from(state.is_final());
-        let job = self.jobs.get_mut(&id).expect("whoever moves a job has looked for it");
+        let (ends, job) = (state.is_final(), self.jobs.get_mut(&id).expect("whoever moves a job has looked for it"));
+        let again = job.state.is_final();
         (job.state, job.moved, job.ordinal) = (state, moved, self.ordinal);
+        if again {
+            self.hold(id, false);
+        }
+        if ends {
+            self.let_go(id);
+        }
     }
 
     /// The first job of the first queue that has one: by priority, then by who waits longest.
     fn lease(&mut self, index: u64, session: u64, queues: &[&str], functions: &[String]) -> Option<Lease> {
         let place = |job: &Job| {
             let queue = queues.iter().position(|queue| **queue == job.spec.queue)?;
-            (job.state == Enqueued && functions.contains(&job.spec.function)).then_some((
-                queue,
-                -job.spec.priority,
-                job.moved,
-            ))
+            functions.contains(&job.spec.function).then_some((queue, -job.spec.priority, job.moved))
         };
-        let ready = self.jobs.iter().filter_map(|(id, job)| Some((place(job)?, *id)));
+        let waiting = self.jobs.iter().filter(|(_, job)| job.state == Enqueued && !self.is_held_back(job));
+        let ready = waiting.filter_map(|(id, job)| Some((place(job)?, *id)));
         let id = ready.min()?.1;
         self.token = (self.token + 1).max(index);
         let token = self.token;
         self.move_to(id, Processing { session, token });
+        self.starts(id);
         let job = self.jobs.get_mut(&id)?;
         job.attempt += 1;
         Some(Lease { job: id, token, attempt: job.attempt, crashes: job.crashes })

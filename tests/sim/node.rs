@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use raftwork::base::codec::Writer;
 use raftwork::base::{ClusterId, Error, Millis, NodeId, SessionId, Term};
-use raftwork::consensus::{Role, SnapshotMetadata};
+use raftwork::consensus::{MemberChange, Role, SnapshotMetadata};
 use raftwork::disk::fake::Op;
 use raftwork::disk::FakeDisk;
+use raftwork::machine;
 use raftwork::node::stamp::Stamp;
 use raftwork::replica::{
     entry, Beat, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Sessions, Turn, Whom,
@@ -41,6 +42,10 @@ pub enum Ticket {
         floor: u64,
         began: Micros,
     },
+    /// Somebody raises the feature level.
+    Level,
+    /// Somebody wants other members.
+    Change(MemberChange),
     /// Clients that said that their session lives, and when.
     Beat(Vec<(SessionId, usize, Micros)>),
 }
@@ -91,10 +96,16 @@ pub struct Node {
     pub evicts: bool,
     pub memory: Memory,
     evicted: u64,
+    joins: bool,
+    /// It runs the next version of the program.
+    pub newer: bool,
+    /// It was removed, or its data is lost: it never starts again under this id.
+    pub retired: bool,
 }
 
 impl Node {
-    pub fn new(number: usize, seed: u64) -> Self {
+    /// One of the first members, or one that joins.
+    pub fn new(number: usize, seed: u64, joins: bool) -> Self {
         let mut random = Random::new(seed ^ (number as u64 + 1) << 40);
         Self {
             id: NodeId(number as u64 + 1),
@@ -122,6 +133,9 @@ impl Node {
             heard: 1,
             evicts: seed.is_multiple_of(2),
             evicted: 0,
+            joins,
+            newer: false,
+            retired: false,
             memory: Memory::default(),
         }
     }
@@ -142,7 +156,7 @@ impl Node {
     }
 
     /// Starts the process on what the disk holds.
-    pub fn start(&mut self, nodes: usize, snapshot_bytes: u64, now: Micros) -> Result<(), Error> {
+    pub fn start(&mut self, first: usize, snapshot_bytes: u64, now: Micros) -> Result<(), Error> {
         let config = ReplicaConfig {
             disk: Arc::new(self.disk.clone()),
             dir: PathBuf::from(DIR),
@@ -154,9 +168,10 @@ impl Node {
             newcomer: Some(Newcomer {
                 cluster: ClusterId([7; 16]),
                 node: self.id,
-                voters: (1..=nodes as u64).map(NodeId).collect(),
+                voters: if self.joins { Vec::new() } else { (1..=first as u64).map(NodeId).collect() },
             }),
         };
+        machine::be_newer(self.newer);
         let (sent, disk) = (self.sent.clone(), self.disk.clone());
         let outbox = move |letter| sent.lock().expect("one thread").push((disk.count(Op::Sync), letter));
         let (replica, _) = Replica::open(&config, Box::new(outbox))?;
@@ -221,6 +236,8 @@ impl Node {
             self.propose(|w| {
                 w.array(2).u64(3).u64(session.0);
             });
+            let judged = self.requests.last_mut().expect("it was proposed just now");
+            judged.entry = entry::frame_in(&judged.entry[entry::HEAD_BYTES..], leads.expect("it leads"));
         }
     }
 
@@ -265,6 +282,7 @@ impl Node {
 
     /// One turn: letters first, then requests. What it sent and answered is in `turn` and `sent`, also when it failed.
     pub fn turn(&mut self, now: Micros, turn: &mut Turn<Ticket>) -> Result<(), Error> {
+        machine::be_newer(self.newer);
         let clock = self.clock(now);
         let letters = std::mem::take(&mut self.letters);
         let requests = std::mem::take(&mut self.requests);

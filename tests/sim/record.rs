@@ -9,7 +9,8 @@ use raftwork::machine::Machine;
 use crate::clients::Asked;
 use crate::history::{self, Act, Answer, Consistency, Finished, NewJob, Operation, NEVER};
 use crate::model::{Lease, Reply};
-use crate::wire::{self, Command, End, Job, Spec};
+use crate::wire::schedules::Recur;
+use crate::wire::{self, Command, End, Job, Own, Spec};
 use crate::Micros;
 
 /// An answer as a client got it.
@@ -61,25 +62,12 @@ impl Record {
     }
 
     pub fn learns(&mut self, process: usize, asked: &Asked, fate: &Fate<'_>) {
+        self.tells(asked, fate);
         let Some(act) = act(&asked.command) else { return };
         let (ended, index, answer) = match fate {
-            Fate::Done(index, payload) => {
-                let reply = reply(&asked.command, payload);
-                let answer = answer(&reply);
-                self.told.push(Told { request: asked.bytes.clone(), index: *index, reply });
-                (self.now, Some(*index), answer)
-            }
-            Fate::SessionExpired(index) => {
-                let reply = Reply::Refused("session_expired");
-                self.told.push(Told { request: asked.bytes.clone(), index: *index, reply });
-                (self.now, Some(*index), Answer::SessionExpired)
-            }
-            Fate::NotCommitted => {
-                if asked.request.is_some() {
-                    self.refused.insert(asked.bytes.clone());
-                }
-                (self.now, None, Answer::NotCommitted)
-            }
+            Fate::Done(index, payload) => (self.now, Some(*index), answer(&reply(&asked.command, payload))),
+            Fate::SessionExpired(index) => (self.now, Some(*index), Answer::SessionExpired),
+            Fate::NotCommitted => (self.now, None, Answer::NotCommitted),
             Fate::Unknown => (NEVER, None, Answer::Unknown),
         };
         let operation = Operation {
@@ -97,6 +85,20 @@ impl Record {
             self.operations.push(Operation { ended: NEVER, index: None, answer: Answer::Unknown, ..operation.clone() });
         }
         self.operations.push(operation);
+    }
+
+    /// What the log must show of it.
+    fn tells(&mut self, asked: &Asked, fate: &Fate<'_>) {
+        let (index, reply) = match fate {
+            Fate::Done(index, payload) => (*index, reply(&asked.command, payload)),
+            Fate::SessionExpired(index) => (*index, Reply::Refused("session_expired")),
+            Fate::NotCommitted if asked.request.is_some() => {
+                self.refused.insert(asked.bytes.clone());
+                return;
+            }
+            Fate::NotCommitted | Fate::Unknown => return,
+        };
+        self.told.push(Told { request: asked.bytes.clone(), index, reply });
     }
 
     /// Looks at one job of a node, as of the newest entry that it applied.
@@ -182,7 +184,7 @@ fn finished((job, token, end): &(JobId, u64, End)) -> Finished {
 }
 
 /// The payload of an answer.
-fn reply(command: &Command, payload: &[u8]) -> Reply {
+pub fn reply(command: &Command, payload: &[u8]) -> Reply {
     let mut reader = Reader::new(payload);
     match command {
         Command::Open { .. } => Reply::Session(reader.u64().expect("a session")),
@@ -206,10 +208,19 @@ fn reply(command: &Command, payload: &[u8]) -> Reply {
             };
             Reply::Leases(wire::claimed(payload).into_iter().map(lease).collect())
         }
-        Command::Finish(_) | Command::Cancel { .. } | Command::Requeue(_) => {
+        Command::Finish(_) | Command::Cancel { .. } | Command::Requeue(_) | Command::Delete(_) => {
             let codes = reader.array().expect("one code for each item");
             Reply::Codes((0..codes).map(|_| reader.u64().expect("a code") as u8).collect())
         }
+        Command::Recur(Recur::Fire(..)) => {
+            reader.array_of(2, "what a firing did").expect("two items");
+            let first = reader.u64().expect("a code") as u8;
+            let jobs = reader.array().expect("codes");
+            let jobs = (0..jobs).map(|_| reader.u64().expect("a code") as u8);
+            Reply::Codes([first].into_iter().chain(jobs).collect())
+        }
+        Command::Recur(_) | Command::Batch(_) => Reply::Codes(vec![reader.u64().expect("a code") as u8]),
+        Command::Own(Own::PutToken { .. } | Own::RevokeToken { .. }) => Reply::Items(reader.u64().expect("a number")),
         _ => Reply::Nothing,
     }
 }

@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use raftwork::base::codec::Reader;
-use raftwork::base::{JobId, LogIndex, Result};
+use raftwork::base::{JobId, LogIndex, Millis, Result};
 use raftwork::consensus::{Entry, EntryType};
-use raftwork::machine::Machine;
-use raftwork::replica::{entry, LogCache, FIRST};
+use raftwork::machine::{self, Machine, LEVEL};
+use raftwork::replica::{entry, LogCache, Members, FIRST};
 
-use crate::model::{Head, Job, Model, State};
+use crate::membership::Membership;
+use crate::model::{Head, Job, Model, Schedule, State, Token};
 use crate::node::EPOCH_MS;
 use crate::record::Record;
-use crate::wire::{Command, Own};
+use crate::schedules;
+use crate::wire::{digest, Command, Own};
+
+const SET_LEVEL: u64 = 19;
 
 /// The entries that were applied, each as the first node that applied it had it.
 #[derive(Debug, Default)]
@@ -26,11 +30,50 @@ pub struct Log {
     pub allowance_ms: u64,
     /// A node began while its clock was far off. It cannot know.
     pub excused: bool,
+    membership: Membership,
+    /// The feature level from an index on.
+    levels: BTreeMap<u64, u64>,
 }
 
 impl Log {
-    pub fn new(allowance_ms: u64) -> Self {
-        Self { allowance_ms, ..Self::default() }
+    pub fn new(allowance_ms: u64, nodes: usize) -> Self {
+        Self { allowance_ms, membership: Membership::new(nodes), ..Self::default() }
+    }
+
+    /// Who is a member, as of the newest entry that anybody applied.
+    pub fn members(&self) -> &Members {
+        self.membership.newest()
+    }
+
+    /// How often they changed.
+    pub fn changes(&self) -> u64 {
+        self.membership.changes()
+    }
+
+    pub fn members_at(&self, index: u64) -> Option<&Members> {
+        self.membership.at(index)
+    }
+
+    /// A node that applied up to an index must have the members that follow from the log.
+    pub fn same_members(&self, node: usize, index: LogIndex, theirs: &Members) {
+        if let Some(mine) = self.membership.at(index.0) {
+            let same =
+                (&mine.voters, &mine.learners, &mine.outgoing) == (&theirs.voters, &theirs.learners, &theirs.outgoing);
+            assert!(same, "members of node {node} as of entry {index}: {theirs:?}, and by the log {mine:?}");
+        }
+    }
+
+    /// The feature level as of the newest entry that anybody applied. It never falls.
+    pub fn level(&self) -> u64 {
+        self.levels.values().next_back().copied().unwrap_or(1)
+    }
+
+    /// A node that applied up to an index must be at the level that follows from the log.
+    pub fn same_level(&self, node: usize, index: LogIndex, theirs: u64) {
+        if index.0 <= self.membership.upto {
+            let mine = self.levels.range(..=index.0).next_back().map_or(1, |(_, level)| *level);
+            assert_eq!(theirs, mine, "U3: level of node {node} as of entry {index}, and by the log");
+        }
     }
 
     /// A node has applied up to an index; gives the first index that it did not apply.
@@ -50,23 +93,52 @@ impl Log {
             let known = self.entries.entry(index).or_insert_with(|| heard.clone());
             assert_eq!(known, &heard, "log matching: node {node} applied another entry {index}");
         }
+        while let Some((_, kind, data)) = self.entries.get(&(self.membership.upto + 1)) {
+            self.membership.apply(*kind, data);
+            let (index, level) = (self.membership.upto, self.level());
+            match operation(data) {
+                Some((SET_LEVEL, Some(raised))) if raised > level => {
+                    self.levels.insert(index, raised);
+                }
+                Some((operation, _)) => {
+                    assert!(needed(operation) <= level, "U3: entry {index} came before its level: {operation}");
+                }
+                None => {}
+            }
+        }
         applied.0 + 1
+    }
+
+    /// What was asked for, by index, with the time of the entry.
+    pub fn requests(&self) -> impl Iterator<Item = (u64, Millis, &[u8])> {
+        let normal = |(_, kind, data): &&(u64, EntryType, Bytes)| *kind == EntryType::EntryNormal && !data.is_empty();
+        let entries = self.entries.iter().filter(move |(_, entry)| normal(entry));
+        entries.map(|(index, (_, _, data))| {
+            let (now, request) = entry::split(data).expect("an entry that was applied can be read");
+            (*index, now, request)
+        })
+    }
+
+    /// Every entry was shown, and somebody asked for it who was not told that it will never be there (D2).
+    pub fn is_known(&self, record: &Record) {
+        for (place, index) in self.entries.keys().enumerate() {
+            assert_eq!(*index, FIRST.index + 1 + place as u64, "an entry was applied that nobody showed");
+        }
+        for (index, _, request) in self.requests() {
+            assert!(!record.refused.contains(request), "D2: entry {index} was refused for good");
+            let known = record.sent.contains_key(request) || by_a_node(request).is_some();
+            assert!(known, "entry {index}: nobody asked for this: {request:02x?}");
+        }
     }
 
     /// Plays it all again and compares. `machines` are those of all nodes, at rest.
     pub fn check(&self, record: &Record, machines: &[&Machine]) {
         let (mut model, mut replies) = (Model::default(), BTreeMap::new());
-        for (place, (index, (_, kind, data))) in self.entries.iter().enumerate() {
-            assert_eq!(*index, FIRST.index + 1 + place as u64, "an entry was applied that nobody showed");
-            if *kind != EntryType::EntryNormal || data.is_empty() {
-                continue;
-            }
-            let (now, request) = entry::split(data).expect("an entry that was applied can be read");
-            assert!(!record.refused.contains(request), "D2: entry {index} was refused for good");
+        for (index, now, request) in self.requests() {
             let head = head(request).expect("a request has a head");
-            let known = record.sent.get(request).cloned().or_else(|| by_a_node(request));
-            let command = known.unwrap_or_else(|| panic!("entry {index}: nobody asked for this: {request:02x?}"));
-            replies.insert(*index, (request, model.apply(*index, now.0, head, &command)));
+            let command = record.sent.get(request).cloned().or_else(|| by_a_node(request));
+            let command = command.expect("it was looked for before");
+            replies.insert(index, (request, model.apply(index, now.0, head, &command)));
         }
         for told in &record.told {
             // A repetition has the index of the first time.
@@ -74,7 +146,59 @@ impl Log {
             let (_, reply) = first.unwrap_or_else(|| panic!("D1: no entry {} for an answer with it", told.index));
             assert_eq!(reply, &(told.index, told.reply.clone()), "the model answers entry {} differently", told.index);
         }
-        machines.iter().for_each(|machine| same_jobs(&model.jobs, machine));
+        for machine in machines {
+            same_jobs(&model.jobs, machine);
+            same_tokens(&model.tokens, machine);
+            same_schedules(&model, machine);
+        }
+    }
+}
+
+/// The operation of an entry, and its first operand if that is a number.
+fn operation(data: &[u8]) -> Option<(u64, Option<u64>)> {
+    let (_, request) = entry::split(data).ok()?;
+    let mut reader = Reader::new(request);
+    reader.array().ok()?;
+    (0..3).try_for_each(|_| reader.u64().map(drop)).ok()?;
+    reader.array().ok()?;
+    Some((reader.u64().ok()?, reader.u64().ok()))
+}
+
+/// The level that an operation needs.
+fn needed(operation: u64) -> u64 {
+    match operation {
+        machine::FUTURE => LEVEL + 1,
+        40..=42 | 60 => 4,
+        33..=38 => 3,
+        20.. => 2,
+        _ => 1,
+    }
+}
+
+fn same_tokens(tokens: &BTreeMap<String, Token>, machine: &Machine) {
+    assert_eq!(tokens.len(), machine.tokens().count(), "the model holds another number of tokens");
+    for (secret, mine) in tokens {
+        let theirs = machine.token(&digest(secret)).map(|token| (&*token.name, token.expires.map(|at| at.0)));
+        assert_eq!(theirs, Some((&*mine.name, mine.expires)), "token {secret}");
+    }
+}
+
+/// The same schedules at the same slots, and every job that is there carries the name and slot of the model's.
+fn same_schedules(model: &Model, machine: &Machine) {
+    let rows = schedules::rows(machine);
+    let (mine, theirs) = (model.schedules.len(), rows.len());
+    assert_eq!(mine, theirs, "the model holds another number of schedules");
+    for (name, row) in rows {
+        let Some(Schedule { generation, next, fired, skipped, .. }) = model.schedules.get(&name) else {
+            panic!("C1: schedule {name} is on a node and not in the model")
+        };
+        let mine = (*generation, *next, *fired, *skipped);
+        assert_eq!(mine, (row.generation, row.next, row.fired, row.skipped), "C1: schedule {name}");
+    }
+    for id in model.jobs.keys() {
+        let job = machine.job(*id).and_then(|(job, _)| job.recurrence());
+        let theirs = job.map(|from| (from.schedule.to_string(), from.slot.map(|slot| slot.0)));
+        assert_eq!(model.recurrences.get(id), theirs.as_ref(), "C1: where job {id} comes from");
     }
 }
 
@@ -104,13 +228,16 @@ fn by_a_node(request: &[u8]) -> Option<Command> {
     reader.array().ok()?;
     (0..3).try_for_each(|_| reader.u64().map(drop)).ok()?;
     reader.array().ok()?;
-    let (operation, operand) = (reader.u64().ok()?, reader.u64().ok()?);
+    let operation = reader.u64().ok()?;
+    // What they say about the cluster, and who may do what: the model does not care for the words.
+    if (16..=24).contains(&operation) {
+        return Some(Command::Own(Own::SetLevel(1)));
+    }
+    let operand = reader.u64().ok()?;
     match operation {
         3 => Some(Command::Expire(operand)),
         13 => Some(Command::Tick(operand)),
         14 => Some(Command::Evict(operand)),
-        // What they say about the cluster: the model does not care for the words.
-        16..=19 => Some(Command::Own(Own::SetLevel(operand))),
         _ => None,
     }
 }

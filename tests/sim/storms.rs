@@ -5,7 +5,7 @@
 //! one must find damage too, except in the newest writes: a damaged one looks like one that was torn by a power cut.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use raftwork::base::Error;
 use raftwork::disk::fake::{Fault, Lie, Op};
@@ -42,11 +42,20 @@ pub enum Storm {
     Restarts,
     Echo,
     LeaderInMinority,
+    Grow,
+    Shrink,
+    Replace,
+    LostDisk,
+    HandOver,
+    Upgrade,
+    Downgrade,
+    RaiseLevel,
+    Roll,
 }
 
 use Storm::*;
 
-const ALL: [Storm; 16] = [
+const ALL: [Storm; 25] = [
     ReadError,
     FullDisk,
     SlowDisk,
@@ -63,6 +72,15 @@ const ALL: [Storm; 16] = [
     Restarts,
     Echo,
     LeaderInMinority,
+    Grow,
+    Shrink,
+    Replace,
+    LostDisk,
+    HandOver,
+    Upgrade,
+    Downgrade,
+    RaiseLevel,
+    Roll,
 ];
 
 /// Those that this seed has.
@@ -102,9 +120,18 @@ impl Cluster {
             OneWay => self.cut_one_way(node),
             Flap => self.begin_to_flap(node),
             Clog => self.clog(node),
-            CrashOfAll => (0..self.nodes.len()).for_each(|node| self.kill(node)),
+            CrashOfAll => self.present().into_iter().for_each(|node| self.kill(node)),
             Restarts => self.restart_all_again_and_again(),
             LeaderInMinority => self.strand_the_leader(),
+            Grow => self.grow(),
+            Shrink => self.shrink(),
+            Replace => self.replace(),
+            LostDisk => self.lose_a_disk(),
+            HandOver => self.hand_over(),
+            Upgrade => self.upgrade(node, true),
+            Downgrade => self.upgrade(node, false),
+            RaiseLevel => self.raise_level(),
+            Roll => self.roll(),
             Echo => {
                 let per_mille = self.random.between(10, 300);
                 self.note(format!("{per_mille} of 1000 messages are heard twice"));
@@ -124,6 +151,9 @@ impl Cluster {
     }
 
     fn fill_at_a_write(&mut self, node: usize) {
+        if self.is_short() {
+            return; // Half of a write is torn.
+        }
         let number = self.nodes[node].disk.count(Op::Write) + self.random.between(1, 5);
         self.note(format!("the disk of node {node} is full from write {number} on"));
         self.nodes[node].disk.fail(Op::Write, number, Fault::Enospc, true);
@@ -136,20 +166,26 @@ impl Cluster {
     }
 
     /// Whether this node may find what it stored damaged.
-    fn is_frail(&self, node: usize) -> bool {
-        node < (self.nodes.len() / 2).max(1)
+    pub fn is_frail(&self, node: usize) -> bool {
+        node < (self.operator.first / 2).max(1)
     }
 
     fn flip_a_bit(&mut self, node: usize) {
-        if !self.is_frail(node) || !self.nodes[node].is_up() {
+        if !self.is_frail(node) || !self.nodes[node].is_up() || self.is_short() {
             return;
         }
         self.kill(node);
         let mut files = self.nodes[node].disk.files();
-        if self.nodes.len() == 1 {
+        if self.operator.first == 1 {
             let log = Path::new(DIR).join("wal");
             let newest = files.iter().rev().find(|file| file.parent() == Some(&log) && is_segment(file)).cloned();
             files.retain(|file| Some(file) != newest.as_ref());
+        }
+        // Snapshots are few among the files, and as much is read of them at a start.
+        let is_snapshot = |file: &&PathBuf| file.parent() == Some(&Path::new(DIR).join("snap"));
+        let snapshots: Vec<PathBuf> = files.iter().filter(is_snapshot).cloned().collect();
+        if !snapshots.is_empty() && self.random.chance(500) {
+            files = snapshots;
         }
         if files.is_empty() {
             return;
@@ -166,7 +202,7 @@ impl Cluster {
 
     /// A write that the disk does not do, and a power cut some time later that brings it to light.
     fn lie(&mut self, node: usize, lie: Lie) {
-        if !self.is_frail(node) || !self.nodes[node].is_up() {
+        if !self.is_frail(node) || !self.nodes[node].is_up() || self.is_short() {
             return;
         }
         let number = self.nodes[node].disk.count(Op::Write) + self.random.between(1, 4);
@@ -179,6 +215,9 @@ impl Cluster {
 
     /// A node that does not start: it found damage, which it may, or something is wrong with it.
     pub fn refuses_to_start(&mut self, node: usize, error: &Error) {
+        if matches!(error, Error::Foreign(_)) && self.is_too_old(node) {
+            return self.wait_for_upgrade(node, error);
+        }
         let finds_damage = matches!(error, Error::Corrupt { .. } | Error::Foreign(_));
         let is_there = self.nodes[node].disk.is_damaged() || error.to_string().contains(READ_FAILED);
         assert!(finds_damage && is_there, "node {node} does not start: {error}");
@@ -218,7 +257,7 @@ impl Cluster {
     // -- the network ----------------------------------------------------------------------------------------------
 
     fn another(&mut self, node: usize) -> Option<usize> {
-        let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != node).collect();
+        let others: Vec<usize> = self.present().into_iter().filter(|other| *other != node).collect();
         (!others.is_empty()).then(|| *self.random.pick(&others))
     }
 
@@ -251,10 +290,11 @@ impl Cluster {
 
     /// The leader goes on with as few others as make no majority, and with half of the clients.
     fn strand_the_leader(&mut self) {
-        let nodes = self.nodes.len();
-        let Some(leader) = (0..nodes).find(|node| self.nodes[*node].leads()) else { return };
-        let mut side: BTreeSet<Place> =
-            (0..nodes.div_ceil(2) - 1).map(|by| Place::Node((leader + by) % nodes)).collect();
+        let nodes = self.present();
+        let Some(leader) = nodes.iter().position(|node| self.nodes[*node].leads()) else { return };
+        let with = self.log.members().voters.len().div_ceil(2).max(2) - 1;
+        let mut side: BTreeSet<Place> = (0..with).map(|by| Place::Node(nodes[(leader + by) % nodes.len()])).collect();
+        let leader = nodes[leader];
         side.extend((0..self.clients.len()).filter(|_| self.random.chance(500)).map(Place::Client));
         self.note(format!("node {leader} leads a minority: {side:?}"));
         let everybody = self.everybody();
@@ -273,7 +313,7 @@ impl Cluster {
         let mut delay = 0;
         for _ in 0..self.random.between(2, 8) {
             delay += self.random.between(20_000, 800_000);
-            for node in 0..self.nodes.len() {
+            for node in self.present() {
                 let delay = delay + self.random.below(30_000);
                 self.after(delay, Event::Blink(node));
             }

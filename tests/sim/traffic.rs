@@ -52,6 +52,7 @@ impl Cluster {
                     _ => return,
                 };
                 let nodes = self.nodes.len();
+                self.check_holders();
                 if self.clients[client].hear(number, &answer, nodes, self.now, &mut self.ledger) {
                     let works_long = self.slow_work && self.clients[client].works && !self.calm;
                     let think = if works_long { 4_000_000 } else { 20_000 };
@@ -71,6 +72,10 @@ impl Cluster {
         match packet {
             Packet::Letter(bytes) => self.nodes[node].letters.push(letter(&bytes)),
             Packet::Request { client, number, bytes } => {
+                if let Err(error) = self.door(node, &bytes) {
+                    let packet = Packet::Answer { number, answer: Err(error) };
+                    return self.send_later(Place::Node(node), from, packet, 0);
+                }
                 let ticket = Ticket::Write { client, number };
                 self.nodes[node].requests.push(Proposal { entry: entry::frame(&bytes), ticket });
             }
@@ -97,7 +102,7 @@ impl Cluster {
             let delay = it.asleep_until - now;
             return self.after(delay, Event::Client(client));
         }
-        if it.asked.is_none() && !it.ask(now, &mut self.random) {
+        if it.asked.is_none() && !it.ask(now, &mut self.random, &mut self.ledger) {
             return self.after(200_000, Event::Client(client));
         }
         let asked = it.asked.as_mut().expect("asked just now");
@@ -136,7 +141,7 @@ impl Cluster {
             let late = self.clients[client].asked.as_ref().is_some_and(|asked| self.now - asked.sent_at > PATIENCE);
             if late {
                 let nodes = self.nodes.len();
-                self.clients[client].lose_patience(nodes);
+                self.clients[client].lose_patience(nodes, &mut self.random);
                 self.client(client);
             }
         }

@@ -2,8 +2,7 @@
 
 use raftwork::base::{Error, NodeId};
 use raftwork::consensus::{Message, SnapshotMetadata};
-use raftwork::disk::fake::Op;
-use raftwork::replica::{Letter, Turn};
+use raftwork::replica::Letter;
 
 use crate::cluster::Cluster;
 use crate::network::{letter, Packet, Place};
@@ -20,6 +19,9 @@ const POWER_IS_OFF: &str = "the power is off";
 
 impl Cluster {
     pub fn begin_transfer(&mut self, node: usize, to: usize, announcement: &Message) {
+        if !self.nodes[node].is_up() {
+            return; // The letter before this one was such an announcement too, and its process ended over it.
+        }
         let snapshot = announcement.get_snapshot().get_metadata().clone();
         let transfer = Transfer {
             snapshot,
@@ -84,11 +86,8 @@ impl Cluster {
 
     fn end_transfer(&mut self, node: usize, peer: usize, arrived: bool) {
         self.nodes[node].transfers.remove(&peer);
-        let mut turn = Turn::default();
-        let syncs = self.nodes[node].disk.count(Op::Sync);
         let to = NodeId(peer as u64 + 1);
-        let outcome = self.nodes[node].replica.as_mut().expect("it is up").snapshot_sent(to, arrived, &mut turn);
-        self.finish_turn(node, syncs, turn, outcome);
+        self.act(node, |replica, turn| replica.snapshot_sent(to, arrived, turn));
     }
 
     pub fn fail_old_transfers(&mut self, node: usize) {

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
 import sys
-import uuid
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
 
+from raftwork import filters
+from raftwork.app import Raftwork
+from raftwork.bulk import Bulk, BulkProgress
 from raftwork.cli.output import parse_id, say, show
-from raftwork.cli.selection import filter_options, matching, text_clauses
+from raftwork.cli.selection import filter_options, text_clauses
 from raftwork.cli.target import Target, common, connected, target_options
-from raftwork.storage.base import Change, Clause, Storage
+from raftwork.operators import BulkAnswer
+from raftwork.storage.base import Change, Clause
+from raftwork.worker.signals import STOP_SIGNALS
 
 __all__ = ["cancel", "delete", "retry"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Jobs of one write: large enough to be quick, small enough that other callers get their turn between two.
-CHUNK = 500
-
 EXIT_NOT_FOUND = 4
 EXIT_REFUSED = 5
+EXIT_STOPPED = 130
 
 _WORDS = {
     Change.DONE: "done",
@@ -34,6 +39,7 @@ _WORDS = {
     Change.UNKNOWN: "not found",
     Change.ALREADY: "nothing to do",
     Change.RUNNING: "running, so it cannot be deleted; cancel it first",
+    Change.CONFLICT: "another job has its unique key",
 }
 
 
@@ -76,7 +82,7 @@ def _request(command: F) -> F:
 @_request
 def retry(target: Target, asked: Request) -> int:
     """Run jobs again: final ones with fresh attempts, waiting ones now."""
-    return _change(target, asked, lambda storage, ids: storage.requeue(ids))
+    return _change(target, asked)
 
 
 @click.command()
@@ -84,35 +90,57 @@ def retry(target: Target, asked: Request) -> int:
 @_request
 def cancel(target: Target, asked: Request, reason: str) -> int:
     """Cancel waiting jobs at once; tell running ones to stop."""
-    return _change(target, asked, lambda storage, ids: storage.cancel(ids, reason))
+    return _change(target, asked, reason)
 
 
 @click.command()
 @_request
 def delete(target: Target, asked: Request) -> int:
     """Forget jobs and their results. Running ones are refused."""
-    return _change(target, asked, lambda storage, ids: storage.delete(ids))
+    return _change(target, asked)
 
 
-def _change(target: Target, asked: Request, verb: Callable[[Storage, Sequence[bytes]], list[Change]]) -> int:
+def _change(target: Target, asked: Request, *arguments: str) -> int:
     clauses = [*asked.clauses, *text_clauses([asked.text])]
     if asked.ids and (clauses or asked.everything):
         raise click.UsageError("Give ids, or a filter, not both.")
     if not asked.ids and not clauses and not asked.everything:
         raise click.UsageError(f"Which jobs? Give ids, a filter, or --all. See raftwork {asked.verb} --help.")
     with connected(target) as app:
-        storage = app.storage
         if asked.ids:
-            chosen = [parse_id(text).bytes for text in asked.ids]
-        else:
-            # The ids are taken before the first change: a changed job may fit the filter again.
-            chosen = [info.id.bytes for info in matching(storage, clauses)]
-        if asked.dry_run or not _agreed(asked, len(chosen)):
-            answer = {"matched": len(chosen), "changed": 0}
-            show(answer, asked.as_json, lambda: say(f"{len(chosen)} jobs fit; nothing was changed."))
+            return _change_named(app, asked, arguments)
+        # The options of the command line are parts of a filter, which is what the audit shows.
+        bulk = Bulk(app, clauses, filters.format(clauses) or "everything")
+        matched = bulk.count()
+        if asked.dry_run or not _agreed(asked, matched):
+            answer = {"matched": matched, "changed": 0}
+            show(answer, asked.as_json, lambda: say(f"{matched} jobs fit; nothing was changed."))
             return 0
-        changes = _in_chunks(storage, chosen, verb)
-    return _answer(asked, chosen, changes)
+        with _stoppable() as stopped, _progress() as progress:
+            found = getattr(bulk, asked.verb)(*arguments, progress=progress, stop=stopped.is_set)
+    return _answer(asked, found)
+
+
+def _change_named(app: Raftwork, asked: Request, arguments: Sequence[str]) -> int:
+    ids = [parse_id(text) for text in asked.ids]
+    if asked.dry_run:
+        show(
+            {"matched": len(ids), "changed": 0},
+            asked.as_json,
+            lambda: say(f"{len(ids)} jobs fit; nothing was changed."),
+        )
+        return 0
+    found: BulkAnswer = getattr(app, asked.verb)(ids, *arguments)
+    rows = list(zip(ids, found.codes, strict=True))
+    answer: dict[str, Any] = {
+        "matched": len(ids),
+        "changed": found.changed,
+        "jobs": [{"id": str(job), "outcome": change.name.lower()} for job, change in rows],
+    }
+    show(answer, asked.as_json, lambda: say("\n".join(f"{job}  {_WORDS[change]}" for job, change in rows)))
+    if Change.UNKNOWN in found.codes:
+        return EXIT_NOT_FOUND
+    return EXIT_REFUSED if found.changed < len(ids) else 0
 
 
 def _agreed(asked: Request, count: int) -> bool:
@@ -124,39 +152,57 @@ def _agreed(asked: Request, count: int) -> bool:
     return click.confirm(f"{asked.verb.capitalize()} {count} jobs?", err=True)
 
 
-def _in_chunks(
-    storage: Storage, chosen: Sequence[bytes], verb: Callable[[Storage, Sequence[bytes]], list[Change]]
-) -> list[Change]:
-    rest = iter(chosen)
-    changes: list[Change] = []
-    while chunk := list(islice(rest, CHUNK)):
-        changes += verb(storage, chunk)
-    return changes
+@contextlib.contextmanager
+def _stoppable() -> Generator[threading.Event]:
+    """Ctrl-C and SIGTERM end the change after the chunk that is under way; a second one ends it at once."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _answer(asked: Request, chosen: Sequence[bytes], changes: Sequence[Change]) -> int:
-    count = Counter(changes)
-    changed = count[Change.DONE] + count[Change.TOLD]
-    answer: dict[str, Any] = {"matched": len(chosen), "changed": changed}
-    if asked.ids:
-        answer["jobs"] = [
-            {"id": str(uuid.UUID(bytes=job)), "outcome": change.name.lower()}
-            for job, change in zip(chosen, changes, strict=True)
-        ]
-    else:
-        answer["outcomes"] = {change.name.lower(): number for change, number in sorted(count.items())}
-    show(answer, asked.as_json, lambda: _print_answer(asked, chosen, changes))
-    if asked.ids and count[Change.UNKNOWN]:
-        return EXIT_NOT_FOUND
-    return EXIT_REFUSED if asked.ids and changed < len(chosen) else 0
+@contextlib.contextmanager
+def _progress() -> Generator[Callable[[BulkProgress], None] | None]:
+    """Tells on a terminal how far the change is, on one line."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def tell(now: BulkProgress) -> None:
+        click.echo(f"\r{now.done:,} of {now.matched:,} jobs", nl=False, err=True)
+
+    try:
+        yield tell
+    finally:
+        click.echo(err=True)
 
 
-def _print_answer(asked: Request, chosen: Sequence[bytes], changes: Sequence[Change]) -> None:
-    if asked.ids:
-        for job, change in zip(chosen, changes, strict=True):
-            say(f"{uuid.UUID(bytes=job)}  {_WORDS[change]}")
-    else:
-        for change, number in sorted(Counter(changes).items()):
+def _answer(asked: Request, found: BulkAnswer) -> int:
+    count = Counter(found.codes)
+    answer: dict[str, Any] = {
+        "matched": found.matched,
+        "changed": found.changed,
+        "skipped": found.skipped,
+        "stopped": found.stopped,
+        "outcomes": {change.name.lower(): number for change, number in sorted(count.items())},
+    }
+
+    def render() -> None:
+        for change, number in sorted(count.items()):
             say(f"{number:>8}  {_WORDS[change]}")
-        if not changes:
+        if not found.matched:
             say("No job fits.")
+        if found.stopped:
+            say(f"{found.matched - len(found.codes):>8}  left as they were: stopped. The same command goes on.")
+
+    show(answer, asked.as_json, render)
+    return EXIT_STOPPED if found.stopped else 0

@@ -6,20 +6,26 @@ from typing import Any
 
 import click
 
-from raftwork import durations
-from raftwork.app import Raftwork
+from raftwork import clock, durations
+from raftwork.cli import founding, tokens
+from raftwork.cli.backup import backup, recover, restore, verify
+from raftwork.cli.growing import add, replace
 from raftwork.cli.members import ask_all, report_of, whom_to_ask
+from raftwork.cli.orders import order
 from raftwork.cli.output import say, show, table
 from raftwork.cli.target import Target, common, connected, target_options
-from raftwork.errors import ConfigError
-from raftwork.storage.raft import RaftStorage
-from raftwork.storage.remote import RemoteStorage
 
 __all__ = ["cluster"]
 
 EXIT_STORAGE = 3
 
-COLUMNS = ("Address", "Node#", "Role", "Term#", "Applied#", "Lag#", "Snapshot#", "Log#", "fsync p99#", "")
+CERTIFICATE_DAYS = 14
+"""Fewer days are shown in red, and are an alarm of the member."""
+
+COLUMNS = (
+    *("Address", "Node#", "Role", "Term#", "Applied#", "Lag#", "Heard#", "Log#", "Snapshot#", "fsync p99#"),
+    *("Certificate#", "Protection", ""),
+)
 MEMBER_COLUMNS = ("Node#", "Name", "Role", "Members", "Clients", "Matched#", "Heard")
 # The orders of the core.
 LIST, REMOVE, TRANSFER, SNAPSHOT = 1, 2, 3, 4
@@ -28,7 +34,23 @@ STYLES = {"leader": "green", "follower": "", "learner": "yellow", "candidate": "
 
 @click.group()
 def cluster() -> None:
-    """Ask the members of a cluster, and change who they are."""
+    """Ask the members of a cluster, change who they are, and keep their state safe."""
+
+
+for command in (add, replace, backup, verify, restore, recover):
+    cluster.add_command(command)
+
+
+for command in (
+    founding.init,
+    founding.invite,
+    founding.join,
+    founding.renew,
+    tokens.token,
+    tokens.audit,
+    tokens.finalize,
+):
+    cluster.add_command(command)
 
 
 @cluster.command()
@@ -56,7 +78,7 @@ def status(timeout: str, target: Target, as_json: bool) -> int:
 def members(target: Target, as_json: bool) -> None:
     """Who is a member and whether it votes; asked of the leader, also how far each is."""
     with connected(target) as app:
-        rows = _order(app, LIST)
+        rows = order(app, LIST)
         show(rows, as_json, lambda: table(MEMBER_COLUMNS, [_member_row(row) for row in rows], empty="No members."))
 
 
@@ -71,7 +93,7 @@ def remove(node: int, force: bool, target: Target, as_json: bool) -> None:
     Remove a member whose disk is lost before its machine joins again: it comes back as a new member.
     """
     with connected(target) as app:
-        _order(app, REMOVE, node, force)
+        order(app, REMOVE, node, force)
         show({"removed": str(node)}, as_json, lambda: say(f"Node {node} is no member any more."))
 
 
@@ -81,7 +103,7 @@ def remove(node: int, force: bool, target: Target, as_json: bool) -> None:
 def transfer_leader(target: Target, as_json: bool) -> None:
     """Let another member lead: the one that has most of the log."""
     with connected(target) as app:
-        _order(app, TRANSFER)
+        order(app, TRANSFER)
         show({"transferred": True}, as_json, lambda: say("Another member leads."))
 
 
@@ -91,15 +113,8 @@ def transfer_leader(target: Target, as_json: bool) -> None:
 def snapshot(target: Target, as_json: bool) -> None:
     """Take a snapshot on the member that answers, and drop its log before it."""
     with connected(target) as app:
-        _order(app, SNAPSHOT)
+        order(app, SNAPSHOT)
         show({"snapshot": True}, as_json, lambda: say("The snapshot is on disk."))
-
-
-def _order(app: Raftwork, *order: object) -> Any:
-    storage = app.storage
-    if not isinstance(storage, RaftStorage | RemoteStorage):
-        raise ConfigError(f"{storage!r} is no cluster. Name one with --storage raftwork://host:port,host:port.")
-    return storage.order(*order)
 
 
 def _member_row(row: dict[str, Any]) -> list[object]:
@@ -109,6 +124,8 @@ def _member_row(row: dict[str, Any]) -> list[object]:
 
 
 def _print(report: dict[str, Any]) -> None:
+    say(click.style(report["verdict"], fg="green" if report["can_lose"] else "red", bold=True))
+    say("")
     say(f"cluster   {report['cluster'] or '-'}")
     say(f"leader    {report['leader'] or '-'}")
     say(f"term      {report['term'] or '-'}")
@@ -122,10 +139,23 @@ def _print(report: dict[str, Any]) -> None:
         say(click.style(f"problem   {problem}", fg="red"))
 
 
+def _heard(member: dict[str, Any]) -> str:
+    """How long ago the leader heard it."""
+    return "-" if member["silent_ms"] is None else f"{member['silent_ms'] / 1_000:.1f} s"
+
+
+def _days(expires_ms: int | None) -> tuple[str, str]:
+    """How long a certificate is still good."""
+    if expires_ms is None:
+        return "-", ""
+    days = (expires_ms - clock.now_ms()) // 86_400_000
+    return f"{days} days", "red" if days < CERTIFICATE_DAYS else ""
+
+
 def _row(member: dict[str, Any]) -> list[object]:
     node = member["node"] or "-"
     if not member["answers"]:
-        return [member["address"], node, ("no answer", "red"), *["-"] * 6, ""]
+        return [member["address"], node, ("no answer", "red"), *["-"] * 3, _heard(member), *["-"] * 5, ""]
     return [
         member["address"],
         node,
@@ -133,8 +163,11 @@ def _row(member: dict[str, Any]) -> list[object]:
         member["term"],
         f"{member['applied']:,}",
         f"{member['lag']:,}",
-        f"{member['snapshot_index']:,}",
+        _heard(member),
         f"{member['log_bytes'] / (1 << 20):,.1f} MiB",
+        f"{member['snapshot_bytes'] / (1 << 20):,.1f} MiB",
         f"{member['fsync_p99_us'] / 1_000:,.1f} ms",
+        _days(member["certificate_expires_ms"]),
+        (member["protection"], "red" if member["protection"] == "insecure" else ""),
         (f"{len(member['alarms'])} alarms" if member["alarms"] else "cut off" if member["cut_off"] else "", "red"),
     ]

@@ -17,6 +17,7 @@ from raftwork.cli.measure import sync_seconds
 from raftwork.cli.output import say, show, table
 from raftwork.cli.target import Target, common, directory_of, target_options
 from raftwork.config import Source
+from raftwork.secret import MASK, Masked
 
 __all__ = ["doctor"]
 
@@ -59,7 +60,8 @@ def doctor(directory: Path | None, salvage: bool, accept_loss: bool, yes: bool, 
 
 
 def _setting(row: Source) -> dict[str, Any]:
-    return {"name": row.name, "value": row.value, "from": row.place}
+    value = MASK if isinstance(row.value, Masked) else row.value
+    return {"name": row.name, "value": value, "from": row.place}
 
 
 def _data_report(path: Path | None) -> dict[str, Any] | None:

@@ -8,9 +8,12 @@ from typing import Any
 import click
 import msgspec
 
-from raftwork.cli.output import job_fields, result_text, say, show
+from raftwork import signatures
+from raftwork.cli.output import job_fields, say, show
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.job import Job, JobInfo, JobState
+from raftwork.secret import Secret
+from raftwork.task import Task
 
 __all__ = ["enqueue"]
 
@@ -52,6 +55,7 @@ def enqueue(
     with connected(target, create=True) as app:
         task = app.find_task(name)
         call = task.using(**options) if options else task
+        args, kwargs = _wrapped(task, args, kwargs)
         try:
             job: Job[Any] = call.enqueue(*args, **kwargs)
         except TypeError as error:
@@ -59,7 +63,7 @@ def enqueue(
         if not wait:
             show({"id": str(job.id), "function": task.name}, as_json, lambda: say(str(job.id)))
             return 0
-        info = app.storage.wait(job.id.bytes, timeout)
+        info = app.job_wait(job.id.bytes, timeout)
         show(job_fields(info, whole=True), as_json, lambda: _print_end(info))
         return 0 if info.state is JobState.SUCCEEDED else EXIT_JOB_FAILED
 
@@ -77,9 +81,19 @@ def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     raise click.BadParameter(f"{text!r} is neither an object nor an array.", param_hint="JSON")
 
 
+def _wrapped(task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments, those as a Secret whose parameters want one: JSON cannot say so."""
+    places = [place for place, one in enumerate(task.parameters) if signatures.wants(task.fn, one, Secret)]
+    names = {task.parameters[place].name for place in places}
+    return (
+        [Secret(value) if place in places else value for place, value in enumerate(args)],
+        {name: Secret(value) if name in names else value for name, value in kwargs.items()},
+    )
+
+
 def _print_end(info: JobInfo) -> None:
     say(f"{info.id}  {info.state.value}")
     if info.state is JobState.SUCCEEDED:
-        say(result_text(info) or "")
+        say(info.result_text or "")
     else:
         say(str(info.error or info.reason or ""))

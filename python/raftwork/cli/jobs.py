@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import click
 
-from raftwork.cli.output import age, job_fields, moment, parse_id, result_text, say, show, state_style, table
+from raftwork.cli.output import age, job_fields, moment, parse_id, say, show, state_style, table
 from raftwork.cli.selection import filter_options, text_clauses
-from raftwork.cli.target import Target, common, connected, target_options
-from raftwork.errors import JobNotFound
+from raftwork.cli.target import Target, age_of, common, connected, reading_options, target_options
+from raftwork.errors import RaftworkError
 from raftwork.job import JobInfo, JobState
-from raftwork.storage.base import Clause, JobPage
+from raftwork.limits import JobLimits
+from raftwork.reading import AsOf, Reading
+from raftwork.storage.base import Clause, FlowRow, JobPage, Storage
 
 __all__ = ["job", "jobs"]
+
+_CHILDREN_MAX = 10_000
+"""The storage counts children up to here."""
+_ENDS = ("success", "failure", "finish")
+_STANDINGS = ("open", "met", "unmet", "void")
+"""Where a parent stands: it has not ended, ended as it should, ended otherwise, or is not waited for any more."""
 
 
 @click.command()
 @click.argument("filter_text", nargs=-1, metavar="[FILTER]")
 @filter_options
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Jobs to show.")
+@reading_options
 @target_options
 @common
-def jobs(filter_text: tuple[str, ...], clauses: list[Clause], limit: int, target: Target, as_json: bool) -> None:
+def jobs(
+    filter_text: tuple[str, ...], clauses: list[Clause], limit: int, reading: Reading, target: Target, as_json: bool
+) -> None:
     """List jobs, newest first.
 
     FILTER is the filter language of the API, for example: state:failed queue:mail args.user_id:7
     """
     clauses = [*clauses, *text_clauses(filter_text)]
     with connected(target) as app:
-        found, complete = _first(app.storage.jobs, clauses, limit)
-        answer = {"jobs": [job_fields(info, whole=False) for info in found], "complete": complete}
+        found, complete, as_of = _first(app.job_page, clauses, limit, reading)
+        answer = {"jobs": [job_fields(info, whole=False) for info in found], "complete": complete, **age_of(as_of)}
         show(answer, as_json, lambda: _print_jobs(found, complete))
 
 
-def _first(query: Any, clauses: list[Clause], limit: int) -> tuple[list[JobInfo], bool]:
-    """The newest `limit` jobs, and whether there are no others. One page may end early: its scan is bounded."""
+def _first(query: Any, clauses: list[Clause], limit: int, reading: Reading) -> tuple[list[JobInfo], bool, AsOf]:
+    """The newest `limit` jobs, whether there are no others, and how old the last page is. One page may end early: its
+    scan is bounded."""
     found: list[JobInfo] = []
     cursor: bytes | None = None
     while True:
-        page: JobPage = query(clauses, cursor, limit - len(found))
+        page: JobPage = query(clauses, cursor, limit - len(found), reading)
         found += page.jobs
         cursor = page.cursor
         if cursor is None or len(found) >= limit:
-            return found, cursor is None
+            return found, cursor is None, page.as_of
 
 
 def _print_jobs(found: list[JobInfo], complete: bool) -> None:
@@ -76,26 +89,65 @@ def note(info: JobInfo) -> str:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
+@reading_options
 @target_options
 @common
-def job(job_id: str, target: Target, as_json: bool) -> None:
+def job(job_id: str, reading: Reading, target: Target, as_json: bool) -> None:
     """Everything about one job. Exits 4 when there is none."""
     identity = parse_id(job_id)
     with connected(target) as app:
-        info = app.storage.job(identity.bytes)
-        if info is None:
-            raise JobNotFound(
-                f"There is no job {identity}. It was deleted, its retention ended, or it lives in another storage.",
-                identity,
-            )
-        show(job_fields(info, whole=True), as_json, lambda: _print_job(info))
+        info = app.job_info(identity.bytes, reading)
+        fields = job_fields(info, whole=True) | age_of(AsOf(info.as_of_index, info.staleness))
+        limits = app.job_limits(identity.bytes, reading) if info.state is JobState.ENQUEUED else None
+        if limits is not None:
+            fields |= {"limited_by": limits.limited_by, "place": limits.place}
+        flow = app.storage.flow(identity.bytes)
+        parents = _parents(app.storage, flow)
+        fields |= {"parents": parents, "parents_count": flow.parents_count, "children": flow.children}
+        show(fields, as_json, lambda: _print_job(info, limits, _flow_lines(flow, parents)))
 
 
-def _print_job(info: JobInfo) -> None:
+def _parents(storage: Storage, flow: FlowRow) -> list[dict[str, str | None]]:
+    """What the job waits or waited for, in which state that is (None: it is forgotten), and where it stands."""
+    parents: list[dict[str, str | None]] = []
+    for id, on, standing in flow.parents:
+        info = storage.job(id)
+        batch = storage.batch(id) if info is None else None
+        state = info.state.value if info is not None else None if batch is None else batch.state
+        parents.append(
+            {"id": str(uuid.UUID(bytes=id)), "state": state, "on": _ENDS[on], "standing": _STANDINGS[standing]}
+        )
+    return parents
+
+
+def _flow_lines(flow: FlowRow, parents: list[dict[str, str | None]]) -> list[tuple[str, str]]:
+    lines = [
+        (
+            "after",
+            f"{parent['id']} on {parent['on']}, {parent['standing']}  [{parent['state'] or 'not known any more'}]",
+        )
+        for parent in parents
+    ]
+    if flow.parents_count > len(parents):
+        lines.append(("after", f"and {flow.parents_count - len(parents):,} others"))
+    more = "at least " if flow.children >= _CHILDREN_MAX else ""
+    return [*lines, ("children", f"{more}{flow.children:,} waiting, or cancelled for it" if flow.children else "")]
+
+
+def _steps(info: JobInfo) -> str:
+    """The steps that are remembered."""
+    try:
+        return ", ".join(info.steps)
+    except RaftworkError:
+        return "cannot be read here"
+
+
+def _print_job(info: JobInfo, limits: JobLimits | None, flow: list[tuple[str, str]]) -> None:
     say(f"{info.call}  [{info.state.value}]")
     lines = [
         ("id", str(info.id)),
         ("task", info.function),
+        ("version", str(info.version) if info.version != 1 else ""),
         ("queue", f"{info.queue}, priority {info.priority}"),
         ("attempts", f"{info.attempt} of {info.max_attempts}; crashes {info.crashes} of {info.max_crashes}"),
         ("created", moment(info.created_at)),
@@ -104,9 +156,13 @@ def _print_job(info: JobInfo) -> None:
         ("finished", moment(info.finished_at)),
         ("tags", ", ".join(info.tags)),
         ("unique", info.unique_key or ""),
+        ("waits", _limit_text(limits)),
+        ("batch", str(info.batch or "")),
+        *flow,
         ("progress", note(info) if info.progress else ""),
+        ("steps", _steps(info)),
         ("reason", info.reason or ""),
-        ("result", result_text(info) or ""),
+        ("result", info.result_text or ""),
         ("error", str(info.error) if info.error else ""),
         ("kept", "in the archive" if info.archived else ""),
     ]
@@ -118,3 +174,9 @@ def _print_job(info: JobInfo) -> None:
         say(f"attempt {run.attempt} started {moment(run.started_at)}{ended}{f': {run.error}' if run.error else ''}")
     if info.error is not None and info.error.traceback:
         say(f"\n{info.error.traceback.rstrip()}")
+
+
+def _limit_text(limits: JobLimits | None) -> str:
+    if limits is None or limits.limited_by is None:
+        return ""
+    return f"limited by {limits.limited_by}" + ("" if limits.place is None else f", place {limits.place}")

@@ -22,20 +22,26 @@ COMMANDS = {
     "node": ("raftwork.cli.node:node", "Run one node of a cluster, without workers."),
     "cluster": ("raftwork.cli.cluster:cluster", "How the members of a cluster are."),
     "status": ("raftwork.cli.status:status", "How the storage is, and how many jobs are in which state."),
+    "metrics": ("raftwork.cli.status:metrics", "What the node counts, as Prometheus reads it."),
     "queues": ("raftwork.cli.status:queues", "Every queue: what waits, runs and went through."),
+    "top": ("raftwork.cli.top.command:top", "Members, queues, workers and failures, live."),
     "jobs": ("raftwork.cli.jobs:jobs", "List jobs, newest first."),
     "job": ("raftwork.cli.jobs:job", "Everything about one job."),
     "enqueue": ("raftwork.cli.enqueue:enqueue", "Store one job."),
     "retry": ("raftwork.cli.change:retry", "Run jobs again, with fresh attempts."),
     "cancel": ("raftwork.cli.change:cancel", "Cancel waiting jobs; tell running ones to stop."),
     "delete": ("raftwork.cli.change:delete", "Forget jobs that are not running."),
+    "locks": ("raftwork.cli.locks:locks", "Who holds which lock, and how many wait for it."),
+    "outbox": ("raftwork.cli.outbox:outbox", "Jobs that wait in a SQL database to be relayed."),
     "queue": ("raftwork.cli.queue:queue", "Pause and resume a queue."),
+    "batch": ("raftwork.cli.batch:batch", "Batches of jobs: list, seal, cancel."),
+    "schedule": ("raftwork.cli.schedule:schedule", "Recurring schedules: list, put, pause, trigger, preview."),
     "doctor": (
         "raftwork.cli.doctor:doctor",
         "Check the settings, the disk and the data directory; salvage on request.",
     ),
     "bench": ("raftwork.cli.bench:bench", "Measure this machine for a few seconds."),
-    "demo": ("raftwork.cli.demo.command:demo", "Jobs over real files, two processes killed, nothing lost."),
+    "demo": ("raftwork.cli.demo.command:demo", "Three nodes here: kill the leader, and count what was lost."),
 }
 
 EXIT_JOB_FAILED = 1
@@ -48,12 +54,17 @@ EXIT_REFUSED = 5
 EXIT_STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (errors.JobNotFound, EXIT_NOT_FOUND),
     (errors.TaskNotRegistered, EXIT_NOT_FOUND),
+    (errors.ScheduleNotFound, EXIT_NOT_FOUND),
+    (errors.BatchNotFound, EXIT_NOT_FOUND),
     (errors.JobFailed, EXIT_JOB_FAILED),
     (errors.JobCancelled, EXIT_JOB_FAILED),
     (errors.JobError, EXIT_REFUSED),
     (errors.ConfigError, EXIT_USAGE),
     (errors.TaskError, EXIT_USAGE),
     (errors.StorageError, EXIT_STORAGE),
+    (errors.OutboxError, EXIT_STORAGE),
+    (errors.PayloadDamaged, EXIT_STORAGE),
+    (errors.PayloadError, EXIT_USAGE),
 )
 
 

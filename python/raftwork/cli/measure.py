@@ -18,6 +18,7 @@ from raftwork.worker import Worker
 __all__ = [
     "bulk_rate",
     "call_seconds",
+    "flow_seconds",
     "fresh_directory",
     "noop_app",
     "percentile",
@@ -145,8 +146,20 @@ def run_rate(app: Raftwork, task: Any, jobs: int, *, threads: int = 8, concurren
         return jobs / (time.perf_counter() - began)
 
 
+def flow_seconds(app: Raftwork, task: Any, jobs: int) -> float:
+    """Seconds that one worker needs for a job, `jobs` that wait for it, and one that waits for all of those."""
+    first = task.enqueue(0)
+    follower = task.using(after=first)
+    handles = app.enqueue_many(follower.s(number) for number in range(jobs))
+    last = task.using(after=handles).enqueue(0)
+    began = time.perf_counter()
+    with Worker(app, queues=["bench"]):
+        last.result(120)
+        return time.perf_counter() - began
+
+
 def wait_until_empty(app: Raftwork) -> None:
     """Return when no job waits or runs any more."""
     pause = threading.Event()
-    while any(app.counts().get(state, 0) for state in ("enqueued", "processing", "scheduled", "retrying")):
+    while any(app.counts().get(state, 0) for state in ("awaiting", "enqueued", "processing", "scheduled", "retrying")):
         pause.wait(0.002)

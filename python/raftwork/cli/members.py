@@ -21,6 +21,10 @@ from raftwork.storage.connect import network_of, nodes_of
 __all__ = ["Answer", "ask_all", "report_of", "whom_to_ask"]
 
 
+LAG_ENTRIES = 10_000
+"""A member that lacks more is no help when another one goes: writes would wait for it."""
+
+
 class Answer(NamedTuple):
     """What came of asking one address."""
 
@@ -106,16 +110,47 @@ def report_of(answers: Sequence[Answer]) -> dict[str, Any]:
         "leader": leader["node"] if leader else None,
         "term": leader["term"] if leader else max((health["term"] for health in well), default=None),
         "voters": leader["voters"] if leader else None,
+        "answering": leader["quorum"]["answering"] if leader else None,
+        "can_lose": _can_lose(leader),
+        "verdict": _verdict(leader),
         "committed": committed,
-        "members": [_member(answer, committed) for answer in answers],
+        "members": [_member(answer, committed, _seen_by(leader, answer.node)) for answer in answers],
         "problems": _problems(answers, leader),
     }
 
 
-def _member(answer: Answer, committed: int) -> dict[str, Any]:
+def _seen_by(leader: dict[str, Any] | None, node: str | None) -> dict[str, Any]:
+    """A member as the leader sees it; nothing about the leader itself."""
+    return next((peer for peer in (leader or {}).get("peers", ()) if peer["node"] == node), {})
+
+
+def _can_lose(leader: dict[str, Any] | None) -> int:
+    """How many members more may go before nothing can be written: those that are far behind do not count as there."""
+    if leader is None:
+        return 0
+    behind = len([peer for peer in leader["peers"] if peer["answers"] and peer["lag_entries"] > LAG_ENTRIES])
+    return max(0, int(leader["quorum"]["can_lose"] or 0) - behind)
+
+
+def _verdict(leader: dict[str, Any] | None) -> str:
+    """The one line for somebody who was just woken up."""
+    if leader is None:
+        return "NOTHING CAN BE WRITTEN: no member leads. Bring members back until a majority is there."
+    quorum, may_go = leader["quorum"], _can_lose(leader)
+    there = f"{quorum['answering']} of {quorum['voters']} voters answer, {quorum['needed']} are needed"
+    if may_go > 0:
+        return f"SAFE to take {may_go} more away: {there}."
+    if quorum["voters"] == 1:
+        return "ONE VOTER ONLY: when it goes, nothing can be written."
+    behind = any(peer["answers"] and peer["lag_entries"] > LAG_ENTRIES for peer in leader["peers"])
+    return f"TAKE NONE AWAY: {there}{', and one is far behind' if behind else ''}."
+
+
+def _member(answer: Answer, committed: int, seen: dict[str, Any]) -> dict[str, Any]:
     health = answer.health
     if health is None:
-        return {"address": answer.address, "node": answer.node, "answers": False, "error": answer.error}
+        known = {"address": answer.address, "node": answer.node, "answers": False, "error": answer.error}
+        return known | {"silent_ms": seen.get("silent_ms"), "matched": seen.get("matched")}
     return {
         "address": answer.address,
         "node": health["node"],
@@ -126,12 +161,18 @@ def _member(answer: Answer, committed: int) -> dict[str, Any]:
         "applied": health["applied"],
         "committed": health["committed"],
         "lag": max(0, committed - health["applied"]),
+        "matched": seen.get("matched"),
+        "silent_ms": seen.get("silent_ms"),
+        "staleness_ms": health["staleness_ms"],
+        "ready": health["ready"],
         "snapshot_index": health["snapshot_index"],
+        "snapshot_bytes": health["snapshot_bytes"],
         "log_bytes": health["log_bytes"],
         "fsync_p99_us": health["fsync_p99_us"],
         "peers_connected": health["peers_connected"],
         "cut_off": health["cut_off"],
         "protection": health["protection"],
+        "certificate_expires_ms": health["certificate_expires_ms"],
         "alarms": health["alarms"],
     }
 

@@ -15,7 +15,7 @@ import click
 from raftwork.app import Raftwork
 from raftwork.cli.output import show
 from raftwork.cli.target import common
-from raftwork.errors import DirectoryBusy, StorageError
+from raftwork.errors import DirectoryBusy, ForeignDirectory, StorageError
 from raftwork.network import Network
 from raftwork.storage.connect import network_of
 from raftwork.storage.raft import RaftStorage
@@ -33,6 +33,12 @@ ASK_EVERY_S = 0.1
 """How often a new member asks whether it may vote."""
 
 
+LOOK_EVERY_S = 1.0
+"""How often it looks whether it still is a member."""
+
+EXIT_STORAGE = 3
+
+
 @click.command()
 @click.option("--data", metavar="DIR", type=click.Path(path_type=Path), help="The data directory; made if missing.")
 @click.option("--listen", metavar="HOST:PORT", help="Where this node listens for the other members.")
@@ -42,6 +48,8 @@ ASK_EVERY_S = 0.1
 @click.option("--listen-clients", metavar="HOST:PORT", help="Where it listens for clients. Default: the next port.")
 @click.option("--advertise", metavar="HOST:PORT", help="Where members reach it, if not at --listen.")
 @click.option("--advertise-clients", metavar="HOST:PORT", help="Where clients reach it, if not at --listen-clients.")
+@click.option("--election-timeout", metavar="DURATION", help="Silence of the leader until an election. Default: 1s.")
+@click.option("--health-listen", metavar="HOST:PORT", help="Where /livez, /readyz and /metrics are answered over HTTP.")
 @click.option("--tls-ca", metavar="FILE", help="The authority of all certificates of the cluster.")
 @click.option("--tls-certificate", metavar="FILE", help="The certificate of this node.")
 @click.option("--tls-key", metavar="FILE", help="Its private key.")
@@ -82,11 +90,25 @@ def node(data: Path | None, log_level: str, as_json: bool, **given: str | None) 
             _check_owner(storage)
             announce = threading.Thread(target=_announce, args=(storage, network, stop, as_json), daemon=True)
             announce.start()
-            stop.wait()
+            if not _wait(storage, stop):
+                return EXIT_STORAGE
             logger.info("Stops; if it leads, another member does so first.")
         finally:
             app.close()
     return 0
+
+
+def _wait(storage: RaftStorage, stop: threading.Event) -> bool:
+    """Wait until it is told to stop. False: there is no member any more that it could be."""
+    while not stop.wait(LOOK_EVERY_S):
+        try:
+            storage.health()
+        except ForeignDirectory as error:
+            logger.error("%s", error)
+            return False
+        except StorageError:
+            pass  # The disk failed; the storage opens the directory again by itself.
+    return True
 
 
 def _check_owner(storage: RaftStorage) -> None:

@@ -120,6 +120,9 @@ def job_fields(info: JobInfo, *, whole: bool) -> dict[str, Any]:
         "started_at": info.started_at,
         "finished_at": info.finished_at,
         "tags": list(info.tags),
+        "schedule": info.schedule,
+        "slot": info.slot,
+        "batch": None if info.batch is None else str(info.batch),
         "unique_key": info.unique_key,
         "progress": info.progress._asdict() if info.progress else None,
         "error": {"type": info.error.type, "message": info.error.message} if info.error else None,
@@ -129,14 +132,16 @@ def job_fields(info: JobInfo, *, whole: bool) -> dict[str, Any]:
     if whole:
         fields |= {
             "call": info.call,
-            "result": result_text(info),
+            "result": info.result_text,
             "max_attempts": info.max_attempts,
             "max_crashes": info.max_crashes,
             "generation": info.generation,
+            "version": info.version,
             "cancel_requested": info.cancel_requested,
             "session": info.session,
             "token": info.token,
             "traceback": info.error.traceback if info.error else None,
+            "fingerprint": info.error.fingerprint if info.error else None,
             "attempts": [
                 {
                     "attempt": run.attempt,
@@ -149,13 +154,6 @@ def job_fields(info: JobInfo, *, whole: bool) -> dict[str, Any]:
             ],
         }
     return fields
-
-
-def result_text(info: JobInfo) -> str | None:
-    """The result as text, also when this process lacks a class of it."""
-    from raftwork import descriptions
-
-    return None if info.packed_result is None else descriptions.describe(info.packed_result)
 
 
 def utc_now() -> datetime:

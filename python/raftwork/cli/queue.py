@@ -1,4 +1,4 @@
-"""`raftwork queue pause` and `raftwork queue resume`."""
+"""`raftwork queue pause`, `raftwork queue resume` and `raftwork queue limit`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import click
 from raftwork import clock, durations
 from raftwork.cli.output import moment, say, show
 from raftwork.cli.target import Target, common, connected, target_options
+from raftwork.limits import LIMIT_MAX
 
 __all__ = ["queue"]
 
 
 @click.group()
 def queue() -> None:
-    """Pause and resume a queue. Jobs that run already are not touched."""
+    """Pause and resume a queue, or bound how many of its jobs run at once. Jobs that run already are not touched."""
 
 
 @queue.command()
@@ -44,6 +45,26 @@ def resume(name: str, target: Target, as_json: bool) -> None:
     with connected(target) as app:
         app.storage.resume_queue(name)
         show({"queue": name, "paused": False}, as_json, lambda: say(f"Queue {name} hands out jobs."))
+
+
+@queue.command()
+@click.argument("name")
+@click.argument("jobs", metavar="N|none")
+@target_options
+@common
+def limit(name: str, jobs: str, target: Target, as_json: bool) -> None:
+    """Run at most N jobs of queue NAME at once, in all workers together; `none` for as many as there are workers."""
+    n = None if jobs == "none" else int(jobs) if jobs.isascii() and jobs.isdigit() else 0
+    if n is not None and not 1 <= n <= LIMIT_MAX:
+        raise click.BadParameter(
+            f"{jobs!r} is neither a number from 1 to {LIMIT_MAX:,} nor none; to run none, pause it."
+        )
+    with connected(target) as app:
+        app.storage.limit_queue(name, n)
+        text = f"Queue {name} runs " + (
+            "as many jobs as there are workers." if n is None else f"at most {n} jobs at once."
+        )
+        show({"queue": name, "limit": n}, as_json, lambda: say(text))
 
 
 def parse_until(text: str) -> datetime:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from raftwork import filters
-from raftwork.job import JobInfo, JobState
-from raftwork.storage.base import Clause, Storage
+from raftwork.job import JobState
+from raftwork.storage.base import Clause
 
-__all__ = ["filter_options", "matching", "text_clauses"]
+__all__ = ["filter_options", "text_clauses"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-PAGE = 500
 
 
 def filter_options(command: F) -> F:
@@ -62,14 +60,3 @@ def _argument(text: str) -> str:
 def text_clauses(words: Sequence[str]) -> list[Clause]:
     """The conditions of a filter text."""
     return list(filters.parse(" ".join(words)))
-
-
-def matching(storage: Storage, clauses: Sequence[Clause]) -> Iterator[JobInfo]:
-    """Every job that fits, a page at a time."""
-    cursor: bytes | None = None
-    while True:
-        page = storage.jobs(clauses, cursor, PAGE)
-        yield from page.jobs
-        cursor = page.cursor
-        if cursor is None:
-            return

@@ -9,38 +9,45 @@ import click
 from raftwork import clock
 from raftwork.app import Raftwork
 from raftwork.cli.output import age, moment, say, show, state_style, table
-from raftwork.cli.target import Target, common, connected, target_options
+from raftwork.cli.target import Target, age_of, common, connected, reading_options, target_options
+from raftwork.errors import ConfigError
 from raftwork.job import JobState
-from raftwork.storage.base import QueueInfo
+from raftwork.reading import Reading
+from raftwork.storage.base import QueueInfo, QueueLimit
+from raftwork.storage.raft import RaftStorage
+from raftwork.storage.remote import RemoteStorage
 
-__all__ = ["queues", "status"]
+__all__ = ["metrics", "queues", "status"]
 
 # Shown first, in this order; what else a storage reports follows.
 _HEALTH_FIRST = ("status", "role", "durability", "directory")
 
 
 @click.command()
+@reading_options
 @target_options
 @common
-def status(target: Target, as_json: bool) -> int:
+def status(reading: Reading, target: Target, as_json: bool) -> int:
     """How the storage is, how many jobs are in which state, and which processes are connected.
 
     Exits 0 when the storage answers and is well, 3 when it is not.
     """
     with connected(target) as app:
-        report = _report(app)
+        report = _report(app, reading)
         show(report, as_json, lambda: _print_report(app, report))
         return 0 if report["health"].get("status") == "ok" else 3
 
 
-def _report(app: Raftwork) -> dict[str, Any]:
+def _report(app: Raftwork, reading: Reading) -> dict[str, Any]:
     storage = app.storage
-    sessions = [session for session in storage.sessions() if session.leases or session.kind == "worker"]
+    counts = storage.counts(reading)
+    sessions = [session for session in storage.sessions(reading) if session.leases or session.kind == "worker"]
     return {
         "storage": app.setting("storage"),
         "health": storage.health(),
-        "jobs": storage.counts(),
-        "totals": storage.totals(),
+        "jobs": counts,
+        **age_of(counts.as_of),
+        "totals": storage.totals(reading),
         "workers": [
             {
                 "session": session.session,
@@ -79,22 +86,39 @@ def _print_report(app: Raftwork, report: dict[str, Any]) -> None:
 @click.command()
 @target_options
 @common
-def queues(target: Target, as_json: bool) -> None:
+def metrics(target: Target, as_json: bool) -> None:
+    """What the node that answers counts: the text of /metrics, or with --json one number for each name and labels."""
+    with connected(target) as app:
+        storage = app.storage
+        if not isinstance(storage, RaftStorage | RemoteStorage):
+            raise ConfigError(f"{storage!r} has no node that counts.")
+        text = storage.metrics_text()
+        show(storage.metrics() if as_json else None, as_json, lambda: say(text.rstrip()))
+
+
+@click.command()
+@reading_options
+@target_options
+@common
+def queues(reading: Reading, target: Target, as_json: bool) -> None:
     """Every queue: what waits, what runs, what went through, and whether it is paused."""
     with connected(target) as app:
-        found = app.storage.queues()
-        show([_queue_fields(queue) for queue in found], as_json, lambda: _print_queues(found))
+        found = app.storage.queues(reading)
+        limits = {row.name: row for row in app.storage.queue_limits(reading)}
+        fields = [_queue_fields(queue, limits.get(queue.name)) for queue in found]
+        show(fields, as_json, lambda: _print_queues(found, limits))
 
 
-def _queue_fields(queue: QueueInfo) -> dict[str, Any]:
+def _queue_fields(queue: QueueInfo, limit: QueueLimit | None) -> dict[str, Any]:
     fields = queue._asdict()
+    fields |= {"limit": limit and limit.limit, "held_back": 0 if limit is None else limit.held_back}
     for name in ("paused_until_ms", "oldest_enqueued_ms"):
         ms = fields.pop(name)
         fields[name.removesuffix("_ms")] = None if ms is None else clock.from_ms(ms)
     return fields
 
 
-def _print_queues(found: list[QueueInfo]) -> None:
+def _print_queues(found: list[QueueInfo], limits: dict[str, QueueLimit]) -> None:
     columns = ["Queue", "Enqueued#", "Running#", "Scheduled#", "Retrying#", "Oldest", "Succeeded#", "Failed#", ""]
     rows = [
         (
@@ -106,15 +130,22 @@ def _print_queues(found: list[QueueInfo]) -> None:
             "-" if queue.oldest_enqueued_ms is None else age(clock.from_ms(queue.oldest_enqueued_ms)),
             queue.total_succeeded,
             queue.total_failed,
-            (_pause_text(queue), "yellow"),
+            (_note(queue, limits.get(queue.name)), "yellow"),
         )
         for queue in found
     ]
     table(columns, rows, empty="No queue has had a job.")
 
 
+def _note(queue: QueueInfo, limit: QueueLimit | None) -> str:
+    words = [_pause_text(queue)] if queue.paused else []
+    if limit is not None and limit.limit is not None:
+        words.append(f"at most {limit.limit} at once")
+    if limit is not None and limit.held_back:
+        words.append(f"{limit.held_back} held back by limits")
+    return ", ".join(words)
+
+
 def _pause_text(queue: QueueInfo) -> str:
-    if not queue.paused:
-        return ""
     until = "" if queue.paused_until_ms is None else f" until {moment(clock.from_ms(queue.paused_until_ms))}"
     return f"paused{until}{': ' + queue.reason if queue.reason else ''}"

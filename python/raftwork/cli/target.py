@@ -6,18 +6,20 @@ import functools
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 from urllib.parse import unquote, urlsplit
 
 import click
 
 from raftwork.app import Raftwork
 from raftwork.errors import ConfigError, NotRunning
+from raftwork.reading import AsOf, Consistency, read_as
 from raftwork.storage.remote import RemoteStorage
 from raftwork.worker.target import load
 
-__all__ = ["Target", "common", "connected", "directory_of", "load_app", "target_options"]
+__all__ = ["Target", "age_of", "common", "connected", "directory_of", "load_app", "reading_options", "target_options"]
 
 CLUSTER_WAIT_MS = 10_000
 """How long a command waits for a member of a cluster: longer than an election, shorter than a person's patience."""
@@ -67,6 +69,27 @@ def target_options(command: F) -> F:
         return command(*args, target=Target(app, storage), **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def reading_options(command: F) -> F:
+    """Add --consistency and --max-staleness, handed over as `reading`."""
+
+    @click.option(
+        "--consistency", default="session", show_default=True, type=click.Choice(get_args(Consistency)),
+        help="What the answer must have: all that was answered anywhere (linearizable), or what is at hand (local).",
+    )  # fmt: skip
+    @click.option("--max-staleness", metavar="DURATION", help="Refuse an answer that could be older; local: 2s.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, consistency: Consistency, max_staleness: str | None, **kwargs: Any) -> Any:
+        return command(*args, reading=read_as(consistency, max_staleness), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def age_of(as_of: AsOf) -> dict[str, Any]:
+    """Which state an answer is of, as JSON shows it."""
+    ms = None if as_of.staleness is None else as_of.staleness // timedelta(milliseconds=1)
+    return {"as_of_index": as_of.index, "staleness_ms": ms}
 
 
 def common(command: F) -> F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from raftwork import network
 from raftwork.cli.output import show
 from raftwork.cli.target import common, load_app
 from raftwork.worker import SourceWatch, Supervisor, Worker, end_with_parent
@@ -28,9 +30,14 @@ logger = logging.getLogger("raftwork.worker")
 @click.option("--threads", default=8, show_default=True, type=click.IntRange(1), help="Plain functions at once.")
 @click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1), help="Coroutines at once.")
 @click.option("--children", type=click.IntRange(1), help='Child processes for tasks with executor="process".')
+@click.option("--jobs-per-child", type=click.IntRange(1), help="Replace a child process after so many jobs.")
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="Whole workers, kept running.")
 @click.option("--reload", is_flag=True, help="Start anew when a Python file below this directory changes.")
 @click.option("--drain", default="30s", show_default=True, metavar="DURATION", help="Time for running jobs at a stop.")
+@click.option("--health-listen", metavar="HOST:PORT", help="Where this worker answers /livez and /readyz over HTTP.")
+@click.option(
+    "--outbox", metavar="URL", help="Relay this database's outbox too; `setting`: that of the setting outbox."
+)
 @click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 @common
 def worker(
@@ -40,9 +47,12 @@ def worker(
     threads: int,
     concurrency: int,
     children: int | None,
+    jobs_per_child: int | None,
     processes: int,
     reload: bool,
     drain: str,
+    health_listen: str | None,
+    outbox: str | None,
     log_level: str,
     as_json: bool,
 ) -> int:
@@ -53,32 +63,39 @@ def worker(
         raftwork worker shop.jobs:app -q mail:20 -q reports:2 --threads 16
     """
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if health_listen is not None and processes > 1:
+        raise click.UsageError("--health-listen is one address, and --processes starts several workers. Take one away.")
     if reload:
         return run_reloading(Supervisor(command_of_one(sys.argv[1:]), processes))
     if processes > 1:
         return Supervisor(command_of_one(sys.argv[1:]), processes).run()
     end_with_parent()
     application = load_app(app)
+    relay = None if outbox is None else application.outbox(None if outbox == "setting" else outbox).relaying()
     server = Worker(
         application,
         list(queues) or None,
         threads=threads,
         concurrency=concurrency,
         processes=children,
+        jobs_per_child=jobs_per_child,
         strict=strict,
         drain_timeout=drain,
         target=app,
     )
-    served = {
+    served: dict[str, object] = {
         "event": "worker.starting",
         "app": app,
         "pid": os.getpid(),
         "queues": list(queues),
         "tasks": sorted(application.tasks),
     }
+    if health_listen is not None:
+        served["health"] = application.storage.serve_health(network.check_address(health_listen, "--health-listen"))
     show(served, as_json, lambda: logger.info("Running %d tasks of %s.", len(application.tasks), app))
     try:
-        return server.run()
+        with relay or contextlib.nullcontext():
+            return server.run()
     finally:
         application.close()
 

@@ -4,8 +4,8 @@ Rules that hold for every verb
 * A write that returns is durable as far as `capabilities.durable` says, and every later read of this object sees it.
 * A write happens as a whole or not at all, at one point of the one order in which all writes happen.
 * `NotCommitted`, `Overloaded` and every `TaskError` mean that it did not and will not happen. `OutcomeUnknown` means
-  that it may; enqueue is safe to repeat with the same ids, everything else is repeated by the storage itself.
-* Reads are local and never block writes.
+  that it may; enqueue is safe to repeat with the same ids, all else is repeated by the storage itself.
+* Reads never block writes. How fresh they are says a `Reading`; the answer says which state it is of.
 * Values inside arguments, results and saved state are opaque bytes here; `raftwork.serde` makes and reads them.
 """
 
@@ -16,20 +16,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from raftwork.errors import InvalidOption, RaftworkError
 from raftwork.job import JobInfo
+from raftwork.limits import Carried, JobLimits
+from raftwork.reading import SESSION, Counts, Reading, Rows
+from raftwork.storage.flows import BatchRow, BatchStorage, Flow, FlowRow
 from raftwork.storage.records import (
     ERROR_BYTES_MAX,
+    TRACEBACK_BYTES_MAX,
     Accepted,
     Change,
     ClaimedJob,
     Clash,
     Clause,
+    DueSchedules,
+    Firing,
     FunctionInfo,
     JobPage,
     JobSpec,
+    LockKind,
+    LockRow,
     NewJob,
+    PutAnswer,
     QueueInfo,
+    QueueLimit,
+    ScheduleRow,
     SessionInfo,
+    SlotJob,
     decode_claimed,
     pack_error,
     pack_meta,
@@ -46,20 +59,33 @@ from raftwork.storage.records import (
 
 __all__ = [
     "ERROR_BYTES_MAX",
+    "TRACEBACK_BYTES_MAX",
     "Accepted",
+    "BatchRow",
     "Capabilities",
     "Change",
     "ClaimedJob",
     "Clause",
     "Clash",
+    "DueSchedules",
     "Fetcher",
+    "Firing",
+    "Flow",
+    "FlowRow",
     "FunctionInfo",
     "JobPage",
     "JobSpec",
+    "LockKind",
+    "LockRow",
     "NewJob",
+    "PutAnswer",
     "QueueInfo",
+    "QueueLimit",
+    "ScheduleRow",
     "SessionInfo",
+    "SlotJob",
     "Storage",
+    "StorageLock",
     "decode_claimed",
     "pack_error",
     "pack_meta",
@@ -133,6 +159,44 @@ class Fetcher(Protocol):
         ...
 
 
+class StorageLock(Protocol):
+    """One try to hold one lock, in a session of this process. Used once: acquired, then released."""
+
+    def acquire(self, timeout: float | None) -> int:
+        """Wait for the lock, in the order of asking; answers its token. 0 tries once.
+
+        Raises:
+            TimedOut: others held it all the time; it is not waited for any more.
+            LockMismatch: it is held as another kind, or as a semaphore with another number of permits.
+            SessionExpired: the session ended while it was waited for. Another try begins anew.
+        """
+        ...
+
+    async def aacquire(self, timeout: float | None) -> int:
+        """`acquire` for a running event loop. A cancelled wait holds nothing."""
+        ...
+
+    def release(self) -> None:
+        """Give it back. `LockLost` if it was lost before."""
+        ...
+
+    async def arelease(self) -> None:
+        """`release` for a running event loop."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Whether the session ended, or was silent for two thirds of its time to live, while the lock was held."""
+        ...
+
+    def wait_lost(self, timeout: float | None) -> bool:
+        """Wait until it is lost. False: it was not, or it was released."""
+        ...
+
+    async def await_lost(self, timeout: float | None) -> bool:
+        """`wait_lost` for a running event loop."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a storage can do beyond the contract. A caller asks here instead of trying."""
@@ -147,7 +211,7 @@ class Capabilities:
     """`advance` moves its clock, and nothing else does."""
 
 
-class Storage(ABC):
+class Storage(BatchStorage, ABC):
     """A place where jobs live. Opened lazily by the application; safe for many threads."""
 
     capabilities: Capabilities
@@ -165,6 +229,23 @@ class Storage(ABC):
     @abstractmethod
     def health(self) -> dict[str, Any]:
         """How the storage is: at least `status`, `role`, `durability`."""
+
+    def metrics(self) -> dict[str, float]:
+        """What the node behind this storage counts, by name and labels; see `docs/reference/metrics.md`.
+
+        Raises:
+            InvalidOption: the storage has no node that counts.
+        """
+        raise InvalidOption(f"{self!r} has no node that counts.")
+
+    def serve_health(self, address: str) -> str:
+        """Answer `/livez` and `/readyz` of this process over HTTP at `host:port`; answers where.
+
+        Raises:
+            ConfigError: it cannot listen there.
+            InvalidOption: the storage needs no such thing.
+        """
+        raise InvalidOption(f"{self!r} has nothing to probe.")
 
     @abstractmethod
     def new_ids(self, count: int) -> list[bytes]:
@@ -233,6 +314,89 @@ class Storage(ABC):
     ) -> Fetcher:
         """Open a worker's source of jobs."""
 
+    # Locks
+
+    @abstractmethod
+    def lock(self, name: str, ttl_ms: int | None = None, kind: LockKind = "lock", permits: int = 1) -> StorageLock:
+        """A try to hold a lock; nothing is asked yet. `ttl_ms` is that of the owning session; None: this process's.
+
+        `permits` is 1 for all kinds but a semaphore.
+        """
+
+    @abstractmethod
+    def locks(self) -> list[LockRow]:
+        """All holders of locks, by name and token."""
+
+    # Schedules. `raftwork.cron` knows what their definitions mean; the storage compares and sets.
+
+    @abstractmethod
+    def put_schedule(
+        self,
+        name: str,
+        spec: JobSpec,
+        args: bytes,
+        definition: bytes,
+        next_ms: int | None,
+        *,
+        overlap: int = 0,
+        generation: int | None = None,
+        limits: Carried = None,
+    ) -> PutAnswer:
+        """Store a schedule, or put it in place of the one of this name; a pause stays.
+
+        Args:
+            generation: how new the code is that defines it. None: no code does, and the number grows by itself.
+            limits: those of each of its jobs.
+
+        Raises:
+            Overloaded: there are too many.
+        """
+
+    @abstractmethod
+    def fire_schedules(self, firings: Sequence[Firing]) -> list[list[bool] | RaftworkError | None]:
+        """Store the jobs of schedules and set their next slots: all at once under way, each whole or not at all.
+
+        Answers for each firing in turn: for each of its jobs whether it was stored; not, if the overlap with an
+        earlier one does not allow it. None: generation or next slot are no longer these, or it was paused, and nothing
+        changed. An error: it was refused, or nobody knows.
+        """
+
+    @abstractmethod
+    def move_schedule(self, name: str, generation: int, slot_ms: int, next_ms: int | None) -> bool:
+        """Set the next slot without a job, if generation and next slot are still these."""
+
+    @abstractmethod
+    def trigger_schedule(self, name: str, job: bytes) -> bool:
+        """Store one job of a schedule now, also while it is paused. False: there is none of this name."""
+
+    @abstractmethod
+    def pause_schedule(self, name: str, reason: str = "") -> bool:
+        """Fire no more until resumed. False: there is none of this name."""
+
+    @abstractmethod
+    def resume_schedule(self, name: str) -> bool:
+        """Fire again. False: there is none of this name."""
+
+    @abstractmethod
+    def delete_schedule(self, name: str) -> bool:
+        """Forget a schedule; its jobs stay. False: there is none of this name."""
+
+    @abstractmethod
+    def schedules(self) -> list[ScheduleRow]:
+        """All schedules, by name."""
+
+    @abstractmethod
+    def schedule(self, name: str) -> ScheduleRow | None:
+        """One schedule."""
+
+    @abstractmethod
+    def due_schedules(self, limit: int) -> DueSchedules:
+        """The schedules whose slot has come, as the node at hand knows. Its time goes on with writes and slots."""
+
+    @abstractmethod
+    def now_ms(self) -> int:
+        """The time of the storage, brought up to date by a write that changes nothing else."""
+
     # Operators
 
     @abstractmethod
@@ -255,6 +419,10 @@ class Storage(ABC):
     def resume_queue(self, queue: str) -> None:
         """Hand out again. Harmless when not paused."""
 
+    @abstractmethod
+    def limit_queue(self, queue: str, limit: int | None) -> None:
+        """Run at most so many of its jobs at once, from now on; those that run go on. None: as many as there are."""
+
     # Waiting
 
     @abstractmethod
@@ -273,31 +441,50 @@ class Storage(ABC):
     # Reads
 
     @abstractmethod
-    def counts(self) -> dict[str, int]:
-        """Jobs by state, and totals derived from transitions."""
+    def counts(self, reading: Reading = SESSION) -> Counts:
+        """Jobs by state, and totals derived from transitions.
+
+        Raises:
+            TooStale: the state at hand could be older than `reading` allows. So do all reads.
+            TimedOut: `linearizable`, and no majority was heard. So do all reads.
+        """
 
     @abstractmethod
-    def queues(self) -> list[QueueInfo]:
+    def queues(self, reading: Reading = SESSION) -> Rows[QueueInfo]:
         """All queues, by name."""
 
     @abstractmethod
-    def job(self, job: bytes) -> JobInfo | None:
+    def queue_limits(self, reading: Reading = SESSION) -> Rows[QueueLimit]:
+        """How many jobs of each queue may run at once, by name, and how many limits hold back."""
+
+    @abstractmethod
+    def job_limits(self, job: bytes, reading: Reading = SESSION) -> JobLimits | None:
+        """The limits of a job and how they stand. None: it has none, is final or not there."""
+
+    @abstractmethod
+    def job(self, job: bytes, reading: Reading = SESSION) -> JobInfo | None:
         """One job with everything known about it, finished ones included while their retention lasts."""
 
     @abstractmethod
-    def jobs(self, clauses: Sequence[Clause] = (), cursor: bytes | None = None, limit: int = 100) -> JobPage:
+    def jobs(
+        self,
+        clauses: Sequence[Clause] = (),
+        cursor: bytes | None = None,
+        limit: int = 100,
+        reading: Reading = SESSION,
+    ) -> JobPage:
         """A page of the jobs for which every clause holds, newest first."""
 
     @abstractmethod
-    def sessions(self) -> list[SessionInfo]:
+    def sessions(self, reading: Reading = SESSION) -> Rows[SessionInfo]:
         """Connected processes."""
 
     @abstractmethod
-    def functions(self) -> list[FunctionInfo]:
+    def functions(self, reading: Reading = SESSION) -> Rows[FunctionInfo]:
         """Functions that have jobs."""
 
     @abstractmethod
-    def totals(self) -> dict[str, Any]:
+    def totals(self, reading: Reading = SESSION) -> dict[str, Any]:
         """Sizes of the state: jobs, specs, sessions, applied index, clock, memory."""
 
     @abstractmethod

@@ -12,18 +12,20 @@ import contextlib
 import os
 import socket
 import threading
-import time
 import uuid
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import msgspec
 
 from raftwork import _core
-from raftwork.errors import JobNotFound, NotRunning, OutcomeUnknown, TimedOut
+from raftwork.errors import JobNotFound, NotRunning, OutcomeUnknown, ParentMissing, RaftworkError, TimedOut
 from raftwork.job import JobInfo
+from raftwork.limits import Carried, JobLimits
+from raftwork.reading import SESSION, AsOf, Counts, Reading, Rows
 from raftwork.storage import core_log
 from raftwork.storage.base import (
     Accepted,
@@ -31,16 +33,27 @@ from raftwork.storage.base import (
     ClaimedJob,
     Clash,
     Clause,
+    DueSchedules,
     Fetcher,
+    Firing,
     FunctionInfo,
     JobPage,
     JobSpec,
+    LockKind,
+    LockRow,
     NewJob,
+    PutAnswer,
     QueueInfo,
+    QueueLimit,
+    ScheduleRow,
     SessionInfo,
     Storage,
+    StorageLock,
 )
+from raftwork.storage.client_flows import ClientFlows, is_short
 from raftwork.storage.completions import Completions
+from raftwork.storage.locks import ClientLock
+from raftwork.storage.records import EXTRA_LIMITS, enqueue_command
 
 __all__ = ["ClientStorage"]
 
@@ -49,10 +62,12 @@ _decode = msgspec.msgpack.Decoder().decode
 _decode_claimed = msgspec.msgpack.Decoder(tuple[int, int, list[ClaimedJob]]).decode
 _Raw = msgspec.Raw
 
+T = TypeVar("T")
+
 _NO_CLASHES: list[Clash] = []
 
 
-class ClientStorage(Storage):
+class ClientStorage(ClientFlows, Storage):
     """A storage behind `_core.Client`. Opened on first use; in a forked child, opened again there."""
 
     def __init__(self, submit_timeout_ms: int = 30_000) -> None:
@@ -112,6 +127,18 @@ class ClientStorage(Storage):
         found.setdefault("status", "alarm" if found.get("alarms") else "ok")
         return found
 
+    def serve_health(self, address: str) -> str:
+        return (self._client or self._open()).serve_health(address)
+
+    def metrics(self) -> dict[str, float]:
+        lines = self.metrics_text().splitlines()
+        samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
+    def metrics_text(self) -> str:
+        """The same as the text that Prometheus reads, with what each number means."""
+        return (self._client or self._open()).metrics().decode()
+
     def order(self, *order: Any) -> Any:
         """Give an order to the cluster: its number and what it needs, see `raftwork cluster`.
 
@@ -128,20 +155,33 @@ class ClientStorage(Storage):
     # Enqueue
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Clash]:
-        client = self._client or self._open()
+        command = enqueue_command(jobs)
         try:
-            reply = client.submit(enqueue_command(jobs), self._timeout)
-        except TimedOut as error:
-            raise _unknown(error) from error
+            reply = self._reply(command)
+        except ParentMissing:
+            reply = self._reply(command)  # See `_change`: a parent may go to the archive just then.
         return _clashes(_decode(reply)[2])
 
     async def aenqueue(self, jobs: Sequence[NewJob]) -> list[Clash]:
-        completions = self._completions_of()
-        reply = await completions.future(lambda client: client.start(enqueue_command(jobs)), self._timeout, _unknown)
+        completions, command = self._completions_of(), enqueue_command(jobs)
+        try:
+            reply = await completions.future(lambda client: client.start(command), self._timeout, _unknown)
+        except ParentMissing:
+            reply = await completions.future(lambda client: client.start(command), self._timeout, _unknown)
         return _clashes(_decode(reply)[2])
 
     def start_enqueue(self, jobs: Sequence[NewJob], failed: Callable[[BaseException], None]) -> None:
-        self._completions_of().start(enqueue_command(jobs), failed)
+        completions, command = self._completions_of(), enqueue_command(jobs)
+
+        def again(error: BaseException) -> None:
+            if not isinstance(error, ParentMissing):
+                return failed(error)
+            try:
+                completions.start(command, failed)
+            except RaftworkError as refused:
+                failed(refused)
+
+        completions.start(command, again)
 
     # Sessions and leases
 
@@ -189,6 +229,79 @@ class ClientStorage(Storage):
         }
         return (self._client or self._open()).fetcher(_encode(wish))
 
+    # Locks
+
+    def lock(self, name: str, ttl_ms: int | None = None, kind: LockKind = "lock", permits: int = 1) -> StorageLock:
+        client = self._client or self._open()
+        return ClientLock(client.lock(name, ttl_ms, kind, permits), self._completions_of, self._timeout)
+
+    def locks(self) -> list[LockRow]:
+        rows: list[LockRow] = []
+        after: tuple[str, int] | None = None
+        while True:
+            page, after = self._view((60, after, 1_000), SESSION)[1]
+            rows += [LockRow(*row) for row in page]
+            if after is None:
+                return rows
+
+    # Schedules
+
+    def put_schedule(
+        self,
+        name: str,
+        spec: JobSpec,
+        args: bytes,
+        definition: bytes,
+        next_ms: int | None,
+        *,
+        overlap: int = 0,
+        generation: int | None = None,
+        limits: Carried = None,
+    ) -> PutAnswer:
+        source = "api" if generation is None else "code"
+        order = (33, name, generation, source, _Raw(spec.packed), args, overlap, definition, next_ms)
+        return PutAnswer(self._submit(order if limits is None else (*order, {EXTRA_LIMITS: limits})))
+
+    def fire_schedules(self, firings: Sequence[Firing]) -> list[list[bool] | RaftworkError | None]:
+        commands = [_encode((34, *firing)) for firing in firings]
+        answers = self._completions_of().all(commands, self._timeout, _unknown)
+        return [_fired(answer) if isinstance(answer, bytes) else answer for answer in answers]
+
+    def move_schedule(self, name: str, generation: int, slot_ms: int, next_ms: int | None) -> bool:
+        return bool(self._submit((38, name, generation, slot_ms, next_ms)) == 0)
+
+    def trigger_schedule(self, name: str, job: bytes) -> bool:
+        return bool(self._submit((37, name, job)) == 0)
+
+    def pause_schedule(self, name: str, reason: str = "") -> bool:
+        return bool(self._submit((36, name, reason)) != 1)
+
+    def resume_schedule(self, name: str) -> bool:
+        return bool(self._submit((36, name, None)) != 1)
+
+    def delete_schedule(self, name: str) -> bool:
+        return bool(self._submit((35, name)) == 0)
+
+    def schedules(self) -> list[ScheduleRow]:
+        rows: list[ScheduleRow] = []
+        # A page ends early where its rows are large, so only an empty one is the last.
+        while page := self._view((31, rows[-1].name if rows else None, 1_000), SESSION)[1]:
+            rows += [ScheduleRow(*row) for row in page]
+        return rows
+
+    def schedule(self, name: str) -> ScheduleRow | None:
+        row = self._view((32, name), SESSION)[1]
+        return None if row is None else ScheduleRow(*row)
+
+    def due_schedules(self, limit: int) -> DueSchedules:
+        rows, now_ms, next_ms = self._view((33, limit), SESSION)[1]
+        return DueSchedules([ScheduleRow(*row) for row in rows], now_ms, next_ms)
+
+    def now_ms(self) -> int:
+        # A move of a schedule that there is not: it changes nothing, but every write brings the time along.
+        self._submit((38, "-", 0, 0, None))
+        return self.due_schedules(1).now_ms
+
     # Operators
 
     def cancel(self, jobs: Sequence[bytes], reason: str = "") -> list[Change]:
@@ -220,13 +333,16 @@ class ClientStorage(Storage):
     def resume_queue(self, queue: str) -> None:
         self._submit((12, queue))
 
+    def limit_queue(self, queue: str, limit: int | None) -> None:
+        self._submit((50, queue, limit))
+
     # Waiting
 
     def wait(self, job: bytes, timeout: float | None = None) -> JobInfo:
         try:
             return JobInfo.unpack((self._client or self._open()).wait(job, timeout))
         except TimedOut:
-            if not _is_short(timeout):
+            if not is_short(timeout):
                 raise
             return self._final(job)
 
@@ -235,7 +351,7 @@ class ClientStorage(Storage):
         try:
             return JobInfo.unpack(await completions.future(lambda client: client.start_wait(job), timeout, lambda e: e))
         except TimedOut:
-            if not _is_short(timeout):
+            if not is_short(timeout):
                 raise
             return await asyncio.to_thread(self._final, job)
 
@@ -250,36 +366,56 @@ class ClientStorage(Storage):
 
     # Reads
 
-    def counts(self) -> dict[str, int]:
-        found: dict[str, int] = self._view((1,))
-        return found
+    def counts(self, reading: Reading = SESSION) -> Counts:
+        as_of, found = self._view((1,), reading)
+        counts = Counts(found)
+        counts.as_of = as_of
+        return counts
 
-    def queues(self) -> list[QueueInfo]:
-        return [QueueInfo(*row) for row in self._view((2,))]
+    def queues(self, reading: Reading = SESSION) -> Rows[QueueInfo]:
+        as_of, found = self._view((2,), reading)
+        return _rows(as_of, (QueueInfo(*row) for row in found))
 
-    def job(self, job: bytes) -> JobInfo | None:
-        detail = self._view((3, job))
-        return None if detail is None else JobInfo.from_map(detail)
+    def queue_limits(self, reading: Reading = SESSION) -> Rows[QueueLimit]:
+        as_of, found = self._view((51,), reading)
+        return _rows(as_of, (QueueLimit(*row) for row in found))
 
-    def jobs(self, clauses: Sequence[Clause] = (), cursor: bytes | None = None, limit: int = 100) -> JobPage:
-        rows, following, scanned, complete = self._view((4, clauses, cursor, limit))
-        return JobPage([JobInfo.from_map(row) for row in rows], following, scanned, complete)
+    def job_limits(self, job: bytes, reading: Reading = SESSION) -> JobLimits | None:
+        answer = self._view((50, job), reading)[1]
+        return None if answer is None else JobLimits.of(answer)
 
-    def sessions(self) -> list[SessionInfo]:
-        return [
+    def job(self, job: bytes, reading: Reading = SESSION) -> JobInfo | None:
+        as_of, detail = self._view((3, job), reading)
+        return None if detail is None else JobInfo.from_map(detail, as_of)
+
+    def jobs(
+        self,
+        clauses: Sequence[Clause] = (),
+        cursor: bytes | None = None,
+        limit: int = 100,
+        reading: Reading = SESSION,
+    ) -> JobPage:
+        as_of, (rows, following, scanned, complete) = self._view((4, clauses, cursor, limit), reading)
+        return JobPage([JobInfo.from_map(row, as_of) for row in rows], following, scanned, complete, as_of)
+
+    def sessions(self, reading: Reading = SESSION) -> Rows[SessionInfo]:
+        as_of, found = self._view((5,), reading)
+        rows = (
             SessionInfo(session, kind, host, pid, dict(labels), opened_ms, leases)
-            for session, kind, host, pid, labels, opened_ms, leases in self._view((5,))
-        ]
+            for session, kind, host, pid, labels, opened_ms, leases in found
+        )
+        return _rows(as_of, rows)
 
-    def functions(self) -> list[FunctionInfo]:
-        return [FunctionInfo(*row[:5]) for row in self._view((6,))]
+    def functions(self, reading: Reading = SESSION) -> Rows[FunctionInfo]:
+        as_of, found = self._view((6,), reading)
+        return _rows(as_of, (FunctionInfo(*row[:5]) for row in found))
 
-    def totals(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._view((7,))
+    def totals(self, reading: Reading = SESSION) -> dict[str, Any]:
+        found: dict[str, Any] = self._view((7,), reading)[1]
         return found
 
     def due(self, queues: Sequence[str], functions: Sequence[str]) -> int:
-        number: int = self._view((8, queues, functions))
+        number: int = self._view((8, queues, functions), SESSION)[1]
         return number
 
     def fresh(self, timeout: float | None = None) -> None:
@@ -291,15 +427,7 @@ class ClientStorage(Storage):
         Raises:
             TimedOut: no majority of the cluster was heard in time.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            try:
-                return (self._client or self._open()).fresh(timeout)
-            except TimedOut:
-                # The node itself gives up after some seconds; this caller may have more patience.
-                timeout = None if until is None else until - time.monotonic()
-                if timeout is not None and timeout <= 0:
-                    raise
+        (self._client or self._open()).fresh(timeout)
 
     # Inside
 
@@ -313,8 +441,11 @@ class ClientStorage(Storage):
     def _submit(self, command: tuple[Any, ...]) -> Any:
         return _decode(self._reply(_encode(command)))[2]
 
-    def _view(self, question: tuple[Any, ...]) -> Any:
-        return _decode((self._client or self._open()).view(_encode(question)))[1]
+    def _view(self, question: tuple[Any, ...], reading: Reading) -> tuple[AsOf, Any]:
+        client = self._client or self._open()
+        answer = client.view(_encode(question), reading.consistency, reading.staleness_ms_max, self._timeout)
+        index, staleness_ms, payload = _decode(answer)
+        return AsOf(index, None if staleness_ms is None else timedelta(milliseconds=staleness_ms)), payload
 
     def _completions_of(self) -> Completions:
         if self._client is None:
@@ -325,31 +456,19 @@ class ClientStorage(Storage):
         return completions
 
 
-def enqueue_command(jobs: Sequence[NewJob]) -> bytes:
-    """The command that stores these jobs. Specifications are already packed; each distinct one is sent once."""
-    if len(jobs) == 1:
-        job = jobs[0]
-        row = _encode((job.id, 0, job.args, job.delay_ms, job.run_at_ms, job.unique_key))
-        return b"".join((b"\x93\x04\x91", job.spec.packed, b"\x91", row))
-    places: dict[JobSpec, int] = {}
-    last: JobSpec | None = None
-    place = 0
-    rows = []
-    for id, spec, args, delay_ms, run_at_ms, unique_key in jobs:
-        if spec is not last:  # Comparing specifications costs more than all the rest; neighbours mostly share one.
-            place = places.setdefault(spec, len(places))
-            last = spec
-        rows.append((id, place, args, delay_ms, run_at_ms, unique_key))
-    return _encode((4, [_Raw(spec.packed) for spec in places], rows))
-
-
-def _is_short(timeout: float | None) -> bool:
-    """Whether a wait may be over before a node that is far away could answer."""
-    return timeout is not None and timeout < 1.0
+def _rows(as_of: AsOf, items: Iterable[T]) -> Rows[T]:
+    rows = Rows(items)
+    rows.as_of = as_of
+    return rows
 
 
 def _clashes(payload: list[Any] | None) -> list[Clash]:
     return _NO_CLASHES if payload is None else [Clash(*row) for row in payload]
+
+
+def _fired(reply: bytes) -> list[bool] | None:
+    stale, codes = _decode(reply)[2]
+    return None if stale else [code == 0 for code in codes]
 
 
 def _unknown(error: TimedOut) -> OutcomeUnknown:

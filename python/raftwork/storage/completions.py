@@ -16,11 +16,11 @@ import asyncio
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from raftwork import _core
-from raftwork.errors import NotRunning, Overloaded, TimedOut
+from raftwork.errors import NotRunning, Overloaded, RaftworkError, TimedOut
 
 __all__ = ["Completions"]
 
@@ -77,6 +77,32 @@ class Completions:
                 self._forget(ticket)
             self._unwatch(loop)
 
+    def all(
+        self, commands: Sequence[bytes], timeout: float | None, late: Callable[[TimedOut], RaftworkError]
+    ) -> list[bytes | RaftworkError]:
+        """Begin writes one after another and wait with this thread for all of their answers, or what went wrong."""
+        answers: dict[int, bytes | RaftworkError] = {}
+        tickets = []
+
+        def begin(place: int, command: bytes) -> None:
+            def settle(answer: Answer) -> None:
+                if not isinstance(answer, bytes | RaftworkError):
+                    answer = RaftworkError(f"An answer could not be taken: {answer!r}")
+                answers[place] = answer
+
+            try:
+                tickets.append(self._begin(lambda client: client.start(command), settle))
+            except RaftworkError as error:
+                answers[place] = error
+
+        for place, command in enumerate(commands):
+            begin(place, command)
+        if not self._drain_until(lambda: len(answers) == len(commands), timeout):
+            for ticket in tickets:
+                self._forget(ticket)
+        unanswered = late(TimedOut(f"Nothing happened within {timeout or 0:g} s."))
+        return [answers.get(place, unanswered) for place in range(len(commands))]
+
     def start(self, command: bytes, failed: Callable[[BaseException], None]) -> None:
         """Begin a write that nobody waits for."""
 
@@ -96,13 +122,13 @@ class Completions:
                 self._unwatched -= 1
             raise
         if crowded:
-            self._drain_until(lambda: self._unwatched <= UNWATCHED_MAX // 2, 30.0)
+            self._wait_for_unwatched(UNWATCHED_MAX // 2, 30.0)
         else:
             self._drain()
 
     def close(self, timeout: float | None) -> None:
         """Give the writes that nobody waits for their time, then tell everybody else that it is over."""
-        self._drain_until(lambda: self._unwatched <= 0, timeout)
+        self._wait_for_unwatched(0, timeout)
         with self._lock:
             self._closed = True
             left = list(self._waiting.values())
@@ -153,17 +179,23 @@ class Completions:
         for settle, answer in settled:
             settle(answer)
 
-    def _drain_until(self, enough: Callable[[], bool], timeout: float | None) -> None:
+    def _wait_for_unwatched(self, most: int, timeout: float | None) -> None:
+        if not self._drain_until(lambda: self._unwatched <= most, timeout):
+            raise Overloaded(f"{self._unwatched} writes with wait=False have no answer yet. Try again later.")
+
+    def _drain_until(self, enough: Callable[[], bool], timeout: float | None) -> bool:
+        """Take answers until there are enough. False: not within this time."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not enough():
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if left == 0.0:
-                raise Overloaded(f"{self._unwatched} writes with wait=False have no answer yet. Try again later.")
+                return False
             # Another thread may take the answers, so the wait is bounded although it is woken by them.
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
             poll.poll(50 if left is None else min(50, int(left * 1000) + 1))
             self._drain()
+        return True
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:

@@ -10,6 +10,8 @@ from raftwork.storage.client import ClientStorage
 
 __all__ = ["MemoryStorage"]
 
+EXPIRE_SESSION = 3
+
 
 class MemoryStorage(ClientStorage):
     """Jobs in the memory of this process.
@@ -35,6 +37,10 @@ class MemoryStorage(ClientStorage):
         if not self.capabilities.manual_clock:
             super().advance(ms)
         (self._client or self._open()).advance(ms)
+
+    def lapse(self, session: int) -> None:
+        """End a session as if its process had died: its jobs are lost to it, and each counts a crash. For tests."""
+        self._submit((EXPIRE_SESSION, session))
 
     def __repr__(self) -> str:
         return "<MemoryStorage>"

@@ -1,7 +1,7 @@
 """What travels between the application, the worker and a storage, and its wire form: MessagePack arrays by position.
 
 What only workers read travels as `meta`, opaque to the storage: a MessagePack map with `retry` (the list of
-`Retry.pack`). A key that a worker does not know is ignored.
+`Retry.pack`) and `version` (of the task; left out if it is 1). A key that a worker does not know is ignored.
 """
 
 from __future__ import annotations
@@ -15,22 +15,36 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from raftwork.job import JobInfo
+from raftwork.limits import Carried
+from raftwork.reading import NOWHERE, AsOf
 from raftwork.retry import Retry
+from raftwork.storage.flows import Flow
 
 __all__ = [
     "ERROR_BYTES_MAX",
+    "EXTRA_LIMITS",
+    "TRACEBACK_BYTES_MAX",
     "Accepted",
     "Change",
     "ClaimedJob",
     "Clause",
     "Clash",
+    "DueSchedules",
+    "Firing",
     "FunctionInfo",
     "JobPage",
     "JobSpec",
+    "LockKind",
+    "LockRow",
     "NewJob",
+    "PutAnswer",
     "QueueInfo",
+    "QueueLimit",
+    "ScheduleRow",
     "SessionInfo",
+    "SlotJob",
     "decode_claimed",
+    "enqueue_command",
     "pack_error",
     "pack_meta",
     "pack_progress",
@@ -47,8 +61,14 @@ __all__ = [
 ERROR_BYTES_MAX = 64 << 10
 """Encoded bytes of one stored error; `pack_error` cuts to it."""
 
+TRACEBACK_BYTES_MAX = 47 << 10
+"""Bytes of its traceback."""
+
 Clause: TypeAlias = tuple[str, str, Sequence[Any]]
 """One condition of a job query: field, operator, alternatives. `raftwork.filters` makes them from text."""
+
+EXTRA_LIMITS = 3
+"""The number of limits in the map of what few jobs have."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -57,9 +77,12 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 @lru_cache(maxsize=1_024)
-def pack_meta(retry: Retry) -> bytes:
+def pack_meta(retry: Retry, version: int = 1) -> bytes:
     """The bytes of `JobSpec.meta`."""
-    return _encode({"retry": retry.pack()})
+    values: dict[str, Any] = {"retry": retry.pack()}
+    if version != 1:
+        values["version"] = version
+    return _encode(values)
 
 
 @lru_cache(maxsize=4_096)
@@ -129,6 +152,59 @@ class NewJob(NamedTuple):
     delay_ms: int = 0
     run_at_ms: int | None = None
     unique_key: str | None = None
+    flow: Flow | None = None
+    """Its parents and its batch."""
+    limits: Carried = None
+
+
+def enqueue_command(jobs: Sequence[NewJob]) -> bytes:
+    """The command that stores these jobs. Specifications are already packed; each distinct one is sent once."""
+    if len(jobs) == 1:
+        job = jobs[0]
+        row = _encode(_row(job, 0))
+        return b"".join((b"\x93\x04\x91", job.spec.packed, b"\x91", row))
+    places: dict[JobSpec, int] = {}
+    last: JobSpec | None = None
+    place = 0
+    rows = []
+    for job in jobs:
+        spec = job.spec
+        if spec is not last:  # Comparing specifications costs more than all the rest; neighbours mostly share one.
+            place = places.setdefault(spec, len(places))
+            last = spec
+        rows.append(_row(job, place))
+    return _encode((4, [msgspec.Raw(spec.packed) for spec in places], rows))
+
+
+def _row(job: NewJob, place: int) -> tuple[Any, ...]:
+    """A job in a command. What few have is in a map behind the rest."""
+    id, _, args, delay_ms, run_at_ms, unique_key, flow, limits = job
+    if flow is None and limits is None:
+        return (id, place, args, delay_ms, run_at_ms, unique_key)
+    extras = {} if flow is None else flow.wire()
+    if limits is not None:
+        extras[EXTRA_LIMITS] = limits
+    return (id, place, args, delay_ms, run_at_ms, unique_key, extras)
+
+
+class SlotJob(NamedTuple):
+    """One job of a schedule that fires. `run_at_ms` None: at once."""
+
+    id: bytes
+    slot_ms: int
+    run_at_ms: int | None = None
+
+
+class Firing(NamedTuple):
+    """The use of a slot: of a schedule that had this generation and this next slot when it was decided."""
+
+    name: str
+    generation: int
+    slot_ms: int
+    next_ms: int | None
+    """The slot that follows."""
+    jobs: Sequence[SlotJob]
+    """Oldest slot first."""
 
 
 class Clash(NamedTuple):
@@ -167,6 +243,12 @@ class ClaimedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     meta: bytes
     state: bytes | None
     """What the previous attempt saved."""
+    extras: dict[int, Any] | None = None
+    """Of a job in a flow: 1 the results of its parents, `[position, parent, result or nil]` each; 2 its batch."""
+
+    def __repr__(self) -> str:
+        # Arguments and state may hold what must not be shown.
+        return f"<ClaimedJob {self.function} {self.id.hex()}>"
 
 
 decode_claimed: Callable[[bytes], ClaimedJob] = msgspec.msgpack.Decoder(ClaimedJob).decode
@@ -193,6 +275,8 @@ class Change(enum.IntEnum):
     """Cancel: it is final. Requeue: it is waiting or running."""
     RUNNING = 4
     """A running job cannot be deleted."""
+    CONFLICT = 5
+    """Requeue: another job holds its unique key."""
 
 
 class QueueInfo(NamedTuple):
@@ -212,6 +296,15 @@ class QueueInfo(NamedTuple):
     total_failed: int
 
 
+class QueueLimit(NamedTuple):
+    """How many jobs of one queue may run at once."""
+
+    name: str
+    limit: int | None
+    held_back: int
+    """Jobs that wait because a limit of theirs has no room now."""
+
+
 class SessionInfo(NamedTuple):
     """One connected process."""
 
@@ -223,6 +316,69 @@ class SessionInfo(NamedTuple):
     labels: dict[str, str]
     opened_ms: int
     leases: int
+
+
+class PutAnswer(enum.IntEnum):
+    """What became of a schedule that was put."""
+
+    STORED = 0
+    OLDER = 1
+    """Newer code defines it; nothing changed."""
+    SAME = 2
+    """It was stored just so, and goes on as it was."""
+
+
+class ScheduleRow(NamedTuple):
+    """One recurring schedule."""
+
+    name: str
+    generation: int
+    source: str
+    """`code` or `api`."""
+    paused: str | None
+    """Why, if it is paused."""
+    next_ms: int | None
+    """The slot that it fires next. None: it has ended."""
+    last_slot_ms: int | None
+    last_job: bytes | None
+    fired: int
+    skipped: int
+    overlap: int
+    """0 allow, 1 skip, 2 queue one, 3 replace."""
+    function: str
+    queue: str
+    args: bytes
+    definition: bytes
+    """What schedulers read; opaque to the storage."""
+
+
+class DueSchedules(NamedTuple):
+    """What a scheduler asks for, at one moment of the storage's clock."""
+
+    rows: list[ScheduleRow]
+    """Those that are not paused and whose slot has come, oldest first."""
+    now_ms: int
+    next_ms: int | None
+    """When the next one's slot comes."""
+
+
+LockKind: TypeAlias = Literal["lock", "semaphore", "read", "write"]
+"""What is asked of a lock: the lock, one permit of a semaphore, or a read-write lock to read or to write."""
+
+
+class LockRow(NamedTuple):
+    """One holder of a lock."""
+
+    name: str
+    kind: LockKind
+    permits: int
+    session: int
+    session_kind: str
+    host: str
+    pid: int
+    token: int
+    since_ms: int
+    waiters: int
 
 
 class FunctionInfo(NamedTuple):
@@ -245,6 +401,8 @@ class JobPage(NamedTuple):
     scanned: int
     complete: bool
     """False when the bound of the scan was reached before the page was full."""
+    as_of: AsOf = NOWHERE
+    """The state that the page is of."""
 
 
 # What a worker reports ------------------------------------------------------------------------------------------------
@@ -287,7 +445,7 @@ def result_crashed(job: bytes, token: int, error: bytes) -> bytes:
 
 def pack_error(kind: str, message: str, traceback: str = "") -> bytes:
     """The wire form of an error, cut to `ERROR_BYTES_MAX`: the middle of a long message or traceback goes first."""
-    kind, message, traceback = _cut(kind, 1_024), _cut(message, 16 << 10), _cut(traceback, 47 << 10)
+    kind, message, traceback = _cut(kind, 1_024), _cut(message, 16 << 10), _cut(traceback, TRACEBACK_BYTES_MAX)
     return _encode((kind, message, traceback))
 
 

@@ -1,4 +1,4 @@
-"""A real cluster for tests: `raftwork node` processes of this machine, that can be killed, paused and started again.
+"""A real cluster for tests and the demo: `raftwork node` processes here, that can be killed, paused and started again.
 
     with Cluster(tmp_path) as cluster:
         app = Raftwork("shop", cluster.url)
@@ -28,6 +28,7 @@ import msgspec
 
 from raftwork import _core
 from raftwork.errors import RaftworkError
+from raftwork.network import Network
 from raftwork.worker.supervisor import PARENT_PIPE
 
 __all__ = ["PATIENCE_S", "Cluster", "free_ports"]
@@ -50,9 +51,12 @@ class Cluster:
         ports = free_ports(nodes)
         self.listen = [f"127.0.0.1:{port}" for port in ports]
         self.clients = [f"127.0.0.1:{port + 1}" for port in ports]
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("RAFTWORK_")}
-        self._environment |= environment or {}
+        self.network = Network()
+        """How this process reaches them."""
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RAFTWORK_")}
+        self.environment |= environment or {}
         self._nodes: list[_Node | None] = [None] * nodes
+        self._first = nodes
         self._pipe = os.pipe()
 
     @property
@@ -85,11 +89,41 @@ class Cluster:
     def launch(self, number: int) -> None:
         """Start one node and do not wait."""
         assert self._nodes[number] is None, f"node {number} runs already"
-        command = [
+        command, environment = self.command(number), self.environment_of(number)
+        self._nodes[number] = _Node(command, environment, self._pipe[0], self._log(number))
+
+    def command(self, number: int) -> list[str]:
+        """The command line of one node."""
+        others = "--members" if number < self._first else "--join"
+        return [
             *(sys.executable, "-m", "raftwork", "node", "--json"),
-            *("--data", str(self.data(number)), "--listen", self.listen[number], "--members", ",".join(self.listen)),
+            *(
+                "--data",
+                str(self.data(number)),
+                "--listen",
+                self.listen[number],
+                others,
+                ",".join(self.listen[: self._first]),
+            ),
         ]
-        self._nodes[number] = _Node(command, self._environment, self._pipe[0], self._log(number))
+
+    def environment_of(self, number: int) -> dict[str, str]:
+        """The variables of one node."""
+        return self.environment
+
+    def grow(self) -> int:
+        """Choose the address of one more node, which joins when it is started; answers its number."""
+        self.listen.append("")
+        self.clients.append("")
+        self._nodes.append(None)
+        self.move(len(self._nodes) - 1)
+        return len(self._nodes) - 1
+
+    def move(self, number: int) -> None:
+        """Choose another address for a node that does not run."""
+        assert self._nodes[number] is None, f"node {number} runs"
+        (port,) = free_ports(1)
+        self.listen[number], self.clients[number] = f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"
 
     def wait_until_serving(self, number: int) -> dict[str, Any]:
         """Return when the node says that it serves; answers what it says of itself."""
@@ -102,6 +136,12 @@ class Cluster:
         node.said.put(line)
         serving: dict[str, Any] = json.loads(line)
         return serving
+
+    def wait_for_end(self, number: int) -> str:
+        """Return when the node has ended by itself; answers what it wrote to its error stream."""
+        self._node(number).wait()
+        self._nodes[number] = None
+        return self._log(number).read_text()
 
     def kill(self, *numbers: int) -> None:
         """SIGKILL to these nodes, or to all that run: first to each, then wait for the end of each."""
@@ -122,7 +162,7 @@ class Cluster:
 
     def health(self, number: int, timeout_ms: int = 3_000) -> dict[str, Any] | None:
         """What one node says of itself. None: it does not answer."""
-        options = {"node": self.clients[number], "timeout_ms": timeout_ms}
+        options = self.network.client_options() | {"node": self.clients[number], "timeout_ms": timeout_ms}
         try:
             said = _core.look_at_member(msgspec.msgpack.encode(options))
         except RaftworkError:
@@ -206,6 +246,8 @@ class _Node:
                 stderr=errors,
                 env={**environment, PARENT_PIPE: str(parent)},
                 pass_fds=(parent,),
+                # Ctrl-C in a terminal is for whoever runs the cluster, and ends the nodes in order.
+                start_new_session=True,
                 text=True,
             )
         self.said: queue.SimpleQueue[str | None] = queue.SimpleQueue()

@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from raftwork.errors import ForkedProcess, RaftworkError
+from raftwork.errors import ConfigError, ForkedProcess, RaftworkError
 from raftwork.storage.base import Fetcher
 from raftwork.worker.fetcher import Source
+from raftwork.worker.held import AsyncHeld
 from raftwork.worker.lane import Lane
 from raftwork.worker.leases import Board
 
@@ -44,9 +45,11 @@ class AsyncLane(Lane):
         board: Board,
         run: Callable[[bytes, asyncio.Task[Any] | None], Coroutine[Any, Any, bytes | None]],
         loop: asyncio.AbstractEventLoop | None = None,
+        held: AsyncHeld | None = None,
     ) -> None:
         super().__init__(name, slots, source, board)
         self._run = run
+        self._held = held if held is not None else AsyncHeld()
         self._own = loop is None
         self._loop = loop if loop is not None else asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
@@ -60,10 +63,21 @@ class AsyncLane(Lane):
         source.opened = self._opened
 
     def start(self) -> None:
-        """Start the loop, unless it is the application's, and open the source."""
+        """Start the loop, unless it is the application's, enter what is around the worker, and open the source.
+
+        Raises:
+            ConfigError: there is async middleware, and the loop cannot run it while this waits for it.
+        """
         if self._own:
             self._thread = threading.Thread(target=self._run_loop, name=f"raftwork-{self.name}", daemon=True)
             self._thread.start()
+        if self._held.around:
+            if self._runs_here():
+                raise ConfigError(
+                    "There is async middleware around workers, and start() would block the loop that runs it. Use "
+                    "`async with worker:`, or `async with app.running(workers=True):`."
+                )
+            asyncio.run_coroutine_threadsafe(self._held.open(), self._loop).result()
         self.source.open()
 
     def stop_claiming(self) -> None:
@@ -79,10 +93,28 @@ class AsyncLane(Lane):
         """End the session, and the loop when it is the lane's own."""
         self._on_loop(self._unwatch)
         super().close()
+        self._close_held()
         if self._own:
             self._on_loop(self._loop.stop)
             if self._thread is not None:
                 self._thread.join(CLOSE_WAIT_S)
+
+    def _close_held(self) -> None:
+        if self._held.empty:
+            return
+        try:
+            closed = asyncio.run_coroutine_threadsafe(self._held.close(), self._loop)
+            if not self._runs_here():
+                closed.result(CLOSE_WAIT_S)
+        except (RuntimeError, TimeoutError):
+            logger.warning("%s could not end what is around the worker: its event loop does not run.", self.name)
+
+    def _runs_here(self) -> bool:
+        """Whether the loop runs on this thread, which then must not wait for it."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -1,18 +1,20 @@
-"""Tells the listeners of `raftwork.events` about jobs. Nothing is built while nobody listens."""
+"""Tells the listeners of `raftwork.events` about jobs and schedules. Nothing is built while nobody listens."""
 
 from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from raftwork import clock, events
 from raftwork.errors import RemoteError
+from raftwork.storage.base import Firing
 from raftwork.worker.ending import Code, Ending
 from raftwork.worker.failure import Failure
 from raftwork.worker.run import Run
 
-__all__ = ["ended", "lost", "started"]
+__all__ = ["ended", "fired", "lost", "missed", "started"]
 
 logger = logging.getLogger("raftwork.worker")
 
@@ -51,6 +53,23 @@ def lost(run: Run) -> None:
     """The lease of a job was lost while it ran."""
     if events.listening():
         _emit("job.lost", **_who(run))
+
+
+def fired(firing: Firing, stored: Sequence[bool]) -> None:
+    """A schedule fired. Of some slots there may be no job, as an earlier one still runs."""
+    if not events.listening():
+        return
+    for name, here in (("schedule.fired", True), ("schedule.skipped", False)):
+        slots = [job.slot_ms for job, was_stored in zip(firing.jobs, stored, strict=True) if was_stored is here]
+        if slots:
+            why = {} if here else {"reason": "overlap"}
+            _emit(name, schedule=firing.name, slot=clock.from_ms(slots[-1]), count=len(slots), **why)
+
+
+def missed(firing: Firing) -> None:
+    """A schedule skips all slots that came while nobody fired it."""
+    if events.listening():
+        _emit("schedule.skipped", schedule=firing.name, slot=clock.from_ms(firing.slot_ms), count=None, reason="missed")
 
 
 def _who(run: Run) -> dict[str, Any]:

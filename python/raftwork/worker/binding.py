@@ -1,15 +1,21 @@
-"""A task as the worker runs it: the function, how to call it, and which executor it belongs to."""
+"""A task as the worker runs it: the function, how to call it, what is around it, and which executor it belongs to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from raftwork import serde
 from raftwork.context import JobContext
+from raftwork.job import version_of
+from raftwork.middleware import aenter, enter
 from raftwork.options import Executor
 from raftwork.retry import Retry
 from raftwork.storage.base import ClaimedJob, read_meta
+from raftwork.worker.held import AsyncHeld, Held, amake, make
+from raftwork.worker.limits import Limits
 
 if TYPE_CHECKING:
     from raftwork.app import Raftwork
@@ -23,28 +29,98 @@ _NO_ARGUMENTS = serde.encode_args((), {})
 class Binding:
     """What the hot path needs of a task, looked up once."""
 
-    __slots__ = ("function", "kind", "name", "queue", "takes_context")
+    __slots__ = (
+        "_around",
+        "_bare",
+        "_dependencies",
+        "_held",
+        "_task",
+        "function",
+        "kind",
+        "limits",
+        "meta",
+        "name",
+        "queue",
+        "takes_context",
+        "version",
+    )
 
-    def __init__(self, task: Task[..., Any]) -> None:
+    def __init__(self, task: Task[..., Any], held: Held | AsyncHeld | None = None) -> None:
         self.name = task.name
         self.function: Callable[..., Any] = task.fn
         self.takes_context = task.takes_context
         self.queue = task.plan().spec.queue
+        self.meta = task.plan().spec.meta
+        self.version = task.version
+        self._task = task
         self.kind: Executor = task.executor
+        self.limits = Limits(task.options.get("memory"), task.options.get("cpu"))
+        self._held = held
+        """Where values of the worker are; without one they are made for each job."""
+        self._dependencies = task.dependencies
+        self._around = [
+            function
+            for function in task.middleware.of_run
+            if self.kind == "async" or not inspect.isasyncgenfunction(function)
+        ]
+        self._bare = not self._around and not self._dependencies
 
     def arguments(self, job: ClaimedJob, context: JobContext) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments of one job. Raises SerializationError when they cannot be read here."""
+        """The arguments of one job, as the function takes them today.
+
+        Raises:
+            SerializationError: they cannot be read here.
+            MigrationError: they are of an older version, and nothing migrates them.
+        """
         args: list[Any]
         kwargs: dict[str, Any]
         args, kwargs = ([], {}) if job.args == _NO_ARGUMENTS else serde.decode_args(job.args)
+        if job.meta != self.meta and (version := version_of(job.meta)) != self.version:
+            args, kwargs = self._task.migrated(version, args, kwargs)
         if self.takes_context:
             args.insert(0, context)
         return args, kwargs
 
+    def call(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function, with what is around it."""
+        if self._bare:
+            return self.function(*args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for around in self._around:
+                enter(stack, around, context)
+            made: dict[Any, Any] = {}
+            for name, dependency in self._dependencies.items():
+                if isinstance(self._held, Held) and dependency.scope == "worker":
+                    kwargs[name] = self._held.value(dependency)
+                    continue
+                if dependency.factory not in made:
+                    made[dependency.factory] = make(stack, dependency, context)
+                kwargs[name] = made[dependency.factory]
+            return self.function(*args, **kwargs)
 
-def bindings_of(app: Raftwork) -> dict[str, Binding]:
+    def acall(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        """`call` for a coroutine function."""
+        found: Awaitable[Any] = self.function(*args, **kwargs) if self._bare else self._acall(context, args, kwargs)
+        return found
+
+    async def _acall(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        async with contextlib.AsyncExitStack() as stack:
+            for around in self._around:
+                await aenter(stack, around, context)
+            made: dict[Any, Any] = {}
+            for name, dependency in self._dependencies.items():
+                if isinstance(self._held, AsyncHeld) and dependency.scope == "worker":
+                    kwargs[name] = await self._held.value(dependency)
+                    continue
+                if dependency.factory not in made:
+                    made[dependency.factory] = await amake(stack, dependency, context)
+                kwargs[name] = made[dependency.factory]
+            return await self.function(*args, **kwargs)
+
+
+def bindings_of(app: Raftwork, held: Held | AsyncHeld | None = None) -> dict[str, Binding]:
     """The registered tasks of an application by name."""
-    return {name: Binding(task) for name, task in app.tasks.items()}
+    return {name: Binding(task, held) for name, task in app.tasks.items()}
 
 
 def retry_of(job: ClaimedJob) -> Retry:

@@ -34,6 +34,7 @@ from typing import Any
 from raftwork import errors
 from raftwork.worker.binding import Binding, bindings_of
 from raftwork.worker.failure import describe
+from raftwork.worker.held import Held
 from raftwork.worker.leases import Board
 from raftwork.worker.logs import Capture
 from raftwork.worker.pipe import Pipe, PipeClosed
@@ -58,6 +59,7 @@ class _Host:
         self._pipe = pipe
         self._bindings: dict[str, Binding] = {}
         self._board = Board()
+        self._held = Held()
         self._runner = Runner(self._bindings, self._board, self, Timekeeper())
         self._idle = False
         self._jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -77,7 +79,9 @@ class _Host:
             app = load(target)
             if not app.storage.capabilities.shared:
                 app.put_out_of_reach(NOT_SHARED)
-            self._bindings.update(bindings_of(app))
+            self._bindings.update(bindings_of(app, self._held))
+            self._runner.use(app.codecs)
+            self._held.open(app.middleware.of_worker)
         except BaseException as error:
             self._pipe.send("unusable", *describe(error))
             return False
@@ -86,8 +90,11 @@ class _Host:
 
     def serve(self) -> None:
         """Run jobs on this thread until the worker says that it is enough."""
-        while (raw := self._next()) is not None:
-            self._pipe.send("done", self._runner.run(raw) or b"")
+        try:
+            while (raw := self._next()) is not None:
+                self._pipe.send("done", self._runner.run(raw) or b"")
+        finally:
+            self._held.close()
 
     def _next(self) -> bytes | None:
         self._idle = True

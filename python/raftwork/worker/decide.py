@@ -10,13 +10,15 @@ import asyncio
 import os
 
 from raftwork import durations
-from raftwork.errors import JobCancelled, LeaseLost
+from raftwork.errors import JobCancelled, LeaseLost, LimitExceeded
 from raftwork.outcomes import Cancel, Discard, Outcome, RetryAfter, Snooze
 from raftwork.retry import Retry
 from raftwork.storage.base import ClaimedJob
 from raftwork.worker.ending import RELEASED, Code, Ending
-from raftwork.worker.failure import Failure, describe, log_tail
+from raftwork.worker.failure import Failure, describe, log_tail, type_name
+from raftwork.worker.fingerprint import fingerprint_line, fingerprint_of
 from raftwork.worker.guard import Interrupt
+from raftwork.worker.payloads import Unopened
 from raftwork.worker.run import REASONS, Cause, Run
 
 __all__ = ["after_error", "after_kill", "after_outcome", "failed_result", "timed_out"]
@@ -36,6 +38,8 @@ def after_error(run: Run, error: BaseException, policy: Retry) -> Ending:
             return RELEASED
         if isinstance(error, Outcome):
             return after_outcome(run, error, policy)
+        if isinstance(error, Unopened):
+            return error.ending
         return _retry_or_fail(run.claim, policy, error, describe(error, run.lines or (), OWN_FRAMES))
     except BaseException as trouble:  # An exception whose attributes raise, or no memory left to describe it.
         failure = Failure(type(error).__name__[:200], f"(could not be examined: {type(trouble).__name__})")
@@ -68,7 +72,9 @@ def timed_out(run: Run, policy: Retry, error: BaseException | None = None) -> En
     """The job ran longer than its time-out: a failed attempt, with the place where it was interrupted."""
     limit = durations.text(run.claim.timeout_ms or 0)
     told = TimeoutError(f"The job ran longer than its timeout of {limit}.")
-    where = describe(error if error is not None else told, run.lines or (), OWN_FRAMES)
+    # Where it was interrupted is chance, so that does not tell one mistake from another.
+    mark = fingerprint_of("TimeoutError", run.claim.function)
+    where = describe(error if error is not None else told, run.lines or (), OWN_FRAMES, mark)
     failure = Failure("TimeoutError", str(told), where.traceback)
     return _retry_or_fail(run.claim, policy, told, failure)
 
@@ -78,13 +84,24 @@ def after_kill(run: Run, how: str, policy: Retry) -> Ending:
     match run.cause:
         case Cause.TIMEOUT:
             return timed_out(run, policy)
+        case Cause.LIMIT:
+            return _over_limit(run, policy)
         case Cause.CANCEL:
             return Ending(Code.CANCELLED, reason=REASONS[Cause.CANCEL])
         case Cause.SHUTDOWN | Cause.LOST:
             return RELEASED
     # Not the job's attempt: crashes are counted apart, and bounded too.
     message = f"The {how} while it ran this job."
-    return Ending(Code.CRASHED, failure=Failure("ProcessCrashed", message, log_tail(run.lines or ())))
+    mark = fingerprint_line(fingerprint_of("ProcessCrashed", run.claim.function))
+    return Ending(Code.CRASHED, failure=Failure("ProcessCrashed", message, log_tail(run.lines or ()) + mark))
+
+
+def _over_limit(run: Run, policy: Retry) -> Ending:
+    # An attempt and no crash: like a time-out it is a decision about this job, which the task's policy may take up.
+    error = LimitExceeded(run.exceeded)
+    mark = fingerprint_line(fingerprint_of(type_name(error), run.claim.function))
+    failure = Failure(type_name(error), error.message, log_tail(run.lines or ()) + mark)
+    return _retry_or_fail(run.claim, policy, error, failure)
 
 
 def _retry_or_fail(claim: ClaimedJob, policy: Retry, error: BaseException, failure: Failure) -> Ending:

@@ -7,13 +7,19 @@ from typing import NamedTuple
 
 import msgspec
 
+from raftwork.codecs import PLAIN, Codecs, Kind
 from raftwork.storage import base
 from raftwork.storage.base import ClaimedJob
-from raftwork.worker.failure import Failure
+from raftwork.worker.failure import MESSAGE_BYTES_MAX, Failure, shorten
 
 __all__ = ["RELEASED", "Code", "Ending", "ending_of", "report"]
 
-REASON_CHARS_MAX = 1_000
+REASON_BYTES_MAX = 1_024
+"""Of a reason, as the core takes it."""
+SEALED_REASON_BYTES_MAX = 600
+"""Of a reason that is sealed, and takes more then."""
+SEALED_TRACEBACK_BYTES_MAX = 34 << 10
+"""Of a traceback that is sealed and hardly compresses."""
 
 
 class Code(enum.IntEnum):
@@ -41,9 +47,10 @@ class Ending(NamedTuple):
 RELEASED = Ending(Code.RELEASE)
 
 
-def report(claim: ClaimedJob, ending: Ending) -> bytes:
-    """The result record that the core understands."""
-    job, token, failure = claim.id, claim.token, ending.failure
+def report(claim: ClaimedJob, ending: Ending, codecs: Codecs = PLAIN) -> bytes:
+    """The result record that the core understands. A result is sealed already, texts are here."""
+    job, token = claim.id, claim.token
+    failure = None if ending.failure is None else _sealed(job, ending.failure, codecs)
     error = base.pack_error(failure.type, failure.message, failure.traceback) if failure is not None else b""
     match ending.code:
         case Code.SUCCEEDED:
@@ -57,28 +64,47 @@ def report(claim: ClaimedJob, ending: Ending) -> bytes:
         case Code.RELEASE:
             return base.result_released(job, token)
         case Code.CANCELLED:
-            return base.result_cancelled(job, token, ending.reason[:REASON_CHARS_MAX])
+            return base.result_cancelled(job, token, _reason(job, ending.reason, codecs))
         case Code.CRASHED:
             return base.result_crashed(job, token, error)
 
 
-def ending_of(result: bytes) -> Ending:
+def ending_of(result: bytes, codecs: Codecs = PLAIN) -> Ending:
     """What a result record says: the other way of `report`."""
-    _, _, code, *rest = msgspec.msgpack.decode(result)
+    job, _, code, *rest = msgspec.msgpack.decode(result)
     match Code(code):
         case Code.SUCCEEDED:
             return Ending(Code.SUCCEEDED, result=rest[0])
         case Code.RETRY:
-            return Ending(Code.RETRY, delay_ms=rest[0], failure=_failure(rest[1]))
+            return Ending(Code.RETRY, delay_ms=rest[0], failure=_failure(job, rest[1], codecs))
         case Code.SNOOZE:
             return Ending(Code.SNOOZE, delay_ms=rest[0])
         case Code.RELEASE:
             return RELEASED
         case Code.CANCELLED:
-            return Ending(Code.CANCELLED, reason=rest[0])
+            return Ending(Code.CANCELLED, reason=codecs.open_text(job, Kind.REASON, rest[0]))
         case other:
-            return Ending(other, failure=_failure(rest[0]))
+            return Ending(other, failure=_failure(job, rest[0], codecs))
 
 
-def _failure(error: bytes) -> Failure:
-    return Failure(*msgspec.msgpack.decode(error))
+def _failure(job: bytes, error: bytes, codecs: Codecs) -> Failure:
+    kind, message, traceback = msgspec.msgpack.decode(error)
+    message = codecs.open_text(job, Kind.MESSAGE, message)
+    return Failure(kind, message, codecs.open_text(job, Kind.TRACEBACK, traceback))
+
+
+def _sealed(job: bytes, failure: Failure, codecs: Codecs) -> Failure:
+    """The same with its texts as they are stored. Base64 takes a third more, and nothing may be cut from it."""
+    if not codecs.encrypts:
+        return failure
+    message = codecs.seal_text(job, Kind.MESSAGE, shorten(failure.message, MESSAGE_BYTES_MAX))
+    traceback = codecs.seal_text(job, Kind.TRACEBACK, failure.traceback)
+    if len(traceback) > base.TRACEBACK_BYTES_MAX:
+        traceback = codecs.seal_text(job, Kind.TRACEBACK, shorten(failure.traceback, SEALED_TRACEBACK_BYTES_MAX))
+    return Failure(failure.type, message, traceback)
+
+
+def _reason(job: bytes, reason: str, codecs: Codecs) -> str:
+    reason = reason.encode("utf-8", "backslashreplace").decode()  # Lone surrogates cannot travel.
+    room = SEALED_REASON_BYTES_MAX if codecs.encrypts else REASON_BYTES_MAX
+    return codecs.seal_text(job, Kind.REASON, shorten(reason, room))

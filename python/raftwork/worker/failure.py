@@ -1,4 +1,5 @@
-"""What is kept of an exception: its type, its message, its traceback and the last log lines, within a bound.
+"""What is kept of an exception: its type, its message, its traceback, the last log lines and its fingerprint, within
+a bound.
 
 Rules
 * Never raises, whatever the exception does in `__str__`, `__repr__` or `__cause__`.
@@ -14,9 +15,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple
 
+from raftwork.job import LOG_HEADING
 from raftwork.storage.base import ERROR_BYTES_MAX
+from raftwork.worker.fingerprint import fingerprint, fingerprint_line
 
-__all__ = ["Failure", "describe", "log_tail"]
+__all__ = ["Failure", "describe", "log_tail", "user_frames"]
 
 TYPE_CHARS_MAX = 200
 MESSAGE_BYTES_MAX = 8 << 10
@@ -28,8 +31,6 @@ FRAMES_MAX = 40
 GROUP_MEMBERS_MAX = 10
 
 assert 4 * TYPE_CHARS_MAX + MESSAGE_BYTES_MAX + TRACEBACK_BYTES_MAX + LOG_BYTES_MAX + 1024 <= ERROR_BYTES_MAX
-
-LOG_HEADING = "\nLast log lines of the job:\n"
 
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
@@ -43,19 +44,21 @@ class Failure(NamedTuple):
     traceback: str = ""
 
 
-def describe(error: BaseException, log: Iterable[str] = (), hide: str = "") -> Failure:
+def describe(error: BaseException, log: Iterable[str] = (), hide: str = "", mark: str = "") -> Failure:
     """Describe an exception within the bounds of this module.
 
     Args:
         error: what the job raised.
         log: the last lines that the job logged; they follow the traceback.
         hide: leading frames of this directory are the worker's own and are left out.
+        mark: the fingerprint, if the exception does not tell it.
     """
     try:
         text = shorten(_chain(error, hide), TRACEBACK_BYTES_MAX)
     except BaseException as trouble:  # Also MemoryError and RecursionError: a failure must not fail to be told.
         text = f"(the traceback could not be formatted: {type(trouble).__name__})"
-    return Failure(type_name(error), shorten(message_of(error), MESSAGE_BYTES_MAX), text + log_tail(log))
+    text += log_tail(log) + fingerprint_line(mark or fingerprint(error, hide))
+    return Failure(type_name(error), shorten(message_of(error), MESSAGE_BYTES_MAX), text)
 
 
 def type_name(error: BaseException) -> str:
@@ -121,7 +124,7 @@ def _chain(error: BaseException, hide: str) -> str:
 
 
 def _one(error: BaseException, hide: str) -> str:
-    own = _user_frames(error.__traceback__, hide)
+    own = user_frames(error.__traceback__, hide)
     lines = ["Traceback (most recent call last):\n", *traceback.format_tb(own, limit=-FRAMES_MAX)] if own else []
     lines.append(f"{type_name(error)}: {shorten(message_of(error), LINK_MESSAGE_BYTES_MAX)}\n")
     lines.extend(f"{_clean(str(note))[:500]}\n" for note in list(getattr(error, "__notes__", ()))[:10])
@@ -133,7 +136,8 @@ def _one(error: BaseException, hide: str) -> str:
     return _clean("".join(lines))
 
 
-def _user_frames(tb: TracebackType | None, hide: str) -> TracebackType | None:
+def user_frames(tb: TracebackType | None, hide: str) -> TracebackType | None:
+    """A traceback without its leading frames in the directory `hide`; None if there are no others."""
     while tb is not None and hide and tb.tb_frame.f_code.co_filename.startswith(hide):
         tb = tb.tb_next
     return tb

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from raftwork import clock, events
 from raftwork.errors import ForkedProcess, RaftworkError
 from raftwork.storage.base import Fetcher, Storage, pack_progress
 from raftwork.worker.leases import Board, Listener
@@ -189,6 +190,7 @@ class Source:
         threading.Thread(target=self._reopen, args=(lost,), name=f"raftwork-reopen-{self._name}", daemon=True).start()
 
     def _reopen(self, lost: Fetcher) -> None:
+        since = clock.monotonic()
         try:
             lost.close(1.0)
         except RaftworkError:
@@ -205,10 +207,10 @@ class Source:
                 turn += 1
                 self._closed.wait(wait)
                 continue
-            self._adopt(fetcher)
+            self._adopt(fetcher, since)
             return
 
-    def _adopt(self, fetcher: Fetcher) -> None:
+    def _adopt(self, fetcher: Fetcher, since: float) -> None:
         with self._changed:
             self._reopening = False
             if not self._closed.is_set():
@@ -220,4 +222,5 @@ class Source:
         if self._paused:
             fetcher.pause()
         logger.info("%s has a new session.", self._name)
+        events.emit("worker.reconnected", lane=self._name, seconds=clock.monotonic() - since)
         self.opened(fetcher)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from raftwork import events
 from raftwork.errors import RaftworkError
 from raftwork.worker import announce
 from raftwork.worker.run import Cause, Run
@@ -75,6 +76,7 @@ class Listener:
         self._fetcher = fetcher
         self._board = board
         self._session_lost = session_lost
+        self._name = name
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"raftwork-leases-{name}", daemon=True)
         self._thread.start()
@@ -102,4 +104,5 @@ class Listener:
         lost = self._board.lose_all()
         if lost:
             logger.warning("The session was lost with %d running jobs. Others may run them now.", lost)
+        events.emit("worker.session_lost", lane=self._name, running=lost)
         self._session_lost()

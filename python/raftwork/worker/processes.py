@@ -3,6 +3,7 @@
 * A child is a fresh interpreter (never a fork: this process has threads), imports the application by name, and runs one
   job at a time. What a job breaks in its process, it breaks for itself.
 * A child that dies is a crash of the job that it ran, told with the signal or exit status, and is replaced.
+* A child that takes more than its job may is killed at once, see `worker.limits`.
 * A time-out is first raised inside the child; when the child does not answer within the grace time it is killed.
   A cancelled job is told, and killed after the grace time.
 """
@@ -18,11 +19,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from raftwork import events
+from raftwork.codecs import PLAIN, Codecs
 from raftwork.errors import RaftworkError
 from raftwork.retry import Retry
 from raftwork.storage.base import ClaimedJob, decode_claimed, result_released
@@ -31,6 +33,7 @@ from raftwork.worker.decide import after_kill
 from raftwork.worker.ending import ending_of, report
 from raftwork.worker.fetcher import Source
 from raftwork.worker.leases import Board
+from raftwork.worker.limits import Limits, Watch
 from raftwork.worker.pipe import Pipe, PipeClosed
 from raftwork.worker.run import Cause, Run
 from raftwork.worker.threads import ThreadLane
@@ -147,6 +150,11 @@ class ProcessOptions:
     """How long a job may take to end after it was told to."""
     policy: Callable[[ClaimedJob], Retry]
     timekeeper: Timekeeper
+    codecs: Codecs = PLAIN
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """Of the functions that have any."""
+    jobs_per_child: int | None = None
+    """After so many jobs a child is replaced by a new one."""
 
 
 class ProcessLane(ThreadLane):
@@ -216,6 +224,8 @@ class _Slot:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._running: Run | None = None
+        self._served = 0
+        """Jobs of the child so far."""
         self._ready = False
         self.child: Child | None = None
 
@@ -225,7 +235,7 @@ class _Slot:
         while (child := self._start()) is not None:
             try:
                 child.wait_ready()
-                self._ready = True
+                self._ready, self._served = True, 0
                 return
             except ChildUnusable as error:
                 self._drop()
@@ -246,6 +256,7 @@ class _Slot:
         run.on_stop = lambda cause: self._stop(run, child, cause)
         deadline = self._start_deadline(run, child)
         self._running = run
+        watch = self._start_watch(run, child)
         self._lane.board.runs[claim.id] = run
         announce.started(run)
         try:
@@ -255,14 +266,21 @@ class _Slot:
             self._bury(run, child)
             return None
         finally:
-            self._running = None
+            with self._lock:
+                self._running = None
+            if watch is not None:
+                watch.end()
             if deadline is not None:
                 deadline.cancel()
+        self._served += 1
         if not self._lane.board.take(run) or not done:
+            done = b""
+        elif events.listening():
+            announce.ended(run, ending_of(done, self._options.codecs))
+        if self._served == self._options.jobs_per_child:
+            self._renew(done)
             return None
-        if events.listening():
-            announce.ended(run, ending_of(done))
-        return done
+        return done or None
 
     def give_up_start(self) -> None:
         """Kill the child if it has not imported the application yet."""
@@ -333,6 +351,27 @@ class _Slot:
         limit = run.claim.timeout_ms / 1000 + self._options.grace_s
         return self._options.timekeeper.after(limit, lambda: self._time_out(run, child))
 
+    def _start_watch(self, run: Run, child: Child) -> Watch | None:
+        limits = self._options.limits.get(run.claim.function)
+        if limits is None:
+            return None
+        pid, timekeeper = child.process.pid, self._options.timekeeper
+        return Watch(pid, limits, lambda words: self._exceed(run, child, words), timekeeper)
+
+    def _exceed(self, run: Run, child: Child, words: str) -> None:
+        logger.warning("%s: a job of %s is ended. %s", self._lane.name, run.claim.function, words)
+        run.exceeded = words
+        run.on_stop = None
+        run.stop(Cause.LIMIT)
+        self._kill(run, child)
+
+    def _renew(self, done: bytes) -> None:
+        # Reported first: a new child takes a while, and somebody may wait for the result.
+        if done:
+            self._lane.source.finish(done)
+        self._drop()
+        self.fill()
+
     def _time_out(self, run: Run, child: Child) -> None:
         run.on_stop = None
         run.stop(Cause.TIMEOUT)
@@ -346,8 +385,9 @@ class _Slot:
         self._options.timekeeper.after(self._options.grace_s, lambda: self._kill(run, child))
 
     def _kill(self, run: Run, child: Child) -> None:
-        if self._running is run:  # The next job in this child is innocent.
-            child.kill()
+        with self._lock:
+            if self._running is run:  # The next job in this child is innocent.
+                child.kill()
 
     def _bury(self, run: Run, child: Child) -> None:
         how = child.how_it_ended()
@@ -357,6 +397,6 @@ class _Slot:
             logger.error("%s: the %s while it ran %s.", self._lane.name, how, run.claim.function)
         if self._lane.board.take(run):
             # At once: a new child takes a while, and others may run the job meanwhile.
-            self._lane.source.finish(report(run.claim, ending))
+            self._lane.source.finish(report(run.claim, ending, self._options.codecs))
             announce.ended(run, ending)
         self.fill()

@@ -27,15 +27,18 @@ class Cause(enum.IntEnum):
     """Somebody cancelled it. It ends as cancelled."""
     TIMEOUT = 2
     """Its time is over. It counts as a failed attempt."""
-    SHUTDOWN = 3
+    LIMIT = 3
+    """Its process takes more than it may. It counts as a failed attempt."""
+    SHUTDOWN = 4
     """The worker stops. It is released, and the attempt is not spent."""
-    LOST = 4
+    LOST = 5
     """The lease is gone. Whatever it answers, nobody listens."""
 
 
 REASONS = {
     Cause.CANCEL: "cancelled while it ran",
     Cause.TIMEOUT: "its time is over",
+    Cause.LIMIT: "it takes more than it may",
     Cause.SHUTDOWN: "the worker stops",
     Cause.LOST: "the lease was lost",
 }
@@ -65,6 +68,7 @@ class Run(StopFlag):
         "channel",
         "claim",
         "deadline_entry",
+        "exceeded",
         "guard",
         "lines",
         "on_stop",
@@ -77,6 +81,8 @@ class Run(StopFlag):
     )
 
     deadline_entry: Entry
+    exceeded: str
+    """Which limit, for `Cause.LIMIT`."""
     guard: ThreadGuard
     progress: bytes | None
     """Progress that is held back."""

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from raftwork import events, serde
+from raftwork.codecs import PLAIN, Codecs, Kind
 from raftwork.context import JobContext, activate
 from raftwork.errors import TaskNotRegistered
 from raftwork.outcomes import Outcome
@@ -26,8 +27,10 @@ from raftwork.worker.decide import after_error, after_outcome, failed_result, ti
 from raftwork.worker.ending import Code, Ending, report
 from raftwork.worker.guard import ThreadGuard, call_guarded
 from raftwork.worker.leases import Board
+from raftwork.worker.payloads import Opener
 from raftwork.worker.run import Cause, Channel, Run
 from raftwork.worker.timekeeper import Timekeeper
+from raftwork.worker.versions import Versions
 
 __all__ = ["Runner", "line_sink"]
 
@@ -44,11 +47,25 @@ def line_sink() -> Callable[[str], None] | None:
 class Runner:
     """Runs jobs for one lane of a worker, or for one child process."""
 
-    def __init__(self, bindings: Mapping[str, Binding], board: Board, channel: Channel, timekeeper: Timekeeper) -> None:
+    def __init__(
+        self,
+        bindings: Mapping[str, Binding],
+        board: Board,
+        channel: Channel,
+        timekeeper: Timekeeper,
+        codecs: Codecs = PLAIN,
+    ) -> None:
         self._bindings = bindings
+        self.use(codecs)
+        self._versions = Versions()
         self._runs = board.runs
         self._channel = channel
         self._timekeeper = timekeeper
+
+    def use(self, codecs: Codecs) -> None:
+        """Read and write payloads so from now on."""
+        self._codecs = codecs
+        self._opener = Opener(codecs)
 
     def run(self, raw: bytes) -> bytes | None:
         """Run one claimed job on this thread. Never raises."""
@@ -59,6 +76,7 @@ class Runner:
             value = _copy_context().run(self._call, run)
             ending = None if value is None and _plain(run) else self._after_value(run, value)
         except BaseException as error:
+            self.raised(run, error)
             ending = after_error(run, error, retry_of(run.claim))
         return self._report(run, ending)
 
@@ -73,26 +91,30 @@ class Runner:
             args, kwargs = binding.arguments(run.claim, context)
             run.on_stop = lambda cause: _cancel(task, run)
             if run.claim.timeout_ms is None:
-                value = await binding.function(*args, **kwargs)
+                value = await binding.acall(context, args, kwargs)
             else:
-                value = await _timed(run, binding.function(*args, **kwargs))
+                value = await _timed(run, binding.acall(context, args, kwargs))
             ending = None if value is None and _plain(run) else self._after_value(run, value)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() and not run.cause:
                 run.stop(Cause.SHUTDOWN)  # Not by us, so by whoever ends the loop.
+            self.raised(run, error)
             ending = after_error(run, error, retry_of(run.claim))
         run.on_stop = None  # The task may take another job, which a late cancellation must not hit.
         return self._report(run, ending)
+
+    def raised(self, run: Run, error: BaseException) -> None:
+        """For a subclass that wants the exception itself, of which only a description is stored."""
 
     def _call(self, run: Run) -> Any:
         binding, context = self._begin(run)
         args, kwargs = binding.arguments(run.claim, context)
         if run.claim.timeout_ms is None:
-            return binding.function(*args, **kwargs)
+            return binding.call(context, args, kwargs)
         guard = ThreadGuard()
         run.start_deadline(run.claim.timeout_ms / 1000, guard)
         try:
-            return call_guarded(guard, lambda: binding.function(*args, **kwargs))
+            return call_guarded(guard, lambda: binding.call(context, args, kwargs))
         finally:
             run.clear_deadline()
 
@@ -103,7 +125,9 @@ class Runner:
                 f"This worker has no task named {run.claim.function!r}, although the job was handed to it. "
                 "Import the module that defines it before the worker starts."
             )
-        context = JobContext(run.claim, run, run)
+        self._versions.check(run, binding)
+        self._opener.open(run)
+        context = JobContext(run.claim, run, run, self._codecs)
         activate(context)
         _current_run.set(run)
         if events.listening():
@@ -116,8 +140,10 @@ class Runner:
         if isinstance(value, Outcome):
             return after_outcome(run, value, retry_of(run.claim))
         try:
-            return Ending(Code.SUCCEEDED, serde.encode(value))
+            packed = serde.encode(value, secrets=self._codecs.takes_secrets)
+            return Ending(Code.SUCCEEDED, self._codecs.seal(run.claim.id, Kind.RESULT, packed))
         except BaseException as error:
+            self.raised(run, error)
             return failed_result(run, error)
 
     def _report(self, run: Run, ending: Ending | None) -> bytes | None:
@@ -130,7 +156,7 @@ class Runner:
             return result_succeeded(claim.id, claim.token, None)
         if events.listening():
             announce.ended(run, ending)
-        return report(claim, ending)
+        return report(claim, ending, self._codecs)
 
 
 def _plain(run: Run) -> bool:

@@ -6,7 +6,8 @@
       ├─ lane "process"     fetcher ── N threads, each with one child process
       ├─ lane "thread-mail" ... a lane more for each queue with a number of its own
       ├─ raftwork-leases-*  one thread for each lane: hears of cancelled jobs and lost leases
-      └─ raftwork-timekeeper one thread, from the first time-out or held-back progress on
+      ├─ raftwork-timekeeper one thread, from the first time-out or held-back progress on
+      └─ raftwork-schedules one thread, that fires recurring schedules
 
 A stop has three steps: claim nothing more and give back what was claimed ahead; let running jobs end until the drain
 time is over; then tell the rest to end and release it, so that another worker runs it again without a spent attempt.
@@ -20,18 +21,23 @@ import logging
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raftwork import events
 from raftwork.durations import Duration, duration_ms
 from raftwork.errors import ConfigError
+from raftwork.job import Job
+from raftwork.operators import id_of
 from raftwork.worker.aio import AsyncLane
 from raftwork.worker.binding import bindings_of, retry_of
 from raftwork.worker.fetcher import Source, SourceOptions
+from raftwork.worker.held import AsyncHeld, Held
 from raftwork.worker.lane import Lane
 from raftwork.worker.leases import Board
+from raftwork.worker.limits import supported as limits_supported
 from raftwork.worker.logs import Capture
 from raftwork.worker.plan import (
     SLOTS_MAX,
@@ -47,6 +53,7 @@ from raftwork.worker.plan import (
 )
 from raftwork.worker.processes import ProcessLane, ProcessOptions
 from raftwork.worker.runner import Runner, line_sink
+from raftwork.worker.scheduler import Scheduler
 from raftwork.worker.signals import StopSignals
 from raftwork.worker.target import is_loading, target_of
 from raftwork.worker.threads import ThreadLane
@@ -59,6 +66,7 @@ __all__ = ["Worker"]
 
 logger = logging.getLogger("raftwork.worker")
 
+JOBS_PER_CHILD_MAX = 1_000_000
 UNWIND_S = 1.0
 """How long jobs have to end after a worker that stops has told them to."""
 
@@ -80,6 +88,7 @@ class Worker:
         threads: plain functions at once.
         concurrency: coroutine functions at once.
         processes: child processes for tasks with `executor="process"`. Default: one for each processor.
+        jobs_per_child: replace a child process after so many jobs, for code that leaks. Default: never.
         prefetch: 0 claims only what a free slot waits for. Otherwise jobs are claimed ahead, as many as are likely to
             start within milliseconds. Default: 0 for child processes.
         strict: serve queues in the given order, each only when those before are empty. Default: share by weight.
@@ -103,6 +112,7 @@ class Worker:
         threads: int = 8,
         concurrency: int = 100,
         processes: int | None = None,
+        jobs_per_child: int | None = None,
         prefetch: int | None = None,
         strict: bool = False,
         weights: Mapping[str, int] | None = None,
@@ -120,6 +130,9 @@ class Worker:
             "process": check_slots(default_processes() if processes is None else processes, "processes"),
         }
         self._prefetch = None if prefetch is None else check_whole(prefetch, "prefetch", 0, SLOTS_MAX)
+        self._jobs_per_child = (
+            None if jobs_per_child is None else check_whole(jobs_per_child, "jobs_per_child", 1, JOBS_PER_CHILD_MAX)
+        )
         self._strict = bool(strict)
         self._weights = dict(weights or {})
         self._drain_s = duration_ms(drain_timeout, "drain_timeout") / 1000
@@ -129,6 +142,8 @@ class Worker:
         self._loop = loop
         self._lanes: list[Lane] = []
         self._timekeeper = Timekeeper()
+        self._scheduler = Scheduler(app)
+        self._held = Held()
         self._capture = Capture(line_sink)
         self._state = _State.NEW
         self._lock = threading.Lock()
@@ -140,6 +155,16 @@ class Worker:
     def running(self) -> int:
         """How many jobs run now."""
         return sum(len(lane.board.runs) for lane in self._lanes)
+
+    def log_lines(self, job: uuid.UUID | str | bytes | Job[Any]) -> list[str]:
+        """The last lines, 50 at most, that a job has logged so far; empty if it does not run on this worker.
+
+        Raises:
+            InvalidName: it is no job id.
+        """
+        identity = id_of(job)
+        runs = (lane.board.runs.get(identity) for lane in self._lanes)
+        return next((list(run.lines or ()) for run in runs if run is not None), [])
 
     def start(self) -> Worker:
         """Open the storage and begin to run jobs; returns at once.
@@ -157,10 +182,12 @@ class Worker:
             if self._state is not _State.NEW:
                 raise ConfigError("A worker is started once. Make another one.")
             self._state = _State.RUNNING
-        self._lanes = [self._lane(plan) for plan in self._plans()]
         self._capture.install()
         started: list[Lane] = []
         try:
+            plans = self._plans()
+            self._held.open(self._app.middleware.of_worker)
+            self._lanes = [self._lane(plan) for plan in plans]
             for lane in self._lanes:
                 started.append(lane)
                 lane.start()
@@ -170,6 +197,7 @@ class Worker:
                 lane.close()
             self._end()
             raise
+        self._scheduler.start()
         events.emit("worker.started", queues=self._served(), functions=sorted(bindings_of(self._app)))
         return self
 
@@ -256,18 +284,26 @@ class Worker:
         return plan_lanes(queues, bindings, self._weights, self._slots)
 
     def _lane(self, plan: LanePlan) -> Lane:
-        bindings = {name: binding for name, binding in bindings_of(self._app).items() if name in plan.functions}
+        aheld = AsyncHeld(self._app.middleware.of_worker)
+        held = aheld if plan.kind == "async" else self._held
+        bindings = {name: binding for name, binding in bindings_of(self._app, held).items() if name in plan.functions}
         board = Board()
         options = SourceOptions(
             plan.queues, plan.functions, self._strict, self._prefetch_of(plan), {**self._labels, "lane": plan.name}
         )
         source = Source(self._app.storage, options, board, plan.name)
-        runner = Runner(bindings, board, source, self._timekeeper)
+        runner = Runner(bindings, board, source, self._timekeeper, self._app.codecs)
         if plan.kind == "async":
-            return AsyncLane(plan.name, plan.slots, source, board, runner.arun, self._loop)
+            return AsyncLane(plan.name, plan.slots, source, board, runner.arun, self._loop, aheld)
         if plan.kind == "process":
             target = self._target or target_of(self._app)
-            shared = ProcessOptions(target, self._grace_s, retry_of, self._timekeeper)
+            limits = {name: binding.limits for name, binding in bindings.items() if any(binding.limits)}
+            if limits and not limits_supported():
+                names = ", ".join(sorted(limits))
+                raise ConfigError(f"{names}: memory and cpu are limits on Linux only; here is no /proc. Leave them.")
+            shared = ProcessOptions(
+                target, self._grace_s, retry_of, self._timekeeper, self._app.codecs, limits, self._jobs_per_child
+            )
             return ProcessLane(plan.name, plan.slots, source, board, shared)
         return ThreadLane(plan.name, plan.slots, source, board, runner.run)
 
@@ -282,6 +318,7 @@ class Worker:
         return sorted(read_queues(self._queues, bindings_of(self._app)))
 
     def _stop_lanes(self, seconds: float) -> None:
+        self._scheduler.stop()
         for lane in self._lanes:
             lane.stop_claiming()
         events.emit("worker.draining", running=self.running)
@@ -312,7 +349,9 @@ class Worker:
         return drained == [True]
 
     def _end(self) -> None:
+        self._scheduler.close()
         self._timekeeper.close()
+        self._held.close()
         self._capture.remove()
         self._state = _State.STOPPED
         self._stopped.set()

@@ -1,6 +1,7 @@
 //! What one file of the fake disk is made of, and what a cut leaves of it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::Lie;
 
@@ -17,6 +18,8 @@ pub struct Inode {
     given_up: BTreeMap<usize, Vec<Vec<u8>>>,
     /// What sectors would hold if the disk had not lied and not rotted.
     hidden: BTreeMap<usize, Vec<u8>>,
+    /// The sectors of each write that the disk lied about.
+    lied: Vec<Range<usize>>,
 }
 
 impl Inode {
@@ -39,7 +42,11 @@ impl Inode {
             self.current.resize(end, 0);
         }
         self.current[offset..end].copy_from_slice(bytes);
-        for sector in offset / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
+        let sectors = offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
+        if lie.is_some() {
+            self.lied.push(sectors.clone());
+        }
+        for sector in sectors {
             let content = Inode::sector(&self.current, sector);
             match lie {
                 None => self.dirty.entry(sector).or_default().push(content),
@@ -48,8 +55,8 @@ impl Inode {
                 }
                 Some(Lie::Misdirected(by)) => {
                     // Within the file: what is beyond its end would only make it longer.
-                    let sectors = (self.current.len() / SECTOR_BYTES).max(1) as i64;
-                    let victim = (sector as i64 + by).rem_euclid(sectors) as usize;
+                    let all = (self.current.len() / SECTOR_BYTES).max(1) as i64;
+                    let victim = (sector as i64 + by).rem_euclid(all) as usize;
                     self.spoil(victim, &content);
                     self.hidden.insert(sector, content);
                 }
@@ -124,13 +131,9 @@ impl Inode {
         self.durable[start..start + content.len()].copy_from_slice(content);
     }
 
-    /// What a power cut leaves. A lost write that nothing behind it betrays is not lost: nobody could tell that it was ever
-    /// made.
+    /// What a power cut leaves.
     pub fn lose(&mut self, random: &mut u64) {
-        let end = self.durable.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / SECTOR_BYTES);
-        for (sector, content) in self.hidden.split_off(&end) {
-            self.store(sector, &content);
-        }
+        self.keep_what_nothing_betrays();
         self.sync_fails();
         for (sector, versions) in std::mem::take(&mut self.given_up) {
             let old = Inode::sector(&self.durable, sector);
@@ -142,6 +145,24 @@ impl Inode {
             self.store(sector, &picked);
         }
         self.current.clone_from(&self.durable);
+        self.lied.clear();
+    }
+
+    /// A lost write that nothing behind it betrays is not lost: nobody could tell that it was ever made. That goes for all
+    /// of it: its end alone looks like a write that was cut short.
+    fn keep_what_nothing_betrays(&mut self) {
+        loop {
+            let end = self.durable.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / SECTOR_BYTES);
+            let is_last =
+                |write: &&Range<usize>| self.hidden.range(end.max(write.start)..).any(|(at, _)| *at < write.end);
+            let start = self.lied.iter().filter(is_last).map(|write| write.start).min();
+            let last = self.hidden.split_off(&start.unwrap_or(end).min(end));
+            if last.is_empty() {
+                break;
+            }
+            // Without what was misdirected to behind it, another lost write may be the last one.
+            last.into_iter().for_each(|(sector, content)| self.store(sector, &content));
+        }
     }
 }
 
@@ -185,5 +206,29 @@ mod tests {
         assert_eq!(seen(&inode), [0, 0, 2, 3]);
         inode.mend();
         assert_eq!(seen(&inode), [1, 2, 0, 3]);
+    }
+
+    #[test]
+    fn the_last_write_is_not_lost_by_going_to_a_place_behind_it() {
+        let mut inode = Inode::with_content(&[0; 4 * SECTOR_BYTES]);
+        inode.write(0, &[1; SECTOR_BYTES], Some(Lie::Misdirected(2)));
+        inode.sync();
+        inode.lose(&mut 7);
+        assert_eq!([0, 1, 2, 3].map(|sector| inode.current[sector * SECTOR_BYTES]), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_last_write_is_kept_as_a_whole_or_not_at_all() {
+        let mut inode = Inode::with_content(&[0; 6 * SECTOR_BYTES]);
+        inode.write(0, &[1; 3 * SECTOR_BYTES], Some(Lie::Misdirected(1)));
+        inode.sync();
+        inode.lose(&mut 7);
+        assert_eq!([0, 1, 2, 3, 4].map(|sector| inode.current[sector * SECTOR_BYTES]), [1, 1, 1, 0, 0]);
+
+        inode.write(2 * SECTOR_BYTES, &[2; 2 * SECTOR_BYTES], Some(Lie::Lost));
+        inode.write(3 * SECTOR_BYTES, &[3; 2 * SECTOR_BYTES], None);
+        inode.sync();
+        inode.lose(&mut 7);
+        assert_eq!([0, 1, 2, 3, 4].map(|sector| inode.current[sector * SECTOR_BYTES]), [1, 1, 1, 3, 3], "betrayed");
     }
 }

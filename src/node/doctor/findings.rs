@@ -11,6 +11,7 @@ use crate::snapshot::{self, SnapshotMeta, SnapshotReport};
 use crate::wal;
 
 use super::plan::Plan;
+use crate::node::anew;
 use crate::node::open::ARCHIVE_DIR;
 
 /// How often the log of a running node is read to see the same damage twice: it changes while it is read.
@@ -149,7 +150,7 @@ impl Findings {
 
     /// What is gone, in whole sentences.
     fn all_losses(&self) -> Vec<String> {
-        let mut losses: Vec<String> = self.losses.iter().map(|loss| format!("a salvage gave up {loss}")).collect();
+        let mut losses: Vec<String> = self.losses.iter().map(|loss| told(loss)).collect();
         let recovered = self.log.as_ref().ok().and_then(|log| log.recovered.as_ref());
         if let Some(index) = recovered.and_then(|recovered| recovered.suspect_upto) {
             losses.push(format!("the end of the log was damaged; answered writes up to {index} may be lost"));
@@ -191,6 +192,11 @@ impl Findings {
         out.str("archive").option(self.archive.as_ref(), |out, archive| archive.write(out));
         out.str("salvage").option(plan, |out, plan| plan.write(out));
     }
+}
+
+fn told(loss: &str) -> String {
+    let who = if loss.starts_with(anew::RECOVERY) { "" } else { "a salvage gave up " };
+    format!("{who}{loss}")
 }
 
 fn texts(out: &mut Writer, key: &str, texts: &[String]) {

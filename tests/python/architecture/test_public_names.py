@@ -3,8 +3,16 @@
 import inspect
 import re
 import typing
+from types import ModuleType
+
+import pytest
 
 import raftwork
+import raftwork.testing
+import raftwork.testing.cluster
+import raftwork.testing.fixtures
+
+MODULES = [raftwork, raftwork.testing, raftwork.testing.cluster, raftwork.testing.fixtures]
 
 
 def test_public_names_are_sorted() -> None:
@@ -22,10 +30,11 @@ def test_public_names_exist_and_nothing_else_is_public() -> None:
     assert not extra, f"public by name but not in __all__: {extra}"
 
 
-def test_public_names_are_documented() -> None:
-    bare = [name for name in raftwork.__all__ if not documented(getattr(raftwork, name))]
-    for name in raftwork.__all__:
-        value = getattr(raftwork, name)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_public_names_are_documented(module: ModuleType) -> None:
+    bare = [name for name in module.__all__ if not documented(getattr(module, name))]
+    for name in module.__all__:
+        value = getattr(module, name)
         if inspect.isclass(value):
             bare += [f"{name}.{member}" for member in undocumented_members(value)]
     assert not bare, "without a docstring: " + ", ".join(bare)
@@ -64,10 +73,11 @@ def test_errors_have_their_own_codes() -> None:
             codes[code] = name
 
 
-def test_public_signatures_are_typed() -> None:
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_public_signatures_are_typed(module: ModuleType) -> None:
     bare = []
-    for name in raftwork.__all__:
-        value = getattr(raftwork, name)
+    for name in module.__all__:
+        value = getattr(module, name)
         for member, function in [("", value), *(vars(value).items() if inspect.isclass(value) else [])]:
             if inspect.isfunction(function) and not (member.startswith("_") and member != "__init__"):
                 parameters = list(inspect.signature(function).parameters.values())

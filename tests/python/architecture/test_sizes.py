@@ -28,6 +28,7 @@ ALLOWED = {
     ("python/raftwork/clock.py", "time.time"): "it is the one place",
     ("python/raftwork/clock.py", "datetime.now"): "it is the one place",
     ("python/raftwork/cli/node.py", "logging.basicConfig"): "the process is nothing but our node",
+    ("python/raftwork/cli/outbox.py", "logging.basicConfig"): "the process is nothing but our relay",
     ("python/raftwork/cli/worker.py", "logging.basicConfig"): "the process is nothing but our worker",
     ("python/raftwork/cli/node.py", "os._exit"): "told to stop while it waits for the other members: nothing is open",
     (

@@ -88,3 +88,18 @@ def test_bench_measures_every_answer_on_disk(raftwork: Any) -> None:
     answer = raftwork("bench", "--jobs", "200", "--json")
     assert answer.status == 0
     assert all(row["value"] > 0 for row in answer.json)
+
+
+def test_no_command_shows_a_key(raftwork: Any, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U="
+    monkeypatch.setenv("RAFTWORK_ENCRYPTION_KEYS", f"2026:{key}")
+    for words in (("doctor",), ("doctor", "--json"), ("jobs", "--arg", "user_id=7", "--debug")):
+        answer = raftwork(*words)
+        assert key not in answer.out + answer.err
+    assert '"name":"encryption_keys","value":"***"' in raftwork("doctor", "--json").out
+    monkeypatch.setenv("RAFTWORK_ENCRYPTION_KEYS", f"{key},2026:{key}")
+    for words in (("doctor", "--debug"), ("jobs",)):
+        refused = raftwork(*words)
+        assert refused.status == 2
+        assert "encryption_keys: entry 1 is not of the form ID:KEY" in refused.err
+        assert key not in refused.out + refused.err

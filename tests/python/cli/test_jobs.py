@@ -1,7 +1,9 @@
 """Enqueue, look, change: the words of an operator."""
 
+import importlib
 import subprocess
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ def test_enqueued_job_is_found_again(raftwork: Any) -> None:
     assert answer.json["state"] == "enqueued"
     assert answer.json["call"] == "send_welcome(user_id=7)"
     assert answer.json["tags"] == ["crm"]
+    assert answer.json["version"] == 1
     plain = raftwork("job", job)
     assert "send_welcome(user_id=7)  [enqueued]" in plain.out
     assert job in raftwork("jobs").out
@@ -165,3 +168,31 @@ def test_wait_tells_how_the_job_ended(raftwork: Any, worker: "subprocess.Popen[s
     assert bad.status == 1, bad.err
     assert bad.json["error"] == {"type": "ValueError", "message": "no user 7"}
     assert "ValueError" in raftwork("jobs", "--state", "failed").out
+
+
+def test_a_secret_is_given_on_the_command_line_and_not_shown_again(
+    raftwork: Any, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (shop / "shop.py").open("a") as file:
+        file.write(
+            "\nfrom raftwork import JobContext, Secret\n\n\n@app.task\n"
+            "def pay(ctx: JobContext, token: Secret[str], pin: 'Secret[int]', amount: int) -> None: ...\n"
+        )
+    refused = raftwork("enqueue", "--app", "shop:app", "pay", '["tangerine", 4111, 5]', "--debug")
+    assert refused.status == 2
+    assert "RW115 Argument 1 is a Secret" in refused.err
+    assert "tangerine" not in refused.out + refused.err
+    monkeypatch.setenv("RAFTWORK_SECRETS_IN_CLEAR", "true")
+    importlib.import_module("shop").app._config = None
+    importlib.import_module("shop").app._codecs = None
+    importlib.import_module("shop").pay._plan = None
+    job = put(raftwork, "pay", '["tangerine", 4111, 5]')
+    named = put(raftwork, "pay", '{"token": "tangerine", "pin": 4111, "amount": 5}')
+    for words in (("job", job), ("job", job, "--json"), ("job", named), ("jobs", "--json"), ("jobs", "--arg", "0=x")):
+        answer = raftwork(*words)
+        assert "tangerine" not in answer.out + answer.err
+        assert "4111" not in answer.out + answer.err
+    assert raftwork("job", job, "--json").json["call"] == "pay(Secret('***'), Secret('***'), 5)"
+    assert raftwork("job", named, "--json").json["call"] == "pay(token=Secret('***'), pin=Secret('***'), amount=5)"
+    assert [row["id"] for row in raftwork("jobs", "--arg", "2=5", "--json").json["jobs"]] == [job]
+    assert raftwork("jobs", "--arg", "0=tangerine", "--json").json["jobs"] == []

@@ -405,7 +405,7 @@ def test_a_forked_child_holds_no_connection_of_its_parent(path: Path, client: _c
 
 def test_a_deep_directory_works(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
-    deep.mkdir(parents=True)
+    deep.mkdir(mode=0o700, parents=True)
     owner = _core.Client.open(str(deep))
     attached = _core.Client.open(str(deep))
     assert attached.role() == "attached"

@@ -62,7 +62,7 @@ def test_waiting_threads_get_every_job_once(memory: _core.Client) -> None:
         thread.join(30)
     fetcher.close(10)
     assert sorted(seen) == sorted(ids)
-    _index, counts = unpack(memory.view(pack([1])))
+    _index, _staleness, counts = unpack(memory.view(pack([1])))
     assert counts["succeeded"] == 5_000
 
 
@@ -70,7 +70,7 @@ def test_slow_jobs_are_not_hoarded(memory: _core.Client) -> None:
     submit(memory, enqueue(_core.new_ids(100)))
     fetcher = memory.fetcher(wish(prefetch=32))
     assert fetcher.next(10) is not None
-    _index, counts = unpack(memory.view(pack([1])))
+    _index, _staleness, counts = unpack(memory.view(pack([1])))
     assert counts["processing"] == 1, "one thread asked, so one job is taken"
 
 
@@ -85,7 +85,7 @@ def test_pause_gives_back_what_nobody_took(memory: _core.Client) -> None:
     fetcher.pause()
     assert fetcher.next(10) is None
     fetcher.flush(10)
-    _index, counts = unpack(memory.view(pack([1])))
+    _index, _staleness, counts = unpack(memory.view(pack([1])))
     assert (counts["succeeded"], counts["processing"], counts["enqueued"]) == (1_000, 1, 1_999)
 
 

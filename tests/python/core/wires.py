@@ -72,7 +72,7 @@ def lease(claimed: bytes) -> tuple[bytes, int]:
 
 
 def detail(client: _core.Client, job_id: bytes) -> dict[str, Any] | None:
-    _index, found = unpack(client.view(pack([3, job_id])))
+    _index, _staleness, found = unpack(client.view(pack([3, job_id])))
     return found
 
 

@@ -7,6 +7,7 @@ the file system dies, which cannot happen when the processor loses its power too
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,20 @@ class FaultyFilesystem:
     def restore(self) -> None:
         """Bring the power back: unmount, and mount again, which replays the file system's own journal."""
         run("umount", str(self.root))
+        self._wait_until_gone()
         self.mount()
+
+    def _wait_until_gone(self, patience: float = 30.0) -> None:
+        """Wait until nobody holds the file system. A process that made a mount namespace of its own meanwhile has it
+        until that ends, and mounting it again would give the one that was shut down."""
+        until = time.monotonic() + patience
+        command = ["losetup", "--associated", str(self.image)]
+        while subprocess.run(command, capture_output=True, text=True, timeout=60).stdout:
+            if time.monotonic() > until:
+                raise RuntimeError(
+                    f"{self.image} is still mounted in another mount namespace {patience} s after umount"
+                )
+            time.sleep(0.01)
 
     def destroy(self) -> None:
         subprocess.run(["umount", "-l", str(self.root)], capture_output=True, timeout=60)

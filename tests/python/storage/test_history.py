@@ -6,16 +6,19 @@ state, and begins a new generation), J12 (the figures add up), D1 (a requeue tha
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raftwork import JobNotFound, JobState, filters
-from raftwork.storage.base import Change, result_cancelled, result_failed
+from raftwork import JobNotFound, JobState, ParentMissing, filters
+from raftwork.storage.base import Change, Flow, NewJob, result_cancelled, result_failed
 from raftwork.storage.raft import RaftStorage
-from raftwork.testing.conformance.making import ERROR, PATIENCE, Worker, known, put
+from raftwork.storage.records import enqueue_command
+from raftwork.testing.conformance.making import ERROR, PATIENCE, Worker, known, new, put
 from storage.test_raft import in_child
 
 
@@ -158,3 +161,90 @@ def test_a_forked_child_owns_the_directory_without_its_history(directory: Path) 
     again = RaftStorage(directory)
     assert again.counts()["enqueued"] == 1
     again.close()
+
+
+def test_j11_a_parent_out_of_the_archive_counts_and_brings_its_children_along(storage: RaftStorage) -> None:
+    worker = Worker(storage)
+    done = archived(storage)
+    extras = Flow(((done, 0, True),))
+    taker = put(storage, flow=extras)
+    assert known(storage, taker).state is JobState.ENQUEUED, "it ended before, in the archive"
+    job = worker.one()
+    assert job.extras is not None
+    assert [row[1] for row in job.extras[1]] == [done]
+    worker.succeed(job)
+
+    failing = put(storage)
+    child = put(storage, flow=Flow(((failing, 0, False),)))
+    last = put(storage, flow=Flow(((child, 0, False),)))
+    job = worker.one()
+    worker.report(result_failed(job.id, job.token, ERROR))
+    until_archived(storage, storage.counts()["created"])
+    assert storage.requeue([failing]) == [Change.DONE]
+    assert [known(storage, id).state for id in (failing, child, last)] == [
+        JobState.ENQUEUED,
+        JobState.AWAITING,
+        JobState.AWAITING,
+    ]
+    check_counts(storage)
+
+
+class Forgetful:
+    """A client whose node misses a parent, as one does that looked into the archive before the parent went there."""
+
+    def __init__(self, client: Any, missing: bytes) -> None:
+        self.client, self.missing = client, missing
+        self.misses = self.made = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def _sent(self, command: bytes) -> bytes:
+        self.made += 1
+        return self.missing if self.made <= self.misses else command
+
+    def submit(self, command: bytes, timeout: float | None) -> Any:
+        return self.client.submit(self._sent(command), timeout)
+
+    def start(self, command: bytes) -> Any:
+        return self.client.start(self._sent(command))
+
+
+def enqueue_by(way: str, storage: RaftStorage, job: NewJob) -> None:
+    if way == "enqueue":
+        storage.enqueue((job,))
+    elif way == "aenqueue":
+        asyncio.run(storage.aenqueue((job,)))
+    else:
+        failures: list[BaseException] = []
+        storage.start_enqueue((job,), failures.append)
+        completions: Any = storage._completions
+        assert completions._drain_until(lambda: completions._unwatched == 0, PATIENCE)
+        for failure in failures:
+            raise failure
+
+
+@pytest.mark.parametrize("way", ["enqueue", "aenqueue", "start_enqueue"])
+def test_a_parent_that_goes_to_the_archive_meanwhile_is_looked_for_once_more(storage: RaftStorage, way: str) -> None:
+    """J11: whoever waits for a job that exists is stored."""
+
+    def child_of(parent: bytes) -> NewJob:
+        return new(storage, flow=Flow(((parent, 0, False),)))
+
+    parent = archived(storage)
+    completions: Any = storage._completions
+    client: Any = storage._client
+    forgetful: Any = Forgetful(client, enqueue_command((child_of(b"nobody knows me!"),)))
+    storage._client = completions._client = forgetful
+    try:
+        forgetful.misses = 1
+        job = child_of(parent)
+        enqueue_by(way, storage, job)
+        assert known(storage, job.id).state is JobState.ENQUEUED
+        assert forgetful.made == 2
+        forgetful.made, forgetful.misses = 0, 10
+        with pytest.raises(ParentMissing):
+            enqueue_by(way, storage, child_of(parent))
+        assert forgetful.made == 2, "once more, and no oftener"
+    finally:
+        storage._client = completions._client = client

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from raftwork import Job, JobContext, Raftwork
+from collections.abc import Iterator
+
+from raftwork import EnqueueCall, Job, JobContext, Raftwork, Secret, depends
+from raftwork.testing import harness
 
 app = Raftwork("shop", "memory://")
 
@@ -25,6 +28,28 @@ async def coroutine(url: str) -> bytes:
 @app.task(queue="reports")
 def with_context(ctx: JobContext, tenant: str) -> int:
     return len(tenant) + ctx.attempt
+
+
+def connection() -> Iterator[bytes]:
+    yield b""
+
+
+def no_middleware(call: EnqueueCall) -> int:
+    return 1
+
+
+@app.task
+def with_dependency(order: int, *, db: str = depends(connection)) -> None:  # mistake: the factory makes bytes
+    ...
+
+
+with_dependency.enqueue("seven")  # mistake: wrong type
+app.middleware.enqueue(no_middleware)  # mistake: no generator
+
+
+def steps(ctx: JobContext) -> None:
+    ctx.step("bare", bare.fn.__name__.count, 7)  # mistake: wrong type of a step's argument
+    ctx.step("title", "x".replace, "a")  # mistake: missing argument of a step
 
 
 bare.enqueue("seven")  # mistake: wrong type
@@ -50,11 +75,30 @@ with_context.enqueue(tenent="acme")  # mistake: unknown keyword
 with_context.s()  # mistake: missing argument
 with_context.enqueue("acme", "extra")  # mistake: extra positional
 
+bare.using(after="job").enqueue(7)  # mistake: no job
+bare.using(after=bare.enqueue(7), on="error").enqueue(7)  # mistake: unknown end
+
+
+@app.task
+def spend(token: Secret[str]) -> None:
+    print(token)
+
+
+spend.enqueue("t")  # mistake: a plain value for a Secret
+spend.enqueue(Secret(5))  # mistake: a Secret of another type
+
 bare.using(priority="high")  # mistake: wrong type of an option
 bare.using(delay=5)  # mistake: wrong type of an option
 bare.using(executor="process")  # mistake: an option of the decorator only
 bare.enqueue(7, delay="5m")  # mistake: an option among the arguments
 bare("seven")  # mistake: wrong type in a plain call
+
+
+with harness(app, mode="eager") as eager:  # mistake: no such mode
+    eager.drain(1)  # mistake: a queue is a name
+    eager.assert_enqueued("bare")  # mistake: a name in place of a task
+    eager.assert_enqueued(bare, within=5)  # mistake: a length of time without a unit
+    eager.advance(600)  # mistake: a length of time without a unit
 
 
 async def asynchronous() -> None:

@@ -244,3 +244,25 @@ def test_client_only_running_opens_and_closes(app: Raftwork) -> None:
             await app.tasks["shop.add"].aenqueue(1)
 
     asyncio.run(use())
+
+
+def test_another_storage_stands_in_and_goes_again(app: Raftwork) -> None:
+    own, other = app.storage, MemoryStorage()
+    kept = app.tasks["shop.add"].enqueue(1)
+    with pytest.raises(ZeroDivisionError), app.standing_in(other):
+        assert app.storage is other and app.counts()["enqueued"] == 0
+        app.close()
+        with pytest.raises(raftwork.NotRunning):
+            app.counts()
+        raise ZeroDivisionError
+    assert app.storage is own and kept.state is JobState.ENQUEUED
+
+
+def test_a_session_that_lapses_counts_a_crash(app: Raftwork) -> None:
+    assert isinstance(app.storage, MemoryStorage)
+    job = app.tasks["shop.add"].enqueue(1)
+    session = app.storage.open_session("worker")
+    app.storage.claim(session, [("default", 1)], list(app.tasks))
+    app.storage.lapse(session)
+    info = job.info()
+    assert (info.state, info.attempt, info.crashes) == (JobState.ENQUEUED, 0, 1)

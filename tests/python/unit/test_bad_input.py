@@ -205,8 +205,8 @@ BAD_OPTIONS: list[tuple[str, Any]] = [
     *(("unique", value) for value in (5, "", True, "{nobody}", ["args"])),
     *(("wait", value) for value in (0, 1, None, "yes")),
     ("limit", 5),
-    ("after", None),
-    ("on", "success"),
+    *(("after", value) for value in ("job", 5, ["job"])),
+    *(("on", value) for value in ("error", None, 1)),
     ("quue", "mail"),
 ]
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, get_overloads
 
 import pytest
 
-from raftwork import ConfigError, InvalidOption, Job, JobInfo, Raftwork, Retry, Task
-from raftwork.options import OPTIONS, OPTIONS_OF_TASK
+from raftwork import ConfigError, InvalidOption, Job, JobInfo, Limit, Raftwork, Retry, Task
+from raftwork.options import OPTIONS, OPTIONS_OF_CALLS, OPTIONS_OF_TASK
 from raftwork.storage.base import ClaimedJob, NewJob, pack_error, result_cancelled, result_failed, result_succeeded
 from raftwork.worker.binding import bindings_of, retry_of
 
@@ -93,6 +93,11 @@ EFFECTS: dict[str, Effect] = {
     "timeout": Effect("2s", claimed(lambda job: job.timeout_ms), 2_000),
     "max_crashes": Effect(9, claimed(lambda job: job.max_crashes), 9),
     "unique": Effect("args", two_calls, 1),
+    "limit": Effect(
+        Limit(2, name="shared"),
+        lambda app, store: (limits := store().limits()) and (limits.limits[0].key, limits.limits[0].n),
+        ("shared", 2),
+    ),
     "tags": Effect(["a", "b"], told(lambda info: info.tags), ("a", "b")),
 }
 KEPT: list[tuple[str, Callable[[ClaimedJob], bytes]]] = [
@@ -104,7 +109,7 @@ KEPT: list[tuple[str, Callable[[ClaimedJob], bytes]]] = [
 
 
 def test_no_option_is_left_out() -> None:
-    assert {*EFFECTS, *(option for option, _ in KEPT), "wait", *OPTIONS_OF_TASK} == set(OPTIONS)
+    assert {*EFFECTS, *(option for option, _ in KEPT), "wait", *OPTIONS_OF_TASK, *OPTIONS_OF_CALLS} == set(OPTIONS)
 
 
 def test_the_signatures_that_are_spelled_out_name_every_option() -> None:
@@ -112,8 +117,12 @@ def test_the_signatures_that_are_spelled_out_name_every_option() -> None:
         parameters = inspect.signature(function).parameters.values()
         return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
-    assert named(Task.using) == [option for option in OPTIONS if option not in OPTIONS_OF_TASK]
-    assert named(get_overloads(Raftwork.task)[-1]) == ["name", *OPTIONS]
+    # A connection is no option of a job: it says where `enqueue` writes it.
+    assert named(Task.using) == [*(option for option in OPTIONS if option not in OPTIONS_OF_TASK), "connection"]
+    assert named(get_overloads(Raftwork.task)[-1]) == [
+        "name",
+        *(option for option in OPTIONS if option not in OPTIONS_OF_CALLS),
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raftwork.app import Raftwork
 from raftwork.worker import Worker
+from worker.shop import Shop
 
 Work = Callable[..., Worker]
 
@@ -42,3 +45,19 @@ def work() -> Iterator[Work]:
     yield start
     for worker in workers:
         worker.stop("0s")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    """A directory and worker processes, which are killed when the test ends."""
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+@pytest.fixture
+def door() -> Iterator[socket.socket]:
+    """Where running jobs knock."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(60)
+        yield door

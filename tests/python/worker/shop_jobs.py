@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -50,6 +51,18 @@ def child(ctx: JobContext, port: int) -> str:
         return door.recv(64).decode()
 
 
+@app.task(name="shop.poison", max_crashes=2)
+def poison() -> None:
+    """Kill the worker that runs it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="shop.poison_child", max_crashes=3, executor="process")
+def poison_child() -> None:
+    """Kill the child process that runs it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @app.task(name="shop.saves", max_crashes=100)
 def saves(ctx: JobContext, page: int) -> int:
     """Save, and be killed at once; the next attempt has it."""
@@ -66,6 +79,42 @@ async def asaves(ctx: JobContext, page: int) -> int:
         await ctx.asave(page)
         os.kill(os.getpid(), signal.SIGKILL)
     return int(ctx.state)
+
+
+def once(path: str) -> int:
+    """Write a line, and tell how many there are now: more than one if it was repeated."""
+    with open(path, "a+") as ledger:
+        ledger.write("once\n")
+        ledger.flush()
+        ledger.seek(0)
+        return len(ledger.readlines())
+
+
+@app.task(name="shop.steps", max_crashes=100)
+def steps(ctx: JobContext, path: str) -> list[int]:
+    """Two steps, and the worker is killed right after the first was remembered."""
+    first = ctx.step("first", once, path)
+    if ctx.crashes == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [first, ctx.step("second", once, path)]
+
+
+@app.task(name="shop.asteps", max_crashes=100)
+async def asteps(ctx: JobContext, path: str) -> list[int]:
+    """The same on an event loop."""
+    first = await ctx.astep("first", asyncio.to_thread, once, path)
+    if ctx.crashes == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [first, await ctx.astep("second", asyncio.to_thread, once, path)]
+
+
+@app.task(name="shop.child_steps", max_crashes=100, executor="process")
+def child_steps(ctx: JobContext, path: str) -> list[int]:
+    """The same in a child process, which alone is killed."""
+    first = ctx.step("first", once, path)
+    if ctx.crashes == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [first, ctx.step("second", once, path)]
 
 
 @app.task(name="shop.notes", max_crashes=100)

@@ -89,7 +89,8 @@ def test_every_exception_fits(raiser: object) -> None:
     encoded = packed(failure)
     assert len(encoded) <= ERROR_BYTES_MAX
     assert msgspec.msgpack.decode(encoded) == list(failure), "and nothing of it was cut again"
-    assert failure.type and failure.traceback.endswith("line\n")
+    text, _, mark = failure.traceback.rpartition("\nFingerprint: ")
+    assert failure.type and text.endswith("line\n") and len(mark.rstrip()) == 16
 
 
 def test_a_long_message_keeps_both_ends() -> None:

@@ -34,21 +34,13 @@ def app() -> Iterator[Raftwork]:
     jobs.app.close()
 
 
-@pytest.fixture
-def server() -> Iterator[socket.socket]:
-    """Where running jobs knock."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(WAIT_S)
-        yield server
+def port(door: socket.socket) -> int:
+    return int(door.getsockname()[1])
 
 
-def port(server: socket.socket) -> int:
-    return int(server.getsockname()[1])
-
-
-def wait_for_knock(server: socket.socket) -> tuple[int, socket.socket]:
+def wait_for_knock(door: socket.socket) -> tuple[int, socket.socket]:
     """The process id of the job that runs, and a connection that ends with it."""
-    connection, _ = server.accept()
+    connection, _ = door.accept()
     connection.settimeout(WAIT_S)
     return int(connection.recv(16)), connection
 
@@ -102,10 +94,10 @@ def test_system_exit_is_an_ordinary_failure(app: Raftwork, work: Any) -> None:
     assert info.error is not None and info.error.type == "SystemExit" and info.crashes == 0
 
 
-def test_other_jobs_do_not_notice(app: Raftwork, work: Any, server: socket.socket) -> None:
+def test_other_jobs_do_not_notice(app: Raftwork, work: Any, door: socket.socket) -> None:
     work(app, processes=2, kill_grace="30s")
-    other = jobs.polite.enqueue(port(server))
-    _, connection = wait_for_knock(server)
+    other = jobs.polite.enqueue(port(door))
+    _, connection = wait_for_knock(door)
     assert final(jobs.dies.enqueue("segfault")).state == "failed"
     assert other.info().state == "processing" and other.info().crashes == 0
     other.cancel()
@@ -140,12 +132,12 @@ def test_a_state_that_cannot_be_stored_is_the_jobs_error_and_the_next_job_gets_i
     assert jobs.saves_on_a_loop.enqueue().result(WAIT_S) == 2
 
 
-def test_a_timeout_is_raised_inside_or_enforced(app: Raftwork, work: Any, server: socket.socket) -> None:
+def test_a_timeout_is_raised_inside_or_enforced(app: Raftwork, work: Any, door: socket.socket) -> None:
     work(app, processes=1, kill_grace="200ms")
     info = final(jobs.spins.enqueue())
     assert info.error is not None and info.error.type == "TimeoutError" and "in spins" in info.error.traceback
-    job = jobs.sleeps.enqueue(port(server))
-    _, connection = wait_for_knock(server)
+    job = jobs.sleeps.enqueue(port(door))
+    _, connection = wait_for_knock(door)
     info = final(job)
     assert (info.state, info.crashes) == ("failed", 0), "a kill for a time-out is no crash"
     assert info.error is not None and info.error.type == "TimeoutError"
@@ -155,10 +147,10 @@ def test_a_timeout_is_raised_inside_or_enforced(app: Raftwork, work: Any, server
 
 
 @pytest.mark.parametrize("name", ["polite", "deaf"])
-def test_a_cancelled_job_is_told_and_then_killed(app: Raftwork, work: Any, server: socket.socket, name: str) -> None:
+def test_a_cancelled_job_is_told_and_then_killed(app: Raftwork, work: Any, door: socket.socket, name: str) -> None:
     work(app, processes=1, kill_grace="30s" if name == "polite" else "100ms")
-    job = getattr(jobs, name).enqueue(port(server))
-    _, connection = wait_for_knock(server)
+    job = getattr(jobs, name).enqueue(port(door))
+    _, connection = wait_for_knock(door)
     job.cancel()
     info = final(job)
     assert (info.state, info.crashes) == ("cancelled", 0)
@@ -167,10 +159,10 @@ def test_a_cancelled_job_is_told_and_then_killed(app: Raftwork, work: Any, serve
     connection.close()
 
 
-def test_a_stop_kills_what_does_not_end_and_releases_it(app: Raftwork, work: Any, server: socket.socket) -> None:
+def test_a_stop_kills_what_does_not_end_and_releases_it(app: Raftwork, work: Any, door: socket.socket) -> None:
     worker = work(app, processes=1)
-    job = jobs.deaf.enqueue(port(server))
-    _, connection = wait_for_knock(server)
+    job = jobs.deaf.enqueue(port(door))
+    _, connection = wait_for_knock(door)
     worker.stop("20ms")
     assert connection.recv(1) == b"", "it is gone before another worker may start it"
     info = job.info()
@@ -195,7 +187,10 @@ def test_an_application_that_no_child_can_import_is_told(app: Raftwork, caplog: 
         return True
 
     caplog.handler.addFilter(emit)
-    with Worker(app, processes=1, threads=1, target="no_such_module:app", drain_timeout="0s"):
-        job = jobs.pid.enqueue()
-        assert told.wait(WAIT_S)
-        assert job.info().state == "enqueued", "nothing is claimed that cannot be run"
+    try:
+        with Worker(app, processes=1, threads=1, target="no_such_module:app", drain_timeout="0s"):
+            job = jobs.pid.enqueue()
+            assert told.wait(WAIT_S)
+            assert job.info().state == "enqueued", "nothing is claimed that cannot be run"
+    finally:
+        caplog.handler.removeFilter(emit)  # The handler is that of all tests.

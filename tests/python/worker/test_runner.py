@@ -11,6 +11,7 @@ import pytest
 
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
+from raftwork.errors import SerializationError
 from raftwork.serde import encode_args
 from raftwork.storage.base import ClaimedJob
 from raftwork.worker.binding import bindings_of
@@ -113,6 +114,30 @@ def test_a_worker_without_the_task_says_so(app: Raftwork) -> None:
     ending = ending_of(runner_of(app, Board()).run(claim("unknown")) or b"")
     assert ending.code is Code.RETRY and ending.failure is not None
     assert ending.failure.type.endswith("TaskNotRegistered") and "unknown" in ending.failure.message
+
+
+@pytest.mark.parametrize("name", ["raises", "araises", "unpackable"])
+def test_a_subclass_hears_what_a_job_raised(app: Raftwork, name: str) -> None:
+    heard: list[BaseException] = []
+
+    class Hearing(Runner):
+        def raised(self, run: Run, error: BaseException) -> None:
+            heard.append(error)
+
+    @app.task(name="raises")
+    def raises() -> None:
+        raise ValueError
+
+    @app.task(name="araises")
+    async def araises() -> None:
+        raise ValueError
+
+    @app.task(name="unpackable")
+    def unpackable() -> object:
+        return object()
+
+    run(Hearing(bindings_of(app), Board(), Silent(), Timekeeper()), name)
+    assert [type(error) for error in heard] == [SerializationError if name == "unpackable" else ValueError]
 
 
 @pytest.mark.parametrize(

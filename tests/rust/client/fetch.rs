@@ -346,8 +346,9 @@ fn counts(client: &Client) -> (u64, u64) {
     question.array(1).u64(1);
     let answer = client.view(question.as_bytes()).unwrap();
     let mut reader = Reader::new(&answer);
-    reader.array_of(2, "a view").unwrap();
+    reader.array_of(3, "a view").unwrap();
     reader.u64().unwrap();
+    reader.raw().unwrap();
     let map = reader.rest();
     (crate::requests::field_number(map, "enqueued"), crate::requests::field_number(map, "processing"))
 }

@@ -2,14 +2,15 @@
 
 use parking_lot::Mutex;
 use raftwork::attach::backend::Check;
-use raftwork::attach::{Backend, Done, WaitId, WatchId, Watcher};
+use raftwork::attach::{Backend, Done, View, WaitId, WatchId, Watcher};
 use raftwork::base::codec::Reader;
 use raftwork::base::time::SystemClock;
-use raftwork::base::{limits, Error, JobId, Millis, Result, SessionId};
+use raftwork::base::{limits, Error, JobId, LogIndex, Millis, Result, SessionId};
 use raftwork::client::memory::Memory;
 use raftwork::client::patience::{Patience, Slot};
 use raftwork::client::request::{accepted, operation};
 use raftwork::client::session::{Identity, Session};
+use raftwork::node::repeated;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -50,7 +51,11 @@ pub struct Spy {
     held: Mutex<Vec<Held>>,
     /// For each accepted command, at which index it was applied.
     applied: Arc<Mutex<BTreeMap<Vec<u8>, BTreeSet<u64>>>>,
-    pub epoch: AtomicU64,
+    /// How often the state has changed hands.
+    owners: AtomicU64,
+    /// So many signs of life are refused before one is taken, and how many came.
+    pub deaf_to: AtomicU64,
+    pub beats: AtomicU64,
     me: Weak<Spy>,
 }
 
@@ -68,7 +73,9 @@ impl Spy {
             open: Arc::default(),
             held: Mutex::default(),
             applied: Arc::default(),
-            epoch: AtomicU64::new(0),
+            owners: AtomicU64::new(0),
+            deaf_to: AtomicU64::new(0),
+            beats: AtomicU64::new(0),
             me: me.clone(),
         })
     }
@@ -105,6 +112,11 @@ impl Spy {
         self.open.lock().clear();
     }
 
+    /// The state changes hands: what is held was asked of the last owner, and is asked again of the next.
+    pub fn next_owner(&self) {
+        self.owners.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Requests with a number and this operation, in the order in which they came.
     pub fn sent(&self, of: u64) -> Vec<Sent> {
         let sent = self.sent.lock();
@@ -119,7 +131,7 @@ impl Spy {
     pub fn session(self: &Arc<Self>, kind: &str, reopens: bool) -> Arc<Session> {
         let identity =
             Identity { kind: kind.into(), ttl: Millis(60_000), host: "here".into(), pid: 1, labels: Vec::new() };
-        Session::new(self.clone(), Arc::new(SystemClock), identity, reopens)
+        Session::new(self.clone(), Arc::new(SystemClock), identity, reopens, Arc::default())
     }
 
     /// Sends commands that stay unanswered until no more fit, and one that has to wait: the channel of its answer.
@@ -143,7 +155,7 @@ impl Spy {
         if session != SessionId(0) {
             let mut all = self.sent.lock();
             let same = all.iter().find(|other| (other.session, other.sequence) == (session, sequence));
-            assert!(same.is_none(), "sequence {sequence} of {session:?} is used again, in one epoch");
+            assert!(same.is_none(), "sequence {sequence} of {session:?} is used again");
             let mut open = self.open.lock();
             let open = open.entry(session).or_default();
             open.insert(sequence);
@@ -201,13 +213,23 @@ impl Backend for Spy {
             }
             Some(Act::Delay) => {
                 let me = self.me.upgrade().unwrap();
-                self.held.lock().push(Box::new(move || me.apply(request, &command, answer)));
+                let owner = self.owners.load(Ordering::SeqCst);
+                self.held.lock().push(Box::new(move || {
+                    let same = me.owners.load(Ordering::SeqCst) == owner;
+                    let again: Done<Vec<u8>> =
+                        Box::new(move |reply| answer(if same { reply } else { repeated(reply) }));
+                    me.apply(request, &command, again);
+                }));
             }
         }
     }
 
-    fn view(&self, question: &[u8]) -> Result<Vec<u8>> {
-        self.inner.view(question)
+    fn view(&self, view: View, done: Done<Vec<u8>>) {
+        self.inner.view(view, done);
+    }
+
+    fn fresh(&self, done: Done<LogIndex>) {
+        self.inner.fresh(done);
     }
 
     fn wait_finished(&self, job: JobId, done: Done<()>) -> WaitId {
@@ -235,6 +257,9 @@ impl Backend for Spy {
     }
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {
+        if self.beats.fetch_add(1, Ordering::Relaxed) < self.deaf_to.load(Ordering::Relaxed) {
+            return done(Err(Error::NotCommitted("no leader is known".into())));
+        }
         self.inner.heartbeat(session, done);
     }
 
@@ -252,10 +277,6 @@ impl Backend for Spy {
 
     fn is_local(&self) -> bool {
         true
-    }
-
-    fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::SeqCst)
     }
 
     fn health(&self) -> Result<Vec<u8>> {

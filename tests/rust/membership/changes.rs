@@ -142,6 +142,28 @@ fn a_removed_follower_that_heard_nothing_asks() {
 }
 
 #[test]
+fn a_removed_follower_asks_those_that_only_learnt_when_it_heard_last() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.leader();
+    let [gone, other] = others(leader)[..] else { panic!("three voters") };
+    group.begin(4, &[]);
+    assert!(matches!(group.change(add(4)), Some(Ok(_))));
+    group.pass(10);
+    group.isolate(gone);
+    assert!(matches!(group.change(promote(4)), Some(Ok(_))));
+    assert!(matches!(group.change(remove(gone)), Some(Ok(_))));
+    group.join(5);
+    assert!(matches!(group.change(remove(other)), Some(Ok(_))));
+    // All voters that it knows are gone for good.
+    group.kill(other);
+    group.kill(leader);
+    group.cut.clear();
+    group.pass(LONG);
+    assert!(group.nodes[&gone].removed);
+    group.work();
+}
+
+#[test]
 fn a_removed_learner_asks_too() {
     let mut group = Group::of(&[1, 2, 3]);
     group.begin(4, &[]);

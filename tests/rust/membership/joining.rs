@@ -121,7 +121,7 @@ fn the_leader_promotes_who_has_caught_up() {
     let promote = |group: &mut Group| {
         let mut promoted = None;
         group.act(leader, |replica, turn| {
-            promoted = replica.promote_ready(turn)?;
+            promoted = replica.promote_ready(|_| None, turn)?;
             Ok(())
         });
         group.deliver();

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use raftwork::base::{Error, JobId, Result};
 use raftwork::node::{Node, WatchEvent};
 
-use super::support::{until, Events, Home, Mood, PATIENCE};
+use super::support::{until, view, Events, Home, Mood, PATIENCE};
 use super::{jobs, session, start};
 use crate::requests::*;
 
 #[test]
-fn a_panic_in_a_turn_stops_the_node_and_not_the_process() {
+fn d2_a_panic_in_a_turn_stops_the_node_and_not_the_process() {
     fails_for_good(Mood::SyncPanics, "the test says so");
 }
 
 #[test]
-fn a_failed_sync_stops_the_node() {
+fn d2_d3_a_failed_sync_stops_the_node() {
     fails_for_good(Mood::SyncFails, "sync failed");
 }
 
@@ -42,7 +42,7 @@ fn fails_for_good(mood: Mood, words: &str) {
     assert_eq!(events.next(), WatchEvent::NodeClosed);
     home.disk.set(Mood::Good);
     assert!(matches!(node.submit(enqueue(job(4), 8), None), Err(Error::Poisoned(why)) if why.contains(words)));
-    assert!(matches!(node.view(&[0x91, 1]), Err(Error::Poisoned(_))), "what is in memory may not be on disk");
+    assert!(matches!(view(&node, &[0x91, 1]), Err(Error::Poisoned(_))), "what is in memory may not be on disk");
     assert_eq!(field(&node.health(), "role"), [&[0xa6], b"failed".as_slice()].concat());
     assert!(matches!(node.close(), Err(Error::Poisoned(_))));
     // The write in the sync may be there or not; what was answered is, and what was refused is not.

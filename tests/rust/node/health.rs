@@ -30,7 +30,7 @@ fn every_field_of_health_is_described() {
     let node = Node::open(NodeConfig { archive: true, ..home.config() }).unwrap();
     let health = node.health();
     let mut keys = keys_of(&health, "");
-    for inner in ["inbox", "archive"] {
+    for inner in ["inbox", "archive", "quorum"] {
         keys.extend(keys_of(&field(&health, inner), &format!("{inner}.")));
     }
     assert!(keys.len() > 30, "{keys:?}");

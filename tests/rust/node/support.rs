@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use raftwork::base::time::SystemClock;
 use raftwork::base::{Clock, Error, Millis, Result, SessionId};
 use raftwork::disk::{Access, Disk, File, RealDisk};
-use raftwork::node::{Node, NodeConfig, WatchEvent, WatchId, Watcher};
+use raftwork::node::{Node, NodeConfig, View, WatchEvent, WatchId, Watcher};
 use tempfile::TempDir;
 
 /// How long a test waits for a signal before it fails. Long: the machine may be busy.
@@ -48,6 +49,26 @@ impl Clock for HandClock {
 
     fn monotonic(&self) -> Millis {
         Millis(self.monotonic.load(Ordering::SeqCst))
+    }
+}
+
+/// The clock of the system for one node alone, which a test may move on: for that node time passed while it did nothing.
+#[derive(Default)]
+pub struct OwnClock(AtomicU64);
+
+impl OwnClock {
+    pub fn skip(&self, span: u64) {
+        self.0.fetch_add(span, Ordering::SeqCst);
+    }
+}
+
+impl Clock for OwnClock {
+    fn wall(&self) -> Millis {
+        SystemClock.wall()
+    }
+
+    fn monotonic(&self) -> Millis {
+        SystemClock.monotonic().plus(Millis(self.0.load(Ordering::SeqCst)))
     }
 }
 
@@ -260,6 +281,13 @@ impl Events {
 pub fn beat(node: &Node, session: SessionId) -> Result<()> {
     let (send, receive) = channel();
     node.heartbeat(session, Box::new(move |done| drop(send.send(done))));
+    receive.recv_timeout(PATIENCE).unwrap()
+}
+
+/// What a node answers to a question, whatever state it has: `[as_of_index, staleness_ms, payload]`.
+pub fn view(node: &Node, question: &[u8]) -> Result<Vec<u8>> {
+    let (send, receive) = channel();
+    node.view(View::of_any(question), Box::new(move |answer| drop(send.send(answer))));
     receive.recv_timeout(PATIENCE).unwrap()
 }
 

@@ -1,9 +1,14 @@
 //! The state machine once more, as simply as it can be said: one list of jobs, searched from the front for everything.
 //! Written from the promises, not from the code that it is compared with.
 
-use crate::wire::{Command, End, Job, Reply, Spec};
+use crate::wire::{Command, End, Job, Limit, Reply, Spec};
 use raftwork::base::codec::Writer;
 use raftwork::base::JobId;
+use raftwork::machine::Mode;
+
+pub use limits::ModelRate;
+pub use locks::ModelLock;
+pub use schedules::ModelSchedule;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelJob {
@@ -31,6 +36,9 @@ pub struct ModelJob {
     pub progress: Option<Vec<u8>>,
     pub saved: Option<Vec<u8>>,
     pub runs: Vec<(u64, &'static str, Option<String>)>,
+    /// The schedule that it comes from, and the slot.
+    pub schedule: Option<(String, Option<u64>)>,
+    pub limits: Vec<Limit>,
 }
 
 impl ModelJob {
@@ -58,6 +66,7 @@ pub struct Happened {
     pub finished: Vec<JobId>,
     pub cancels: Vec<(u64, JobId, u64)>,
     pub lost: Vec<(u64, JobId, u64)>,
+    pub granted: Vec<(u64, u64, u64)>,
     pub closed: Vec<u64>,
 }
 
@@ -73,6 +82,14 @@ pub struct Model {
     /// Queues that were paused, with the end of the pause.
     pub pauses: Vec<(String, Option<u64>)>,
     pub windows: Vec<(String, JobId, u64)>,
+    pub locks: Vec<ModelLock>,
+    pub schedules: Vec<ModelSchedule>,
+    /// The limits of keys as the newest job said them, and the starts of those that are rates.
+    pub limits: Vec<Limit>,
+    pub rates: Vec<ModelRate>,
+    pub queue_limits: Vec<(String, u64)>,
+    /// The greatest generation of a schedule that is gone.
+    retired: u64,
     /// What `Restore` may bring back, by the record's bytes.
     pub records: Vec<(Vec<u8>, ModelJob)>,
     pub created: u64,
@@ -123,7 +140,13 @@ impl Model {
         if let Some((_, index, reply)) = open.replies.iter().find(|(kept, _, _)| *kept == sequence) {
             return (*index, reply.clone());
         }
-        let reply = self.verb(command);
+        let reply = match command {
+            Command::Lock(number, name, waits) => self.acquire((session, *number), name, Mode::Lock, *waits),
+            Command::Acquire(number, name, mode, waits) => self.acquire((session, *number), name, *mode, *waits),
+            Command::Unlock(name, token) => self.unlock(session, name, *token),
+            Command::GiveUp(number) => self.give_up((session, *number)),
+            _ => self.verb(command),
+        };
         if let Some(open) = self.sessions.iter_mut().find(|open| open.id == session) {
             open.replies.push((sequence, self.index, reply.clone()));
         }
@@ -163,7 +186,12 @@ impl Model {
             }
             Command::Tick(items) => self.tick(*items),
             Command::Evict(ordinal) => self.evict(*ordinal),
+            Command::Unlock(name, token) => self.unlock(0, name, *token),
+            Command::Recur(recur) => self.recur(recur),
+            Command::LimitQueue(queue, limit) => self.limit_queue(queue, *limit),
+            Command::Lock(..) | Command::Acquire(..) | Command::GiveUp(_) => panic!("{command:?} needs a session"),
             Command::Own(own) => panic!("{own:?} is about the cluster, the model about jobs"),
+            Command::Batch(batch) => panic!("{batch:?}: flows have a model of their own"),
             Command::Restore(records) => codes(&records.iter().map(|record| self.restore(record)).collect::<Vec<_>>()),
         }
     }
@@ -177,16 +205,23 @@ impl Model {
     }
 
     fn make_ready(&mut self, position: usize) {
+        let was_final = self.jobs[position].is_final();
+        self.leave(position);
+        if was_final {
+            self.hold(position, false);
+        }
         self.line += 1;
         let (now, line) = (self.now, self.line);
         let job = &mut self.jobs[position];
         (job.state, job.due, job.enqueued, job.finished, job.place) = ("enqueued", None, Some(now), None, line);
-        let queue = job.spec.queue.clone();
-        self.announce(&queue, 1);
+        if !self.held_back(&self.jobs[position]) {
+            let queue = self.jobs[position].spec.queue.clone();
+            self.announce(&queue, 1);
+        }
     }
 
     fn announce(&mut self, queue: &str, jobs: usize) {
-        if self.paused(queue) || jobs == 0 {
+        if self.paused(queue) || self.queue_room(queue) == 0 || jobs == 0 {
             return;
         }
         match self.happened.ready.iter_mut().find(|(name, _)| name == queue) {
@@ -199,6 +234,7 @@ impl Model {
         if delay == 0 {
             return self.make_ready(position);
         }
+        self.leave(position);
         self.line += 1;
         let (due, line) = (self.now + delay, self.line);
         let job = &mut self.jobs[position];
@@ -206,11 +242,14 @@ impl Model {
     }
 
     fn make_final(&mut self, position: usize, state: &'static str) {
+        self.leave(position);
         self.ordinal += 1;
         let (now, ordinal) = (self.now, self.ordinal);
         let job = &mut self.jobs[position];
         (job.state, job.due, job.finished, job.place) = (state, None, Some(now), ordinal);
         self.happened.finished.push(job.id);
+        let limits = job.limits.clone();
+        self.settle(&limits);
     }
 
     /// Who holds a unique key.
@@ -280,9 +319,11 @@ impl Model {
             created: self.now,
             expires: spec.expires.map(|span| due + span),
             unique: new.unique.clone(),
+            limits: new.limits.clone(),
             ..Default::default()
         });
         let position = self.jobs.len() - 1;
+        self.hold(position, true);
         self.make_wait(position, "scheduled", due - self.now);
         self.open_window(position);
         holder.map(|holder| (3, holder))
@@ -311,6 +352,7 @@ impl Model {
             let job = &mut self.jobs[position];
             (job.state, job.started, job.place, job.session) = ("processing", Some(now), token, session);
             job.attempt += 1;
+            self.start(position);
             given.push(position);
         }
         if !strict && !given.is_empty() {
@@ -329,8 +371,14 @@ impl Model {
     /// The job that a queue gives next.
     fn best(&self, queue: &str, functions: &[String]) -> Option<usize> {
         let fits = |job: &ModelJob| {
-            job.state == "enqueued" && job.spec.queue == queue && functions.contains(&job.spec.function)
+            job.state == "enqueued"
+                && job.spec.queue == queue
+                && functions.contains(&job.spec.function)
+                && !self.held_back(job)
         };
+        if self.queue_room(queue) == 0 {
+            return None;
+        }
         let fitting = self.jobs.iter().enumerate().filter(|(_, job)| fits(job));
         fitting.min_by_key(|(_, job)| (-job.spec.priority, job.place)).map(|(position, _)| position)
     }
@@ -374,3 +422,6 @@ fn write_claimed(job: &ModelJob, w: &mut Writer) {
 }
 
 mod endings;
+mod limits;
+mod locks;
+mod schedules;

@@ -5,7 +5,9 @@
 //! index 63                                 the index of the last entry: what follows gets the next
 //! open worker w1 [ttl=15000]               sessions have names; `close`, `expire`
 //! enqueue a b [function=f] [queue=default] [priority=0] [attempts=3] [crashes=3] [delay=0] [run_at=9] [unique=key]
-//!         [mode=skip|replace|raise] [window=9] [expires=9] [crash_delay=0] [keep=9] [tags=x,y] [args=text]
+//!         [limit=LIMITS] [mode=skip|replace|raise] [window=9] [expires=9] [crash_delay=0] [keep=9] [tags=x,y] [args=text]
+//!         [after=a,b:failure,c:success:uses] [batch=B]
+//! batch open B [outer=A] [name=night]   batch seal B   batch cancel B [reason=x]   batches [after=A] [limit=100]   flow a
 //! claim w1 [queues=mail:2,default] [strict] [functions=f,g] [max=1]
 //! finish a by=w1 ok [result=text] | retry [delay=0] [error=Type] | fail | snooze delay=9 | release | crash
 //!                cancelled [reason=x]
@@ -15,7 +17,20 @@
 //! as c1 seq=1 [acked=0] <any command>       under a session and sequence
 //! member 7 name=a raft=a:1 client=a:2   forget 7   level 1   digest 64 [mark=9]   (or the mark made there)
 //! members   levels   marks                  what is known of the cluster
+//! token NAME [secret=NAME] [can=read,work:mail] [expires=9] [overlap=9] [actor=ann]   revoke NAME-OR-ID
+//! invite SECRET [role=node] [expires=900]   use SECRET   note WHAT [about=x]   tokens   acts
 //! job a   counts [mail]   queues   finished [after=0]   due   ready [queues=..] [functions=..]   lease w1
+//! lock w1:7 <name> [semaphore=3 | read | write] [try]   give_up w1:7                    w1:7 is number 7 of w1
+//! unlock <name> by=w1:7 (its last token, in its session) | token=9 [from=w1]
+//! locks [after=name] [limit=100]            who holds what
+//! holders [after=name:9] [limit=100]        all of them, with what they asked for
+//! schedule put NAME [generation=9] [next=9] [overlap=allow|skip|queue_one|replace] [definition=daily] [options of a job]
+//! schedule fire NAME generation=1 slot=9 [next=9] [a@9 ..] [run_at=9]     schedule move NAME generation=1 slot=9 [next=9]
+//! schedule pause NAME [reason=x]   schedule resume NAME   schedule delete NAME   schedule trigger NAME a
+//! schedules [NAME] [after=name] [limit=100]   due_schedules [limit=100]
+//! limit_queue mail [n=9]   limits a   queue_limits   claimable [queues=..] [functions=..]
+//!                                           LIMITS: 2:key (at once), 5/100:key:burst, 5~100:key (slides),
+//!                                           5#100:key (fixed windows), separated by commas
 //! check <hexadecimal bytes>   apply <hexadecimal bytes>
 //! ```
 //!
@@ -36,6 +51,8 @@ pub struct Player {
     sessions: BTreeMap<String, u64>,
     tokens: BTreeMap<(String, JobId), u64>,
     records: BTreeMap<JobId, Vec<u8>>,
+    grants: BTreeMap<(u64, u64), u64>,
+    lock_sequence: u64,
 }
 
 /// The words of a line and its options.
@@ -98,7 +115,7 @@ impl Player {
             }
             "as" => self.under_session(rest),
             "check" => match machine::check(&hex(rest)) {
-                Ok(()) => vec!["passes".into()],
+                Ok(_) => vec!["passes".into()],
                 Err(error) => vec![error.to_string()],
             },
             "apply" => self.apply(&hex(rest), None),
@@ -133,6 +150,13 @@ impl Player {
     fn command(&mut self, line: &str, session: u64, sequence: u64, acked: u64) -> Vec<String> {
         let line = Line::new(line);
         let command = self.build(&line);
+        let (session, sequence) = match (&command, line.words.get(1)) {
+            (Command::Lock(..) | Command::Acquire(..) | Command::GiveUp(_), Some(owner)) if sequence == 0 => {
+                self.lock_sequence(owner)
+            }
+            (Command::Unlock(..), _) if sequence == 0 => self.unlock_sequence(&line),
+            _ => (session, sequence),
+        };
         let request = wire::request(session, sequence, acked, &command);
         self.apply(&request, Some((&line, &command)))
     }
@@ -153,14 +177,17 @@ impl Player {
         lines
     }
 
-    fn effects(&self, effects: &Effects) -> Vec<String> {
+    fn effects(&mut self, effects: &Effects) -> Vec<String> {
+        let granted = self.granted(effects);
         let of = |session: u64| self.sessions.iter().find(|(_, id)| **id == session).map_or("?", |(name, _)| name);
         let mut lines: Vec<String> = Vec::new();
         lines.extend(effects.ready.iter().map(|(queue, jobs)| format!("  ready: {jobs} in {queue}")));
         lines.extend(effects.finished.iter().map(|id| format!("  final: {}", name(*id))));
+        lines.extend(effects.deleted.iter().map(|id| format!("  out of the archives: {}", name(*id))));
         let cancels = effects.cancels.iter();
         lines.extend(cancels.map(|(session, id, _)| format!("  tell {}: stop {}", of(session.0), name(*id))));
         lines.extend(effects.lost.iter().map(|(session, id, _)| format!("  lost: {} by {}", name(*id), of(session.0))));
+        lines.extend(granted);
         lines.extend(effects.closed.iter().map(|session| format!("  closed: {}", of(session.0))));
         lines.extend(effects.differs.map(|differs| format!("  another mark was made here at {}", differs.index)));
         lines
@@ -194,8 +221,22 @@ impl Player {
             }
             Command::Delete(_) => self.codes(line, r, &["deleted", "?", "unknown", "?", "runs"]),
             Command::Restore(_) => self.codes(line, r, &["restored", "present"]),
-            Command::Own(Own::DropMember(_) | Own::SetLevel(_)) => vec![format!("{}", r.u64().expect("a number"))],
+            Command::Own(Own::UseInvitation { .. }) if r.nil() => vec!["nobody is invited".into()],
+            Command::Own(Own::UseInvitation { .. }) => vec![r.str().expect("a role").to_owned()],
+            Command::Own(Own::DropMember(_) | Own::SetLevel(_) | Own::PutToken { .. } | Own::RevokeToken { .. }) => {
+                vec![format!("{}", r.u64().expect("a number"))]
+            }
             Command::Own(_) => vec!["done".into()],
+            Command::Recur(recur) => self.tell_schedule(line, recur, r),
+            Command::Batch(_) => {
+                vec![["done", "unknown", "nothing to do"][r.u64().expect("a code") as usize].into()]
+            }
+            Command::LimitQueue(..) => vec!["done".into()],
+            Command::Lock(..) | Command::Acquire(..) => self.tell_lock(line.words[1], r),
+            Command::Unlock(..) => vec!["free".into()],
+            Command::GiveUp(..) => {
+                vec![["had nothing", "waited", "held"][r.u64().expect("a number") as usize].into()]
+            }
         }
         .into_iter()
         .map(|text| if index < self.index { format!("{text} (as before)") } else { text })
@@ -218,7 +259,13 @@ impl Player {
             self.tokens.insert((session.into(), job.id), job.token);
             let saved = job.state.map_or(String::new(), |state| format!(" state={}", String::from_utf8_lossy(&state)));
             let (id, token, attempt, crashes) = (name(job.id), job.token, job.attempt, job.crashes);
-            lines.push(format!("{session} got {id} token={token} attempt={attempt} crashes={crashes}{saved}"));
+            let mut rest = saved;
+            for (position, output) in job.outputs {
+                let output = output.map_or("none".into(), |output| String::from_utf8_lossy(&output).into_owned());
+                rest.push_str(&format!(" output{position}={output}"));
+            }
+            rest.extend(job.batch.map(|batch| format!(" batch={}", name(batch))));
+            lines.push(format!("{session} got {id} token={token} attempt={attempt} crashes={crashes}{rest}"));
         }
         lines
     }
@@ -270,14 +317,24 @@ impl Player {
             "tick" => Command::Tick(line.number("max", 1_000)),
             "evict" => Command::Evict(line.words[1].parse().expect("an ordinal")),
             "restore" => Command::Restore(line.ids().iter().map(|id| self.records[id].clone()).collect()),
-            "member" | "forget" | "level" | "digest" => Command::Own(self.build_own(line)),
+            "lock" | "unlock" | "give_up" => self.build_lock(line),
+            "schedule" => self.build_schedule(line),
+            "batch" => Self::build_batch(line),
+            "limit_queue" => Command::LimitQueue(line.words[1].into(), line.maybe("n")),
+            "member" | "forget" | "level" | "digest" | "token" | "revoke" | "invite" | "use" | "note" => {
+                Command::Own(self.build_own(line))
+            }
             other => panic!("no such command: {other}"),
         }
     }
 }
 
+mod flows;
+mod limits;
+mod locks;
 mod own;
 mod questions;
+mod schedules;
 
 const ENDS: [&str; 7] = ["ok", "retry", "fail", "snooze", "release", "cancelled", "crash"];
 
@@ -294,8 +351,8 @@ fn build_end(line: &Line<'_>) -> End {
     }
 }
 
-fn build_enqueue(line: &Line<'_>) -> Command {
-    let spec = Spec {
+fn build_spec(line: &Line<'_>) -> Spec {
+    Spec {
         function: line.text("function", "f"),
         queue: line.text("queue", "default"),
         priority: line.text("priority", "0").parse().expect("a priority"),
@@ -313,7 +370,10 @@ fn build_enqueue(line: &Line<'_>) -> Command {
         expires: line.maybe("expires"),
         crash_delay: line.number("crash_delay", 0),
         ..Spec::default()
-    };
+    }
+}
+
+fn build_enqueue(line: &Line<'_>) -> Command {
     let job = |id| Job {
         id,
         spec: 0,
@@ -321,8 +381,11 @@ fn build_enqueue(line: &Line<'_>) -> Command {
         delay: line.number("delay", 0),
         run_at: line.maybe("run_at"),
         unique: line.options.get("unique").map(|key| (*key).into()),
+        parents: flows::parents(line),
+        batch: line.options.get("batch").map(|batch| wire::id(batch)),
+        limits: limits::build(line),
     };
-    Command::Enqueue { specs: vec![spec], jobs: line.ids().into_iter().map(job).collect() }
+    Command::Enqueue { specs: vec![build_spec(line)], jobs: line.ids().into_iter().map(job).collect() }
 }
 
 fn tell_exception(r: &mut Reader<'_>, jobs: &[Job]) -> String {

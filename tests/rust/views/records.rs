@@ -69,13 +69,24 @@ fn record_round_trips() {
 }
 
 #[test]
+fn u4_a_record_of_no_schedule_is_that_of_format_1_and_one_of_a_schedule_brings_it_back() {
+    let plain = JobRecord::default();
+    assert_eq!(plain.encode()[..4], [0xdc, 0, 36, 1]);
+    for slot_ms in [None, Some(5)] {
+        let record = JobRecord { schedule: Some("daily"), slot_ms, ..Default::default() };
+        assert_eq!(record.encode()[..4], [0xdc, 0, 38, 2]);
+        assert_eq!(JobRecord::decode(&record.encode()).unwrap(), record);
+    }
+}
+
+#[test]
 fn detail_has_every_key_and_row_leaves_out_the_large_ones() {
     let error = error("ValueError", "no");
     let record = full(&error);
     let detail = keys(&record.detail(true));
     for key in "id function queue state priority args result error attempt crashes max_attempts max_crashes generation \
                 created_ms run_at_ms enqueued_ms started_ms finished_ms tags unique_key progress state_saved session \
-                token cancel_requested reason timeout_ms expires_ms meta attempts archived"
+                token cancel_requested schedule slot reason timeout_ms expires_ms meta attempts archived"
         .split_whitespace()
     {
         assert!(detail.contains(&key.to_owned()), "detail lacks {key}");

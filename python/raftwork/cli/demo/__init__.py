@@ -1,5 +1,6 @@
-"""The demo: real files, real processes, real kills, and a ledger that raftwork cannot write.
+"""The demo: three real nodes, real kills, and a ledger that raftwork cannot write.
 
-`command` says what happens in which order; `jobs` is what an application would have; `ledger` counts from outside;
-`crew` are the processes; `child` is what they run; `view` is what a person sees.
+`command` is the command line; `show` joins the parts and says what each key does; `crew` are the processes; `stream`
+enqueues; `jobs` is what an application would have; `ledger` counts from outside; `keys` are those of a person or of a
+script; `view` and `chart` are what a person sees; `code` is what a person takes home; `report` is the end.
 """

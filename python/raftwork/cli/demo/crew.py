@@ -1,121 +1,234 @@
-"""The processes of the demo: started, killed with SIGKILL, and never left behind."""
+"""The processes of the demo: three nodes and two workers; watched, killed with SIGKILL, and never left behind."""
 
 from __future__ import annotations
 
 import os
-import selectors
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import Any
 
 from raftwork import clock
-from raftwork.errors import NodeFailed
+from raftwork.cli.demo.jobs import LEDGER, QUEUE
+from raftwork.errors import SessionExpired
+from raftwork.testing.cluster import Cluster
+from raftwork.worker.supervisor import PARENT_PIPE
 
-__all__ = ["Crew", "Member"]
+__all__ = ["NODES", "Crew", "Kill", "Node", "Return"]
 
-READY_SECONDS_MAX = 20.0
-STOP_SECONDS_MAX = 3.0
+NODES = 3
+WORKERS = 2
+WORKER_THREADS = 8
+WATCH_S = 0.05
+ANSWER_MS = 500
 
 
 @dataclass
-class Member:
-    """One process."""
+class Node:
+    """What is known of one node."""
 
-    role: str
-    process: subprocess.Popen[bytes]
-    state: str = "running"
+    name: str
+    address: str
+    pid: int | None = None
+    role: str = "starting"
+    term: int = 0
+    applied: int = 0
+    committed: int = 0
+    lag: int = 0
+    """Entries that were committed when it was asked last, and that it had not applied."""
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
+
+@dataclass
+class Kill:
+    """A leader that was killed, and how the others went on. Seconds count from the signal."""
+
+    node: str
+    pid: int
+    at: float
+    term: int
+    leader: str | None = None
+    leads_after: float | None = None
+    accepts_after: float | None = None
+
+
+@dataclass
+class Return:
+    """A node that was started again. Seconds count from its start."""
+
+    node: str
+    at: float
+    target: int = 0
+    """It has caught up when it has applied this entry: the newest one when it first answered."""
+    lag: int | None = None
+    caught_up_after: float | None = None
 
 
 class Crew:
-    """All processes of one demo. Leaving the context ends them."""
+    """All processes of one demo. Leaving the context ends them.
 
-    def __init__(self, environment: dict[str, str], announce: Callable[[str], None]) -> None:
-        self.members: list[Member] = []
-        self.killed: dict[int, str] = {}
-        self._environment = {**os.environ, **environment}
+    Args:
+        place: where data directories, logs and the ledger go.
+        ledger: the file to which jobs write.
+        announce: told of what happens, in words; from any thread.
+    """
+
+    def __init__(self, place: Path, ledger: Path, announce: Callable[[str], None]) -> None:
+        self.cluster = Cluster(place, NODES)
+        self.nodes = [Node(f"node-{number + 1}", address) for number, address in enumerate(self.cluster.clients)]
+        self.kills: list[Kill] = []
+        self.returns: list[Return] = []
+        self.ended: dict[int, str] = {}
+        """Workers that ended by themselves, with their exit status in words."""
+        self._voting = False
+        self._place = place
         self._announce = announce
+        self._environment = {**self.cluster.environment, "RAFTWORK_STORAGE": self.cluster.url, LEDGER: str(ledger)}
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._pipe = os.pipe()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._watchers = [
+            threading.Thread(target=self._watch, args=(number,), name=f"demo-watch-{number}") for number in range(NODES)
+        ]
 
     def __enter__(self) -> Crew:
+        for number in range(NODES):
+            self._launch(number)
+        for number in range(WORKERS):
+            self._workers.append(self._start_worker(number))
+        for watcher in self._watchers:
+            watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        running = [member for member in self.members if member.process.poll() is None]
-        for member in running:
-            member.process.terminate()
-        for member in running:
-            try:
-                member.process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                member.process.kill()
-                member.process.wait()
-        for member in self.members:
-            for pipe in (member.process.stdin, member.process.stdout):
-                if pipe is not None:
-                    pipe.close()
+        # The data is of no use after the demo, and nothing is lost by a kill, as the demo has just shown.
+        self._stop.set()
+        for worker in self._workers:
+            worker.kill()
+        self.cluster.close()
+        for worker in self._workers:
+            worker.wait()
+        for watcher in self._watchers:
+            if watcher.ident is not None:
+                watcher.join()
+        for end in self._pipe:
+            os.close(end)
 
-    def start(self, role: str) -> Member:
-        """Start a process; it may take a moment until it is ready."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "raftwork.cli.demo.child", role],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self._environment,
-            # Ctrl-C is for the demo, which then ends its processes in order.
-            start_new_session=True,
+    @property
+    def ready(self) -> bool:
+        """All nodes vote, so that any one may be killed."""
+        return self._voting
+
+    @property
+    def busy(self) -> bool:
+        """A kill or a return is still under way."""
+        return any(kill.accepts_after is None for kill in self.kills) or any(
+            back.caught_up_after is None for back in self.returns
         )
-        member = Member(role, process)
-        self.members.append(member)
-        return member
 
-    def wait_ready(self, member: Member) -> None:
-        """Return when the process serves.
+    def leader(self) -> Node | None:
+        """Who leads, as it says itself."""
+        leading = [node for node in self.nodes if node.role == "leader"]
+        return max(leading, key=lambda node: node.term, default=None)
 
-        Raises:
-            NodeFailed: it ended, or was not ready in time.
-        """
-        output = member.process.stdout
-        assert output is not None, "start() asks for a pipe"
-        line = _read_line(output, READY_SECONDS_MAX)
-        if not line.startswith(b"ready"):
-            raise NodeFailed(f"The {member.role} process {member.pid} did not become ready; its errors are above.")
-        self._announce(f"{member.role} {member.pid} is ready ({line.decode().split()[1]})")
+    def down(self) -> Node | None:
+        """A node that was killed and not started again."""
+        return next((node for node in self.nodes if node.pid is None), None)
 
-    def kill(self, member: Member) -> None:
-        """End a process as a power cut would: no handler runs, nothing is flushed."""
-        os.kill(member.pid, signal.SIGKILL)
-        member.process.wait()
-        member.state = "killed"
-        self.killed[member.pid] = member.role
-        self._announce(f"SIGKILL to {member.role} {member.pid}")
+    def kill_leader(self) -> None:
+        """SIGKILL, as a power cut would end it: no handler runs, nothing is flushed."""
+        with self._lock:
+            node = self.leader()
+            if node is None or node.pid is None:
+                return
+            self.kills.append(Kill(node.name, node.pid, clock.monotonic(), node.term))
+            self._announce(f"SIGKILL to {node.name}, the leader, pid {node.pid}")
+            self.cluster.kill(self.nodes.index(node))
+            node.pid, node.role, node.lag = None, "killed", 0
 
-    def first(self, role: str) -> Member:
-        """The oldest process of a role that runs."""
-        return next(member for member in self.members if member.role == role and member.state == "running")
+    def bring_back(self) -> None:
+        """Start the killed node again, with the directory that it left."""
+        with self._lock:
+            node = self.down()
+            if node is not None:
+                self.returns.append(Return(node.name, clock.monotonic()))
+                self._launch(self.nodes.index(node))
+                self._announce(f"{node.name} is started again, pid {node.pid}")
 
-    def ended(self) -> list[Member]:
-        """Processes that ended without being killed by the demo."""
-        return [member for member in self.members if member.state == "running" and member.process.poll() is not None]
+    def answered(self, at: float) -> None:
+        """A write was answered at this moment."""
+        if self.kills and (kill := self.kills[-1]).accepts_after is None:
+            with self._lock:
+                # Answers of the old leader may still arrive after it was killed.
+                if kill.leads_after is not None and at - kill.at >= kill.leads_after:
+                    kill.accepts_after = at - kill.at
+                    self._announce(f"jobs are accepted again, {kill.accepts_after:.1f} s after the kill")
 
+    def look_after(self) -> None:
+        """Tell of workers that ended, which nobody asked for."""
+        for worker in self._workers:
+            if worker.poll() is not None and worker.pid not in self.ended:
+                self.ended[worker.pid] = f"status {worker.returncode}"
+                self._announce(f"worker {worker.pid} ended with status {worker.returncode}; see {self._place}")
 
-def _read_line(output: IO[bytes], seconds: float) -> bytes:
-    """One line, or what there is at the end of the file or of the time."""
-    end = clock.monotonic() + seconds
-    line = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(output, selectors.EVENT_READ)
-        while not line.endswith(b"\n"):
-            if not selector.select(max(0.0, end - clock.monotonic())):
-                return line
-            byte = os.read(output.fileno(), 1)
-            if not byte:
-                return line
-            line += byte
-    return line
+    def without_session(self) -> set[int]:
+        """Workers that say in their log that their session ended, and with it the leases of their jobs."""
+        logs = {worker.pid: self._log(number) for number, worker in enumerate(self._workers)}
+        return {pid for pid, log in logs.items() if SessionExpired.code in log.read_text(encoding="utf-8")}
+
+    def _log(self, number: int) -> Path:
+        return self._place / f"worker-{number + 1}.log"
+
+    def _launch(self, number: int) -> None:
+        self.cluster.launch(number)
+        self.nodes[number].pid = self.cluster.pid(number)
+        self.nodes[number].role = "starting"
+
+    def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "raftwork", "worker", "raftwork.cli.demo.jobs:app", "--queue", QUEUE]
+        with self._log(number).open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--threads", str(WORKER_THREADS), "--log-level", "WARNING"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**self._environment, PARENT_PIPE: str(self._pipe[0])},
+                pass_fds=(self._pipe[0],),
+                cwd=self._place,
+                start_new_session=True,
+            )
+
+    def _watch(self, number: int) -> None:
+        """Ask one node how it is, many times a second."""
+        while not self._stop.wait(WATCH_S):
+            if (pid := self.nodes[number].pid) is not None:
+                # A node lags behind what was committed before it was asked, or a quick one would seem to lag too.
+                committed = max(node.committed for node in self.nodes)
+                health = self.cluster.health(number, ANSWER_MS)
+                with self._lock:
+                    if self.nodes[number].pid == pid and health is not None:
+                        self._take(number, health, committed, clock.monotonic())
+
+    def _take(self, number: int, health: dict[str, Any], committed: int, at: float) -> None:
+        """What a node said of itself."""
+        node = self.nodes[number]
+        leads = health["role"] == "leader" and not health["cut_off"]
+        node.role = health["role"] if health["voter"] else "learner"
+        node.term, node.applied, node.committed = health["term"], health["applied"], health["committed"]
+        node.lag = max(0, committed - node.applied)
+        if leads and not self._voting and health["voters"] == NODES:
+            self._voting = True
+            self._announce(f"three nodes vote, {node.name} leads: any one of them may die now")
+        if leads and self.kills and (kill := self.kills[-1]).leads_after is None and node.term > kill.term:
+            kill.leader, kill.leads_after = node.name, at - kill.at
+            self._announce(f"{kill.node} is gone; {node.name} leads after {kill.leads_after:.1f} s")
+        if self.returns and (back := self.returns[-1]).node == node.name and back.caught_up_after is None:
+            if back.lag is None:
+                back.lag, back.target = node.lag, committed
+                self._announce(f"{node.name} answers; it lags {node.lag:,} entries")
+            elif node.applied >= back.target and health["voter"] and health["leader"]:
+                back.caught_up_after = at - back.at
+                self._announce(f"{node.name} has caught up, {back.caught_up_after:.1f} s after its start")

@@ -1,65 +1,55 @@
-"""The application of the demo: one task that reads one file. Every process of the demo imports this module."""
+"""The application of the demo. Its worker processes import this module, as those of any application."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import tokenize
-import zlib
+import threading
 from pathlib import Path
-from typing import TypedDict
 
 from raftwork.app import Raftwork
 from raftwork.cli.demo.ledger import Executions
 from raftwork.context import JobContext
-from raftwork.retry import Retry
 
-__all__ = ["LEDGER", "QUEUE", "FileReport", "app", "inspect_file", "measure"]
+__all__ = ["BROKEN", "LEDGER", "QUEUE", "app", "send_welcome", "settle_invoice"]
 
-QUEUE = "files"
+QUEUE = "demo"
 # Names the file to which executions are written. The storage comes from RAFTWORK_STORAGE, as for any application.
 LEDGER = "RAFTWORK_DEMO_LEDGER"
+# A file beside the ledger. While it exists, invoices cannot be settled.
+BROKEN = "broken"
+# A job takes at least so long, as if it had called another server.
+CALL_S = 0.002
 
 app = Raftwork("demo")
+_executions: Executions | None = None
+_never = threading.Event()
 
 
-class FileReport(TypedDict):
-    """What is found out about one file."""
-
-    sha256: str
-    bytes: int
-    compressed: int
-    lines: int
-    tokens: int | None
-    """None for a file that is not Python."""
+def executions() -> Executions:
+    """Where this process writes down what it runs."""
+    global _executions
+    if _executions is None:
+        _executions = Executions(Path(os.environ[LEDGER]))
+    return _executions
 
 
-@app.task(queue=QUEUE, retry=Retry(3), max_crashes=20)
-def inspect_file(ctx: JobContext, path: str) -> FileReport:
-    """Measure one file, and write down outside of raftwork that this was done."""
-    executions = Executions(Path(os.environ[LEDGER]))
-    executions.note("start", str(ctx.id), ctx.token)
-    report = measure(Path(path))
-    executions.note("done", str(ctx.id), ctx.token)
-    return report
+@app.task(queue=QUEUE, retry=5, max_crashes=20)
+def send_welcome(ctx: JobContext, customer: int) -> None:
+    """Works always."""
+    ledger = executions()
+    ledger.note("start", str(ctx.id), ctx.token)
+    _never.wait(CALL_S)
+    ledger.note("done", str(ctx.id), ctx.token)
 
 
-def measure(path: Path) -> FileReport:
-    """The facts about one file; the same each time for the same bytes."""
-    content = path.read_bytes()
-    return {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "compressed": len(zlib.compress(content)),
-        "lines": content.count(b"\n"),
-        "tokens": count_tokens(content) if path.suffix == ".py" else None,
-    }
-
-
-def count_tokens(content: bytes) -> int | None:
-    """The tokens of a Python source; None if it is not one, as some test files of Python itself are not."""
-    try:
-        return sum(1 for _ in tokenize.tokenize(io.BytesIO(content).readline))
-    except (SyntaxError, tokenize.TokenError, UnicodeDecodeError):
-        return None
+@app.task(queue=QUEUE, retry=1, max_crashes=20)
+def settle_invoice(ctx: JobContext, invoice: int) -> None:
+    """Fails in two ways, as long as the file `BROKEN` exists."""
+    ledger = executions()
+    ledger.note("start", str(ctx.id), ctx.token)
+    if Path(os.environ[LEDGER]).with_name(BROKEN).exists():
+        ledger.note("failed", str(ctx.id), ctx.token)
+        if invoice % 6 == 0:
+            raise ValueError(f"invoice {invoice} has no address")
+        raise ConnectionError("bank.example.org: connection refused")
+    ledger.note("done", str(ctx.id), ctx.token)

@@ -19,9 +19,14 @@ from raftwork.testing.conformance.claiming import ClaimContract
 from raftwork.testing.conformance.enqueueing import EnqueueContract
 from raftwork.testing.conformance.fetching import FetchContract
 from raftwork.testing.conformance.finishing import FinishContract
+from raftwork.testing.conformance.flowing import FlowContract
+from raftwork.testing.conformance.limiting import LimitContract
+from raftwork.testing.conformance.locking import LockContract
 from raftwork.testing.conformance.operating import OperateContract
 from raftwork.testing.conformance.querying import QueryContract
+from raftwork.testing.conformance.recurring import RecurringContract
 from raftwork.testing.conformance.scheduling import ScheduleContract
+from raftwork.testing.conformance.sharing import ReentrantLockContract, SharedLockContract
 from raftwork.testing.conformance.uniqueness import UniqueContract
 from raftwork.testing.conformance.waiting import WaitContract
 
@@ -34,9 +39,15 @@ class StorageContract(
     FinishContract,
     ScheduleContract,
     UniqueContract,
+    LimitContract,
     OperateContract,
     QueryContract,
     WaitContract,
     FetchContract,
+    LockContract,
+    SharedLockContract,
+    ReentrantLockContract,
+    RecurringContract,
+    FlowContract,
 ):
     """All families."""

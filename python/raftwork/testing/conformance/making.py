@@ -68,13 +68,20 @@ def state(storage: Storage, job: bytes) -> JobState:
 
 
 def empty(storage: Storage) -> None:
-    """Take away what earlier tests left: sessions of workers, pauses, jobs. Totals of what went through stay."""
+    """Take away what earlier tests left: workers, pauses, limits, schedules, jobs. Totals of what went through stay."""
     for session in storage.sessions():
         if session.kind == "worker":
             storage.close_session(session.session)
     for queue in storage.queues():
         if queue.paused:
             storage.resume_queue(queue.name)
+    for limited in storage.queue_limits():
+        if limited.limit is not None:
+            storage.limit_queue(limited.name, None)
+    for schedule in storage.schedules():
+        storage.delete_schedule(schedule.name)
+    for batch in storage.batches():
+        storage.cancel_batch(batch.id)
     while jobs := storage.jobs(limit=500).jobs:
         storage.delete([job.id.bytes for job in jobs])
 

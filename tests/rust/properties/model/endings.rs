@@ -22,6 +22,7 @@ impl Model {
             let position = self.position(*id).expect("a leased job is there");
             self.end_run(position, how, None);
         }
+        self.end_locks(session);
         self.happened.closed.push(session);
         number(held.len() as u64)
     }
@@ -157,6 +158,7 @@ impl Model {
         self.windows.retain(|(key, holder, _)| *holder != id || job.unique.as_ref() != Some(key));
         if !job.is_final() {
             self.happened.finished.push(id);
+            self.settle(&job.limits);
         }
         self.deleted += 1;
         0
@@ -167,8 +169,7 @@ impl Model {
             return;
         }
         self.pauses.retain(|(paused, _)| paused != queue);
-        let waiting = self.jobs.iter().filter(|job| job.state == "enqueued" && job.spec.queue == queue).count();
-        self.announce(queue, waiting);
+        self.announce(queue, self.may_start(queue));
     }
 
     pub(super) fn expire(&mut self, items: u64) -> u64 {
@@ -198,6 +199,7 @@ impl Model {
             self.end_pause(&queue);
             done += 1;
         }
+        done += self.wake(items - done);
         while done < items {
             let over = self.windows.iter().filter(|(_, _, until)| *until <= self.now);
             let Some(first) = over.map(|(key, _, until)| (*until, key.clone())).min() else { break };
@@ -212,7 +214,12 @@ impl Model {
         let due = self.jobs.iter().filter_map(|job| job.due);
         let late = self.jobs.iter().filter(|job| job.waits()).filter_map(|job| job.expires);
         let pauses = self.pauses.iter().filter_map(|(_, until)| *until);
-        due.chain(late).chain(pauses).chain(self.windows.iter().map(|(_, _, until)| *until)).min()
+        due.chain(late)
+            .chain(pauses)
+            .chain(self.next_slot())
+            .chain(self.next_wake())
+            .chain(self.windows.iter().map(|(_, _, until)| *until))
+            .min()
     }
 
     /// Finished jobs with their ordinals.

@@ -29,7 +29,18 @@ impl Player {
             "sessions" => self.machine.sessions().map(|(_, ttl)| format!("a session with ttl={}", ttl.0)).collect(),
             "members" => self.members(),
             "levels" => self.levels(),
+            "tokens" => self.tokens(),
+            "acts" => self.acts(),
             "marks" => self.marks(),
+            "locks" => self.locks(line),
+            "holders" => self.holders(line),
+            "schedules" => self.schedules(line),
+            "batches" => self.batches(line),
+            "flow" => line.words[1..].iter().map(|id| self.flow(id)).collect(),
+            "limits" => line.words[1..].iter().map(|name| self.limits(name)).collect(),
+            "queue_limits" => self.queue_limits(),
+            "claimable" => self.claimable(line),
+            "due_schedules" => self.due_schedules(line),
             _ => return None,
         })
     }
@@ -51,6 +62,8 @@ impl Player {
         say("finished", time(job.finished()));
         say("expires", time(job.expires()));
         say("cancel_requested", job.cancel_requested.then(|| "yes".into()));
+        let from = job.recurrence().map(|from| (from.schedule.to_string(), time(from.slot)));
+        say("schedule", from.map(|(name, slot)| format!("{name}@{}", slot.unwrap_or("none".into()))));
         if let Some(rare) = &job.rare {
             let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             say("result", rare.result.as_ref().map(|result| text_of(result)));

@@ -1,0 +1,133 @@
+"""What a job costs in the log, what middleware, events and tags cost, and how very many start that are due together.
+
+    python benches/job_model.py [--place DIR] [--rounds 5]
+
+Entries of the log are counted by the index of the state before and after, while jobs come, run and end. Lateness is
+measured with the wall clock, which the node and the worker share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from table import Figure, at_least, at_most, render
+
+from raftwork import JobContext, Raftwork
+from raftwork.cli import measure
+from raftwork.worker import Worker
+
+RUN_JOBS = 30_000
+DUE_JOBS = 100_000
+AHEAD_S = 5.0
+
+
+def entries_per_job(directory: Path, batch: int) -> float:
+    """Log entries for each job, enqueued so many a call by 32 threads while a worker runs them."""
+    app, noop, _ = measure.noop_app(directory)
+
+    def enqueue(number: int) -> None:
+        app.enqueue_many(noop.s(number) for _ in range(batch))
+
+    calls = RUN_JOBS // batch // 32
+    try:
+        with Worker(app, queues=["bench"], threads=8):
+            enqueue(0)  # warm
+            wait_for_end(app)
+            before = app.health()["applied"]
+            measure.thread_rate(enqueue, 32, calls)
+            wait_for_end(app)
+            return float(app.health()["applied"] - before) / (calls * 32 * batch)
+    finally:
+        app.close()
+
+
+def wait_for_end(app: Raftwork) -> None:
+    """Until nothing waits or runs."""
+    pause = threading.Event()
+    while any(app.counts().get(state, 0) for state in ("scheduled", "enqueued", "processing")):
+        pause.wait(0.01)
+
+
+def starts_of_due(directory: Path, jobs: int) -> tuple[float, float]:
+    """Jobs that are all due at one moment: seconds from it to the first start, and to the last. Negative: early."""
+    app = Raftwork("bench", storage=f"raft:///{directory.absolute()}")
+    starts: list[float] = []
+    ended = threading.Event()
+
+    def note() -> None:
+        starts.append(time.time())
+        if len(starts) >= jobs:
+            ended.set()
+
+    task = app.task(queue="bench", name="bench.note", retry=1)(note)
+    app.open()
+    try:
+        with Worker(app, queues=["bench"], threads=8):
+            due = datetime.now(UTC) + timedelta(seconds=AHEAD_S)
+            later = task.using(run_at=due)
+            for _ in range(jobs // 1_000):
+                app.enqueue_many(later.s() for _ in range(1_000))
+            assert datetime.now(UTC) < due, "they were not stored before they were due"
+            assert ended.wait(120), f"{len(starts)} of {jobs} jobs started"
+    finally:
+        app.close()
+    return min(starts) - due.timestamp(), max(starts) - due.timestamp()
+
+
+def watched(directory: Path, *, extras: bool) -> float:
+    """Jobs a second that one worker process runs; with extras: middleware, a listener to all events, and three tags."""
+    app, noop, _ = measure.noop_app(directory)
+    seen: Counter[str] = Counter()
+    stop: Callable[[], object] = bool
+    if extras:
+
+        @app.middleware.run
+        def around(job: JobContext) -> Iterator[None]:
+            yield
+
+        stop = app.subscribe(lambda event: seen.update([event.name]))
+        noop = noop.using(tags=["bench", "watched", "three"])
+    try:
+        measure.run_rate(app, noop, 2_000)  # warm
+        return measure.run_rate(app, noop, RUN_JOBS)
+    finally:
+        app.close()
+        stop()  # Listeners belong to the process: the next round would have it too.
+        assert not extras or seen["job.succeeded"] >= RUN_JOBS
+
+
+def figures(place: Path, rounds: int) -> list[Figure]:
+    """Measure all rounds."""
+    single = Figure("log entries for each job, enqueued one by one, from enqueue to its end", "x")
+    batched = Figure("log entries for each job, enqueued 50 a call", "x", "0.2 at most", at_most(0.2))
+    bare = Figure("no-op jobs run, one process, 8 threads, bare", "jobs/s")
+    ratio = Figure("the same with middleware, a listener to events and tags / bare", "%", "85", at_least(85.0))
+    many = f"{DUE_JOBS:,} jobs due in the same moment"
+    first = Figure(f"{many}: first start after it", "ms", "50 at most", at_most(50))
+    early = Figure(f"{many}: first start, not before it", "ms", "0", at_least(0))
+    last = Figure(f"{many}: last start after it", "s", "10 at most", at_most(10))
+    for _ in range(rounds):
+        with measure.fresh_directory(place) as directory:
+            single.values.append(entries_per_job(directory / "single", 1))
+            batched.values.append(entries_per_job(directory / "batched", 50))
+            bare.values.append(watched(directory / "bare", extras=False))
+            ratio.values.append(100 * watched(directory / "watched", extras=True) / bare.values[-1])
+            begun, over = starts_of_due(directory / "due", DUE_JOBS)
+            first.values.append(begun * 1e3)
+            early.values.append(begun * 1e3)
+            last.values.append(over)
+    return [single, batched, bare, ratio, early, first, last]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--place", type=Path, default=Path())
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    print(render(figures(given.place, given.rounds)))

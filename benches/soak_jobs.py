@@ -1,0 +1,86 @@
+"""The application of the soak: every kind of job, each of which writes into a ledger that it ran.
+
+RAFTWORK_STORAGE=... RAFTWORK_SOAK_LEDGER=FILE raftwork worker soak_jobs:app
+"""
+
+from __future__ import annotations
+
+import os
+
+from raftwork import Discard, JobContext, Limit, Raftwork, Retry, Snooze
+
+QUICK = Retry(3, backoff="fixed", base="50ms", jitter=0.0)
+LEDGER = "RAFTWORK_SOAK_LEDGER"
+
+
+def note(line: str) -> None:
+    """One line of the ledger, whole whoever else writes."""
+    file = os.open(os.environ[LEDGER], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, f"{line}\n".encode())
+    finally:
+        os.close(file)
+
+
+def application() -> Raftwork:
+    """The same application in all processes. What finished is kept for a minute, so that the size settles."""
+    app = Raftwork("soak")
+    kept = {"keep_result": "1m", "keep_failed": "1m"}
+
+    @app.task(name="soak.plain", tags=["soak"], **kept)
+    def plain(number: int) -> int:
+        note(f"{number}")
+        return number
+
+    @app.task(name="soak.coroutine", **kept)
+    async def coroutine(number: int) -> int:
+        note(f"{number}")
+        return number
+
+    @app.task(name="soak.child", executor="process", **kept)
+    def child(number: int) -> int:
+        note(f"{number}")
+        return number
+
+    @app.task(name="soak.flaky", retry=QUICK, **kept)
+    def flaky(ctx: JobContext, number: int) -> None:
+        if ctx.attempt < 3:
+            raise ValueError(f"attempt {ctx.attempt} of {number}")
+        note(f"{number}")
+
+    @app.task(name="soak.hopeless", retry=QUICK, **kept)
+    def hopeless(number: int) -> None:
+        note(f"{number}")
+        raise Discard("it never works")
+
+    @app.task(name="soak.saving", **kept)
+    def saving(ctx: JobContext, number: int) -> None:
+        if ctx.state is None:
+            ctx.save({"number": number})
+            ctx.progress(1, 2, "half of it")
+            raise Snooze("100ms")
+        assert ctx.state["number"] == number
+        note(f"{number}")
+
+    @app.task(name="soak.locking", **kept)
+    def locking(number: int) -> None:
+        with app.lock(f"soak-{number % 7}", ttl="15s"):
+            note(f"{number}")
+
+    @app.task(name="soak.limited", limit=Limit(2, per="key"), **kept)
+    def limited(key: int, number: int) -> None:
+        note(f"{number}")
+
+    @app.task(name="soak.first", **kept)
+    def first(number: int) -> int:
+        return number
+
+    @app.every("1s", name="soak.every", overlap="skip")
+    @app.task(name="soak.ticking", **kept)
+    def ticking() -> None:
+        note("tick")
+
+    return app
+
+
+app = application()

@@ -1,0 +1,157 @@
+"""One verb for all jobs that fit a filter: counted first, changed a chunk at a time, and stoppable between two chunks.
+
+Which jobs are meant is settled before the first change, as a changed job may fit the filter again, or no longer. A job
+whose state does not allow the verb by then is skipped. Each change is told: by a line of the logger `raftwork.audit`,
+and by the event `bulk.changed`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from raftwork import events
+from raftwork.errors import InvalidOption, RaftworkError
+from raftwork.operators import BulkAnswer, pages
+from raftwork.reading import SESSION, Reading
+from raftwork.storage.base import Change, Clause, JobPage, Storage
+
+__all__ = ["Bulk", "BulkProgress"]
+
+logger = logging.getLogger("raftwork.audit")
+
+CHUNK_JOBS = 500
+"""Jobs of one write: large enough to be quick, small enough that other callers get their turn between two."""
+CHUNK_JOBS_MAX = 1_000
+
+
+class BulkProgress(NamedTuple):
+    """How far a change of many jobs is."""
+
+    matched: int
+    """Jobs that fit."""
+    changed: int
+    skipped: int
+
+    @property
+    def done(self) -> int:
+        """Jobs that were asked about so far."""
+        return self.changed + self.skipped
+
+
+class HasJobs(Protocol):
+    """What is needed of the application."""
+
+    @property
+    def storage(self) -> Storage:
+        """Where the jobs are."""
+        ...
+
+    def job_page(
+        self,
+        clauses: Sequence[Clause] = (),
+        cursor: bytes | None = None,
+        limit: int = 100,
+        reading: Reading = SESSION,
+    ) -> JobPage:
+        """A page of the jobs for which every clause holds."""
+        ...
+
+
+Told = Callable[[BulkProgress], object]
+
+
+class Bulk:
+    """The jobs that fit a filter, to be changed together. Made by `app.bulk(filter)`; asks nothing yet.
+
+    Every verb answers how many jobs matched, were changed and were skipped. They take:
+
+    * `progress`, called after each chunk with a `BulkProgress`;
+    * `stop`, asked before each chunk: when it says True nothing more is changed, and the answer says `stopped`.
+
+    If the storage fails in between, the error has a note that says how many were changed before.
+
+    Example:
+        >>> app.bulk("state:failed error:*Timeout* since:2h").retry().changed
+        412
+    """
+
+    def __init__(self, app: HasJobs, clauses: Sequence[Clause], text: str, chunk: int = CHUNK_JOBS) -> None:
+        if isinstance(chunk, bool) or not isinstance(chunk, int) or not 1 <= chunk <= CHUNK_JOBS_MAX:
+            raise InvalidOption(f"chunk={chunk!r} is not a whole number from 1 to {CHUNK_JOBS_MAX:,}.")
+        self._app = app
+        self._clauses = clauses
+        self._text = text
+        self._chunk = chunk
+        self._ids: list[bytes] | None = None
+
+    def count(self) -> int:
+        """How many jobs fit. Settles which: a verb that is called afterwards changes these."""
+        if self._ids is None:
+            self._ids = [info.id.bytes for info in pages(self._app.job_page, self._clauses, None, SESSION)]
+        return len(self._ids)
+
+    def retry(self, *, progress: Told | None = None, stop: Callable[[], bool] | None = None) -> BulkAnswer:
+        """Run them again: final ones with fresh attempts, waiting ones now."""
+        return self._change("retry", self._app.storage.requeue, progress, stop)
+
+    def cancel(
+        self, reason: str = "", *, progress: Told | None = None, stop: Callable[[], bool] | None = None
+    ) -> BulkAnswer:
+        """Cancel them: waiting ones at once, running ones are told.
+
+        Args:
+            reason: kept with each job.
+        """
+        storage = self._app.storage
+        return self._change("cancel", lambda ids: storage.cancel(ids, reason), progress, stop)
+
+    def delete(self, *, progress: Told | None = None, stop: Callable[[], bool] | None = None) -> BulkAnswer:
+        """Forget them and their results. Running ones are skipped."""
+        return self._change("delete", self._app.storage.delete, progress, stop)
+
+    def _change(
+        self,
+        verb: str,
+        change: Callable[[Sequence[bytes]], list[Change]],
+        progress: Told | None,
+        stop: Callable[[], bool] | None,
+    ) -> BulkAnswer:
+        matched = self.count()
+        ids, self._ids = self._ids or [], None  # A second verb asks anew.
+        codes: list[Change] = []
+        changed, stopped = 0, False
+        try:
+            for start in range(0, matched, self._chunk):
+                if stopped := stop is not None and stop():
+                    break
+                fresh = change(ids[start : start + self._chunk])
+                codes += fresh
+                changed += sum(code in (Change.DONE, Change.TOLD) for code in fresh)
+                if progress is not None:
+                    progress(BulkProgress(matched, changed, len(codes) - changed))
+        except RaftworkError as error:
+            error.add_note(f"Before that, {changed:,} of {matched:,} jobs were changed.")
+            raise
+        finally:
+            self._tell(verb, matched, changed, len(codes) - changed)
+        return BulkAnswer(matched, changed, len(codes) - changed, tuple(codes), stopped)
+
+    def _tell(self, verb: str, matched: int, changed: int, skipped: int) -> None:
+        logger.info(
+            "%s of all jobs that fit %r by %s: %d matched, %d changed, %d skipped.",
+            *(verb, self._text, _who(), matched, changed, skipped),
+        )
+        events.emit("bulk.changed", verb=verb, filter=self._text, matched=matched, changed=changed, skipped=skipped)
+
+    def __repr__(self) -> str:
+        return f"<Bulk {self._text!r}>"
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "somebody"  # A container may have no name for its user.

@@ -1,0 +1,169 @@
+"""Schedules that code defines: `@app.cron(...)` and `@app.every(...)`, and which of two versions of the code is newer.
+
+Generations
+    A worker puts the schedules of its code when it starts. In a rolling deployment workers of the old code still run,
+    and may start again: what they put must not undo the new code. The storage compares generations and keeps the
+    greater one, so a generation has to grow from one deployment to the next. Nothing in the code itself does: a hash
+    has no order, and a counter beside the definition is forgotten. So the generation is an instant, in milliseconds:
+
+    1. the setting `release` (`RAFTWORK_RELEASE`), the time of the deployment or of the commit, if it is given;
+    2. else the time at which the file of the task's function was last changed, as deploying new code writes new files.
+       A process that starts again has the same file and so the same generation.
+
+    Only a changed definition counts: putting what is stored changes nothing, whatever the generation. Going back to
+    older code is a deployment too, but its files may be older: give `release` then. A worker that finds a newer
+    definition says so in its log and goes on; jobs of either definition are run by whoever knows the task.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+from raftwork.cron import Definition, When
+from raftwork.durations import Duration
+from raftwork.errors import InvalidOption, InvalidTask, RaftworkError
+from raftwork.schedules import Overlap, Planned, define
+from raftwork.storage.base import PutAnswer, Storage
+from raftwork.task import Task
+
+__all__ = ["Recurring"]
+
+T = TypeVar("T", bound=Task[..., Any])
+
+logger = logging.getLogger("raftwork.schedules")
+
+
+class Recurring:
+    """The part of an application that is about recurring schedules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._planned: dict[str, Planned] = {}
+
+    if TYPE_CHECKING:
+
+        def setting(self, name: str) -> Any:
+            """The value of one setting."""
+
+    def cron(
+        self,
+        cron: str,
+        *,
+        name: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        overlap: Overlap = "allow",
+        **when: Unpack[When],
+    ) -> Callable[[T], T]:
+        """Run a task again and again, at the times of a cron text. Answers the task unchanged.
+
+        Args:
+            cron: five fields, six with the second first, or an alias such as `"@daily"`.
+            name: of the schedule. Default: that of the task. A task may have several, each with a name of its own.
+            args, kwargs: arguments of each job.
+            overlap: as for `Schedules.put`.
+            when: tz, start, end, misfire, catchup, jitter: see `raftwork.cron.define`.
+
+        Raises:
+            InvalidTask: it is not above `@app.task`, or the task does not accept these arguments.
+            InvalidOption: the definition is wrong.
+
+        Example:
+            >>> @app.cron("30 3 * * *", tz="Europe/Berlin", overlap="skip")
+            ... @app.task
+            ... def report() -> None: ...
+        """
+        return self._decorator("cron", define(cron, None, when), name, args, kwargs, overlap)
+
+    def every(
+        self,
+        every: Duration,
+        *,
+        name: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        overlap: Overlap = "allow",
+        **when: Unpack[When],
+    ) -> Callable[[T], T]:
+        """Run a task again and again, a fixed time after its last slot. Answers the task unchanged.
+
+        Args:
+            every: from 1 second up. Slots are counted from `start`, or else from 1970 on: `"1h"` means full hours.
+            name, args, kwargs, overlap, when: as for `cron`.
+
+        Raises:
+            As `cron`.
+
+        Example:
+            >>> @app.every("15m")
+            ... @app.task
+            ... def sweep() -> None: ...
+        """
+        return self._decorator("every", define(None, every, when), name, args, kwargs, overlap)
+
+    def _decorator(
+        self,
+        verb: str,
+        definition: Definition,
+        name: str | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        overlap: Overlap,
+    ) -> Callable[[T], T]:
+        def decorate(task: T) -> T:
+            if not isinstance(task, Task):
+                called = getattr(task, "__name__", repr(task))
+                raise InvalidTask(
+                    f"{called} is no task yet. Put @app.{verb}(...) above @app.task, so that it gets the task."
+                )
+            call = task.s(*args, **(kwargs or {})) if args or kwargs else task
+            planned = Planned(name, call, overlap, definition)
+            known = self._planned.get(planned.name)
+            # Another function of the same origin is a reloaded module.
+            if known is not None and (known.call.task.fn is task.fn or known.call.task.origin != task.origin):
+                raise InvalidOption(
+                    f"{known.call.task.name} has a schedule {planned.name!r} already. Give this one another name: "
+                    f"@app.{verb}(..., name=...)."
+                )
+            self._planned[planned.name] = planned
+            return task
+
+        return decorate
+
+    def put_planned(self, storage: Storage) -> list[str]:
+        """Store what the decorators defined; answers the names of those that newer code defines.
+
+        Raises:
+            RaftworkError: one could not be stored, the others were.
+        """
+        older: list[str] = []
+        errors: list[RaftworkError] = []
+        now = storage.now_ms() if self._planned else 0
+        for planned in list(self._planned.values()):
+            try:
+                if planned.put(storage, now, self._generation(planned)) is PutAnswer.OLDER:
+                    older.append(planned.name)
+            except RaftworkError as error:
+                error.add_note(f"The schedule is {planned.name!r}.")
+                errors.append(error)
+        if older:
+            logger.warning(
+                "Newer code defines the schedules %s, so those of this process are not used. To go back to older code, "
+                "deploy it with a setting `release` that is now.",
+                ", ".join(older),
+            )
+        if errors:
+            raise errors[0]
+        return older
+
+    def _generation(self, planned: Planned) -> int:
+        release: int | None = self.setting("release")
+        if release is not None:
+            return release
+        try:
+            return os.stat(planned.call.task.fn.__code__.co_filename).st_mtime_ns // 1_000_000
+        except OSError:
+            return 0  # No file: the code came out of an archive, or from a prompt.

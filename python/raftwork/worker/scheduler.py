@@ -1,0 +1,227 @@
+"""Fires recurring schedules: one thread in each worker, whichever application its schedules belong to.
+
+    ask what is due ──► nothing: sleep until the next slot, a second at most
+          ▲         └─► something: let the one that fired last go first, ask again, fire
+          └───────────────────────────────────────────────────────────────────┘
+
+Invariants
+* Time is that of the storage, as the question for what is due tells it. The clock of this machine only says when to
+  ask, and when that time looks old.
+* Firing names the slot that it uses up, and the storage takes it once. So any number of schedulers may try; the one
+  that fired last does not wait and the others do, so that mostly one tries.
+* What fails is asked again a second later, and holds up no other schedule. A log line tells of it once.
+* Idle it costs one question a second, whatever the number of schedules: the storage knows which slot is next.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from raftwork import clock
+from raftwork.cron import Definition, job_id
+from raftwork.errors import NotRunning, RaftworkError
+from raftwork.storage.base import DueSchedules, Firing, ScheduleRow, SlotJob, Storage
+from raftwork.worker import announce
+
+__all__ = ["Scheduler"]
+
+logger = logging.getLogger("raftwork.schedules")
+
+IDLE_S = 1.0
+"""Longest sleep: somebody may put a schedule that is due earlier than all others."""
+EARLY_S = 0.02
+"""First sleep when the clock of this machine says that a slot has come, and the storage's does not yet."""
+PUT_AGAIN_S = 30.0
+"""Time between two tries to store the schedules of code."""
+STAGGER_S = (0.05, 0.25)
+"""How long those wait that did not fire last."""
+STALE_MS = 1_000
+"""Difference of the clocks above which the time of the storage is brought up to date before something fires."""
+ROWS_MAX = 1_000
+JOBS_TOGETHER = 1_000
+"""Jobs of firings that are under way at the same time."""
+
+T = TypeVar("T")
+
+
+class HasSchedules(Protocol):
+    """What is needed of the application."""
+
+    @property
+    def storage(self) -> Storage:
+        """Where schedules are."""
+        ...
+
+    def put_planned(self, storage: Storage) -> list[str]:
+        """Store the schedules that code defines."""
+        ...
+
+
+class Scheduler:
+    """The thread, and what it does once in each turn."""
+
+    def __init__(self, app: HasSchedules, stagger: Callable[[], float] = lambda: random.uniform(*STAGGER_S)) -> None:
+        self._app = app
+        self._stagger = stagger
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="raftwork-schedules", daemon=True)
+        self._put_at = -math.inf
+        self._fired_last = False
+        self._early_s = EARLY_S
+        self._told: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Begin to fire."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Fire nothing more. Returns at once."""
+        self._closed.set()
+
+    def close(self) -> None:
+        """`stop`, and wait for the thread to end, unless it hangs in the storage for longer than a moment."""
+        self.stop()
+        if self._thread.ident is not None:
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                wait_s = self.turn(self._app.storage)
+            except NotRunning:
+                return  # The application was closed.
+            except RaftworkError as error:
+                self._tell("", error)
+                wait_s = IDLE_S
+            except Exception:
+                logger.exception("The scheduler failed, and goes on in a moment.")
+                wait_s = IDLE_S
+            self._closed.wait(wait_s)
+
+    def turn(self, storage: Storage) -> float:
+        """Do once what there is to do. Answers how many seconds to sleep."""
+        self._put_planned(storage)
+        due = storage.due_schedules(ROWS_MAX)
+        if due.rows and not self._fired_last:
+            self._closed.wait(self._stagger())
+            due = storage.due_schedules(ROWS_MAX)
+        if due.rows and abs(clock.now_ms() - due.now_ms) > STALE_MS:
+            # Nobody wrote since the slot came, perhaps for hours: without the time, an outage would look like none.
+            storage.now_ms()
+            due = storage.due_schedules(ROWS_MAX)
+        if due.rows:
+            outcomes = self._fire(storage, due)
+            self._fired_last = True in outcomes
+            # Another one was first, or time went on meanwhile: what is due now?
+            return 0.0 if self._fired_last or False in outcomes else IDLE_S
+        return self._sleep_s(due)
+
+    def _put_planned(self, storage: Storage) -> None:
+        if clock.monotonic() < self._put_at:
+            return
+        try:
+            self._app.put_planned(storage)
+            self._put_at = math.inf
+        except NotRunning:
+            raise
+        except RaftworkError as error:
+            # Not allowed, or not yet: each try is a write.
+            self._put_at = clock.monotonic() + PUT_AGAIN_S
+            logger.warning("The schedules of this program are not stored, which is tried again: %s", error)
+
+    def _fire(self, storage: Storage, due: DueSchedules) -> list[bool | None]:
+        """Fire what is due. True: fired. False: another was first. None: this one cannot be fired here and now."""
+        outcomes: list[bool | None] = []
+        firings: list[Firing] = []
+        for row in due.rows:
+            firing = self._try(row.name, partial(decide, row, due.now_ms))
+            if firing is None:
+                outcomes.append(None)
+            elif firing.jobs:
+                firings.append(firing)
+            else:
+                logger.warning("The schedule %r missed all slots from %s on.", row.name, clock.from_ms(firing.slot_ms))
+                moved = self._try(row.name, partial(storage.move_schedule, *firing[:4]))
+                outcomes.append(moved)
+                if moved:
+                    announce.missed(firing)
+        for group in grouped(firings):
+            if self._closed.is_set():
+                break
+            for firing, answer in zip(group, storage.fire_schedules(group), strict=True):
+                outcomes.append(self._try(firing.name, partial(has_fired, answer)))
+                if isinstance(answer, list):
+                    announce.fired(firing, answer)
+        return outcomes
+
+    def _try(self, name: str, act: Callable[[], T]) -> T | None:
+        """Do something about one schedule. What goes wrong is told, and holds up no other."""
+        try:
+            done = act()
+        except NotRunning:
+            raise
+        except RaftworkError as error:
+            self._tell(name, error)
+            return None
+        except Exception:
+            if name not in self._told:
+                logger.exception("The schedule %r is not fired here.", name)
+                self._told[name] = ""
+            return None
+        return done
+
+    def _sleep_s(self, due: DueSchedules) -> float:
+        if due.next_ms is None:
+            return IDLE_S
+        ahead_s = (due.next_ms - clock.now_ms()) / 1_000
+        if ahead_s > 0:
+            self._early_s = EARLY_S
+            return min(ahead_s, IDLE_S)
+        wait_s, self._early_s = self._early_s, min(2 * self._early_s, IDLE_S)
+        return wait_s
+
+    def _tell(self, name: str, error: RaftworkError) -> None:
+        if self._told.get(name) != error.code:
+            self._told[name] = error.code
+            what = f"The schedule {name!r} is not fired here" if name else "Schedules are held up"
+            logger.warning("%s: %s", what, error)
+
+
+def decide(row: ScheduleRow, now_ms: int) -> Firing:
+    """What has to happen with a schedule whose slot has come. Without jobs: only the next slot is set.
+
+    Raises:
+        InvalidOption: this process cannot read its definition.
+    """
+    assert row.next_ms is not None
+    definition = Definition.unpack(row.definition)
+    slots, following = definition.due(row.next_ms, now_ms)
+    jobs = [SlotJob(job_id(row.name, slot), slot, definition.run_at(row.name, slot)) for slot in slots]
+    return Firing(row.name, row.generation, row.next_ms, following, jobs)
+
+
+def has_fired(answer: list[bool] | RaftworkError | None) -> bool:
+    """What a storage answered to one firing."""
+    if isinstance(answer, RaftworkError):
+        raise answer
+    return answer is not None
+
+
+def grouped(firings: Sequence[Firing]) -> Iterator[list[Firing]]:
+    """Those that are under way together: so many jobs at most, or one firing."""
+    group: list[Firing] = []
+    jobs = 0
+    for firing in firings:
+        if group and jobs + len(firing.jobs) > JOBS_TOGETHER:
+            yield group
+            group, jobs = [], 0
+        group.append(firing)
+        jobs += len(firing.jobs)
+    if group:
+        yield group

@@ -1,0 +1,118 @@
+//! How much one client may ask for in a second, on all its connections to this node together. Clients are told apart by
+//! their name: that of a token or of a certificate. Whoever is trusted with everything has no quota.
+//!
+//! What holds
+//! * A client that asks for more gets `Overloaded`, and nothing of what it asked was done. Others notice nothing of it.
+//! * It may save up two seconds' worth.
+
+use crate::base::{Error, Result};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Bytes that cost as much as one request.
+const BYTES_A_REQUEST: usize = 64 << 10;
+/// How long a client may save up.
+const SAVED: Duration = Duration::from_secs(2);
+
+/// The quotas of everybody who is connected.
+pub struct Quotas {
+    /// Requests a second.
+    rate: u64,
+    by_name: Mutex<BTreeMap<String, Weak<Quota>>>,
+}
+
+/// What one client has left.
+pub struct Quota {
+    rate: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    left: f64,
+    at: Instant,
+}
+
+impl Quotas {
+    pub fn new(rate: u64) -> Self {
+        Self { rate, by_name: Mutex::default() }
+    }
+
+    /// The quota of this client; one for all its connections.
+    pub fn of(&self, name: &str) -> Arc<Quota> {
+        let mut by_name = self.by_name.lock();
+        by_name.retain(|_, quota| quota.strong_count() > 0);
+        if let Some(quota) = by_name.get(name).and_then(Weak::upgrade) {
+            return quota;
+        }
+        let quota = Arc::new(Quota::new(self.rate, Instant::now()));
+        by_name.insert(name.to_owned(), Arc::downgrade(&quota));
+        quota
+    }
+}
+
+impl Quota {
+    fn new(rate: u64, at: Instant) -> Self {
+        let left = rate as f64 * SAVED.as_secs_f64();
+        Self { rate, state: Mutex::new(State { left, at }) }
+    }
+
+    /// Pays for a request of so many bytes.
+    ///
+    /// # Errors
+    /// `Overloaded`: it asked for too much lately.
+    pub fn pay(&self, bytes: usize) -> Result<()> {
+        self.pay_at(bytes, Instant::now())
+    }
+
+    fn pay_at(&self, bytes: usize, now: Instant) -> Result<()> {
+        let mut state = self.state.lock();
+        let gained = now.saturating_duration_since(state.at).as_secs_f64() * self.rate as f64;
+        let most = self.rate as f64 * SAVED.as_secs_f64();
+        (state.left, state.at) = ((state.left + gained).min(most), now);
+        // Somebody who has anything left may go below zero: a request that is larger than all that can be saved must pass.
+        if state.left < 1.0 {
+            let rate = self.rate;
+            return Err(Error::Overloaded(format!(
+                "this client asks for more than {rate} requests a second (client_rate); it must wait a little"
+            )));
+        }
+        state.left -= 1.0 + (bytes / BYTES_A_REQUEST) as f64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a4_a_client_gets_its_rate_and_what_it_saved_and_no_more() {
+        let start = Instant::now();
+        let quota = Quota::new(100, start);
+        let passed = |at: Instant, tries: usize| (0..tries).filter(|_| quota.pay_at(10, at).is_ok()).count();
+        assert_eq!(passed(start, 1_000), 200, "two seconds' worth");
+        assert_eq!(passed(start + Duration::from_millis(500), 1_000), 50);
+        assert_eq!(passed(start + Duration::from_secs(60), 1_000), 200, "it saves up no more");
+    }
+
+    #[test]
+    fn a4_large_requests_cost_more_and_pass_one_at_a_time() {
+        let start = Instant::now();
+        let quota = Quota::new(1, start);
+        assert!(quota.pay_at(4 << 20, start).is_ok(), "larger than all that it may save");
+        assert!(quota.pay_at(0, start + Duration::from_secs(60)).is_err());
+        assert!(quota.pay_at(0, start + Duration::from_secs(70)).is_ok());
+    }
+
+    #[test]
+    fn a4_one_name_is_one_quota_and_others_have_their_own() {
+        let quotas = Quotas::new(1);
+        let (one, same, other) = (quotas.of("token/a"), quotas.of("token/a"), quotas.of("token/b"));
+        assert!(one.pay(0).is_ok() && same.pay(0).is_ok());
+        assert!(one.pay(0).is_err() && other.pay(0).is_ok());
+        drop((one, same));
+        assert!(quotas.of("token/a").pay(0).is_ok(), "forgotten with its last connection");
+    }
+}

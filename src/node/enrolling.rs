@@ -1,0 +1,205 @@
+//! Certificates over the network: for whoever shows an invitation, and new ones for members whose own grow old.
+//!
+//! ```text
+//! invite    an operator's order ──> the digest of a secret in the log ──> one line of text for the joiner
+//! enroll    the joiner knows the authority's fingerprint, and so the cluster, before it shows the secret;
+//!           it made its key itself ──> the invitation is used up in the log ──> certificate
+//! renew     a new key; signed here if the authority's key is here, else by the member that has it
+//! ```
+//!
+//! What holds
+//! * The authority's key is looked for beside its certificate (`ca.key` beside the file of `tls_ca`), only when something
+//!   is to be signed. A machine without it signs nothing.
+//! * An invitation is used up before its certificate is made, in the log: whoever comes second gets nothing, at whichever
+//!   node. Whoever loses the answer asks for another invitation.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{own_request, Shared};
+use crate::base::codec::{Reader, Writer};
+use crate::base::{Error, Millis, Result};
+use crate::machine::Member;
+use crate::net::pki::{NewKey, DAYS};
+use crate::net::{Authority, Fingerprint, Invitation, Lifetime, Role, Security, Tls};
+
+/// The commands, see `machine::command`.
+const PUT_INVITATION: u64 = 22;
+const USE_INVITATION: u64 = 23;
+
+/// How long a command may take.
+const COMMAND_WAIT: Duration = Duration::from_secs(5);
+/// A certificate is renewed when less than this part of the usual life is left.
+const RENEW_MS: u64 = DAYS * 86_400_000 / 3;
+/// How often it is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
+
+impl Shared {
+    fn own_tls(&self) -> Result<&Arc<Tls>> {
+        match self.config.cluster.as_ref().map(|cluster| &cluster.security) {
+            Some(Security::Tls(tls)) => Ok(tls),
+            _ => Err(Error::Invalid(
+                "this node has no certificates, so there is nothing to invite to; `raftwork cluster init` makes a cluster \
+                 with certificates"
+                    .into(),
+            )),
+        }
+    }
+
+    /// The cluster's authority, if its key is on this machine.
+    fn authority(&self) -> Result<Authority> {
+        let tls = self.own_tls()?;
+        let ca = &tls.files().ok_or_else(|| Error::Invalid("this node has no certificate yet".into()))?.authority;
+        let dir = ca.parent().unwrap_or(Path::new("."));
+        if !dir.join("ca.key").exists() {
+            return Err(Error::Invalid(format!(
+                "the key of the cluster's authority is not on the machine of this node ({} is not there); ask the node \
+                 beside which it lies, or bring the key there for as long as it is needed",
+                dir.join("ca.key").display()
+            )));
+        }
+        let authority = Authority::load(dir)?;
+        match Fingerprint::of_pem(&authority.pem())? == Fingerprint::of_pem(&read_text(ca)?)? {
+            true => Ok(authority),
+            false => Err(Error::Invalid(format!("{} is not the authority of {}", dir.display(), ca.display()))),
+        }
+    }
+
+    /// Makes an invitation for a role, and answers its text.
+    pub(super) fn invite(self: &Arc<Self>, actor: &str, role: &str) -> Result<String> {
+        let authority = self.authority()?;
+        parse_role(role)?;
+        let config = self.config.cluster.as_ref().ok_or(Error::Closed)?;
+        let fingerprint = Fingerprint::of_pem(&authority.pem())?;
+        let invitation = Invitation::create(fingerprint, config.clients_reached()?, self.judging_time())?;
+        let mut command = Writer::new();
+        command.array(5).u64(PUT_INVITATION).str(actor).bin(&Invitation::digest(&invitation.secret())).str(role);
+        command.u64(invitation.expires_at.0);
+        self.command(&command)?;
+        Ok(invitation.text())
+    }
+
+    /// What the joiner gets for `[secret, request]`: `[authority, certificate, role, [raft address], [client address]]`.
+    ///
+    /// # Errors
+    /// `Unauthenticated`: the invitation is used, has expired, or never was. `Invalid`: nothing can be signed here.
+    pub(super) fn enroll(self: &Arc<Self>, asked: &[u8]) -> Result<Vec<u8>> {
+        let mut reader = Reader::new(asked);
+        reader.array_of(2, "what a joiner shows")?;
+        let (secret, request) = (reader.bin()?, reader.bin()?);
+        reader.end()?;
+        let digest = Invitation::digest(secret);
+        let unknown = || {
+            Error::Unauthenticated(
+                "the invitation is used already, has expired, or is another cluster's; ask for another with `raftwork \
+                 cluster invite`"
+                    .into(),
+            )
+        };
+        let invited = self.machine.read().invited(&digest).cloned().ok_or_else(unknown)?;
+        if self.judging_time() >= invited.expires {
+            return Err(unknown());
+        }
+        // What cannot be signed must not cost the invitation.
+        let (authority, role) = (self.authority()?, parse_role(&invited.role)?);
+        let certificate = authority.sign_request(request, &role, Lifetime::days(DAYS))?;
+        let mut command = Writer::new();
+        command.array(3).u64(USE_INVITATION).str("invitation").bin(&digest);
+        if Reader::new(&self.command(&command)?).nil() {
+            return Err(unknown());
+        }
+        log::info!("an invitation was used: a certificate for {role}");
+        let machine = self.machine.read();
+        let mut out = Writer::new();
+        out.array(5).str(&authority.pem()).str(&certificate).str(&invited.role);
+        let addresses: [fn(&Member) -> &str; 2] = [|member| &member.raft, |member| &member.client];
+        for address in addresses {
+            out.array(machine.members().count());
+            machine.members().for_each(|member| {
+                out.str(address(member));
+            });
+        }
+        Ok(out.into_bytes())
+    }
+
+    /// A new certificate for this node, in its files. Answers until when it is good.
+    pub(super) fn renew(self: &Arc<Self>) -> Result<Millis> {
+        let tls = self.own_tls()?;
+        let key = NewKey::generate()?;
+        let request = key.request(&[])?;
+        let certificate = match self.authority() {
+            Ok(authority) => authority.sign_request(&request, &Role::Node, Lifetime::days(DAYS))?,
+            Err(nearby) => self.ask_to_sign(&request).map_err(|others| {
+                Error::Invalid(format!("no member could sign a new certificate: here, {nearby}; others, {others}"))
+            })?,
+        };
+        tls.replace(&key.pem(), &certificate)?;
+        let until = tls.expires_at().unwrap_or_default();
+        log::info!("the certificate of this node was renewed; it is good until {} ms after 1970", until.0);
+        Ok(until)
+    }
+
+    /// Signs for another member. The port for members lets in nobody else.
+    pub(super) fn sign_for_member(&self, request: &[u8]) -> Result<String> {
+        self.authority()?.sign_request(request, &Role::Node, Lifetime::days(DAYS))
+    }
+
+    /// What is looked at every hour.
+    pub(super) fn hour_loop(self: &Arc<Self>) {
+        loop {
+            if let Some(Security::Insecure) = self.config.cluster.as_ref().map(|cluster| &cluster.security) {
+                log::warn!(
+                    "connections of this node are not protected (insecure): whoever reaches its ports can read, change and \
+                     run jobs"
+                );
+            }
+            self.mind_certificate();
+            if !self.ticks.sleep(LOOK_EVERY) {
+                return;
+            }
+        }
+    }
+
+    /// Renews when little of the life is left, at the look every hour; where no key is near, says so.
+    pub(super) fn mind_certificate(self: &Arc<Self>) {
+        let Ok(tls) = self.own_tls() else { return };
+        let left = tls.expires_at().unwrap_or_default().since(self.config.clock.wall());
+        if left.0 < RENEW_MS && tls.own().is_some_and(|own| own.role == Role::Node) {
+            if let Err(error) = self.renew() {
+                log::warn!("the certificate of this node ends in {} days, and: {error}", left.0 / 86_400_000);
+            }
+        }
+    }
+
+    /// Puts a command into the log and gives what it answers.
+    pub(super) fn command(self: &Arc<Self>, command: &Writer) -> Result<Vec<u8>> {
+        let reply = self.submit(&own_request(command), Some(Instant::now() + COMMAND_WAIT), &mut || Ok(()))?;
+        let mut reader = Reader::new(&reply);
+        reader.array_of(3, "a reply")?;
+        let refused = reader.u64()? != 0;
+        reader.u64()?;
+        if !refused {
+            return Ok(reader.rest().to_vec());
+        }
+        reader.array()?;
+        let (code, message) = (reader.str()?, reader.str()?.to_owned());
+        Err(match code {
+            "overloaded" => Error::Overloaded(message),
+            _ => Error::Invalid(message),
+        })
+    }
+}
+
+/// `node`, or `client/<name>`.
+fn parse_role(role: &str) -> Result<Role> {
+    match role.strip_prefix("client/") {
+        Some(name) => Role::client(name),
+        None if role == "node" => Ok(Role::Node),
+        None => Err(Error::Invalid(format!("role {role:?}: write node, or client/NAME"))),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Error::disk("read", path.display(), &error))
+}

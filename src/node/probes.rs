@@ -1,0 +1,91 @@
+//! `/livez`, `/readyz` and `/metrics`, where `health_listen` says so.
+//!
+//! What holds
+//! * `/livez` fails only when the node stopped by itself: to start a process again that has merely lost its leader makes
+//!   things worse.
+//! * `/readyz` is good while the node knows a leader, its state is close to what is committed and certainly not old, its disk
+//!   has room, and it neither failed nor closes.
+//! * Neither says more than that.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::{Node, Shared};
+use crate::base::{limits, Result};
+use crate::net::web::{Answer, Web};
+use crate::net::{Address, Tally};
+
+/// The media type of the text format of Prometheus.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How a port fares.
+pub(super) type AskTally = Arc<dyn Fn() -> Tally + Send + Sync>;
+
+/// Answers before the node is open, and after.
+#[derive(Default)]
+pub(super) struct Probes(OnceLock<Weak<Shared>>);
+
+impl Probes {
+    /// From now on the node is asked.
+    pub fn open(&self, shared: &Arc<Shared>) {
+        // Set once: a node is opened once.
+        let _ = self.0.set(Arc::downgrade(shared));
+    }
+
+    fn answer(&self, path: &str) -> Option<Answer> {
+        let node = self.0.get().map(Weak::upgrade);
+        match (path, node) {
+            ("/livez", None) => Some(Answer::verdict(true)), // It reads its log.
+            ("/livez", Some(node)) => Some(Answer::verdict(node.is_some_and(|node| node.failed.lock().is_none()))),
+            ("/readyz", Some(Some(node))) => Some(Answer::verdict(node.is_ready())),
+            ("/metrics", Some(Some(node))) => {
+                Some(Answer { status: 200, content_type: TEXT_FORMAT, body: node.metrics().into_bytes() })
+            }
+            ("/readyz" | "/metrics", _) => Some(Answer::verdict(false)),
+            _ => None,
+        }
+    }
+}
+
+/// Answers at this address.
+pub(super) fn serve(address: &Address, probes: &Arc<Probes>) -> Result<Web> {
+    let probes = probes.clone();
+    let web = Web::start(address, move |path| probes.answer(path))?;
+    log::info!("probes and metrics at http://{}", web.address());
+    Ok(web)
+}
+
+impl Node {
+    /// Whether the node should get traffic.
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
+    }
+
+    /// Where probes are answered, with the port that was found if any would do.
+    pub fn health_address(&self) -> Option<std::net::SocketAddr> {
+        self.shared.web.lock().as_ref().map(Web::address)
+    }
+
+    /// Tells how the port for clients fares.
+    pub fn tell_of_clients(&self, tally: impl Fn() -> Tally + Send + Sync + 'static) {
+        *self.shared.clients_port.lock() = Some(Arc::new(tally));
+    }
+}
+
+impl Shared {
+    pub(super) fn is_ready(&self) -> bool {
+        let figures = self.figures.lock();
+        let lag = figures.committed.0.saturating_sub(figures.applied.0);
+        let works = figures.leader.is_some() && !figures.stalled && lag <= limits::READY_LAG_ENTRIES;
+        drop(figures);
+        let known = self.staleness().is_some_and(|age| age.0 <= limits::READY_STALENESS_MS);
+        works && known && !self.draining.load(Ordering::Acquire) && self.inbox.stopped().is_none()
+    }
+
+    /// How each port fares.
+    pub(super) fn tallies(&self) -> Vec<(&'static str, Tally)> {
+        let members = self.listener.lock().as_ref().map(|listener| ("members", listener.tally()));
+        let ask = self.clients_port.lock().clone();
+        members.into_iter().chain(ask.map(|ask| ("clients", ask()))).collect()
+    }
+}

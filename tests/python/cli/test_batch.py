@@ -1,0 +1,68 @@
+"""`raftwork batch`: what an operator does with batches whose program is gone (J11)."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from raftwork import Raftwork
+
+
+def left_open(shop: Path, name: str) -> str:
+    """A batch with one member, as a program leaves it that dies inside of the block."""
+    from shop import app, send_welcome  # type: ignore[import-not-found]
+
+    assert isinstance(app, Raftwork)
+    app.open()
+    batch = app.batch(name).open()
+    with app.batch(batch.id):
+        send_welcome.enqueue(7)
+    app.close()
+    return str(batch.id)
+
+
+def test_an_open_batch_is_listed_sealed_and_cancelled(raftwork: Any, shop: Path) -> None:
+    assert raftwork("enqueue", "--app", "shop:app", "broken", "[1]").status == 0
+    assert raftwork("batch", "list").out == "There is no batch.\n"
+    id = left_open(shop, "month-end")
+    (row,) = raftwork("batch", "list", "--json").json
+    assert (row["id"], row["name"], row["state"], row["pending"]) == (id, "month-end", "open", 1)
+    assert id in raftwork("batch", "list").out
+    member = raftwork("jobs", "--task", "*welcome*", "--json").json["jobs"][0]
+    assert raftwork("job", member["id"], "--json").json["batch"] == id
+    assert raftwork("batch", "seal", id).out == "month-end is sealed.\n"
+    assert raftwork("batch", "seal", id, "--json").json["state"] == "sealed"
+    assert raftwork("batch", "cancel", id, "--reason", "late").out == "month-end is cancelled.\n"
+    assert raftwork("batch", "cancel", id).out == "month-end was over before.\n"
+    now = raftwork("job", member["id"], "--json").json
+    assert (now["state"], now["reason"]) == ("cancelled", "late")
+
+
+def test_an_unknown_batch_is_not_found(raftwork: Any, shop: Path) -> None:
+    assert raftwork("enqueue", "--app", "shop:app", "broken", "[1]").status == 0
+    answer = raftwork("batch", "seal", str(uuid.uuid4()))
+    assert answer.status == 4
+    assert "RW412" in answer.err
+
+
+def test_a_job_tells_its_parents_and_how_many_wait_for_it(raftwork: Any, shop: Path) -> None:
+    from shop import app, send_welcome  # type: ignore[import-not-found]
+
+    app.open()
+    batch = app.batch("month-end").open()
+    parent = send_welcome.enqueue(7)
+    child = send_welcome.using(after=[parent, batch], on="finish").enqueue(8)
+    app.close()
+    found = raftwork("job", str(child.id), "--json").json
+    assert found["parents"] == [
+        {"id": str(parent.id), "state": "enqueued", "on": "finish", "standing": "open"},
+        {"id": str(batch.id), "state": "open", "on": "finish", "standing": "open"},
+    ]
+    assert (found["parents_count"], found["children"]) == (2, 0)
+    text = raftwork("job", str(child.id)).out
+    assert f"after     {parent.id} on finish, open  [enqueued]\n" in text
+    assert "children" not in text
+    assert raftwork("job", str(parent.id), "--json").json["children"] == 1
+    assert "children  1 waiting, or cancelled for it\n" in raftwork("job", str(parent.id)).out
+    assert raftwork("cancel", "--yes", str(parent.id)).status == 0
+    assert "open  [open]" in raftwork("job", str(child.id)).out
+    assert f"after     {parent.id} on finish, met  [cancelled]\n" in raftwork("job", str(child.id)).out

@@ -1,0 +1,123 @@
+"""Members that come, go, move and are replaced: `raftwork cluster add | replace | remove` against real processes."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftwork.testing.cluster import PATIENCE_S, Cluster
+from support.command_line import start
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Cluster(tmp_path) as cluster:
+        yield cluster
+
+
+def told(process: "subprocess.Popen[str]") -> str:
+    """The command for the new machine, once it is said."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.strip().startswith("raftwork node"):
+            return line.strip()
+    raise AssertionError(process.communicate())
+
+
+def ended(process: "subprocess.Popen[str]") -> Any:
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+def voters(raftwork: Any, cluster: Cluster) -> dict[str, str]:
+    rows = raftwork("cluster", "members", "--storage", cluster.url, "--json").json
+    return {row["raft"]: row["node"] for row in rows if row["role"] == "voter"}
+
+
+def test_add_says_what_to_run_and_waits_until_it_votes(raftwork: Any, cluster: Cluster, tmp_path: Path) -> None:
+    url, first = cluster.url, list(cluster.listen)
+    new = cluster.grow()
+    answer = raftwork("cluster", "add", cluster.listen[new], "--no-wait", "--storage", url, "--json")
+    assert answer.status == 0, answer.err
+    with start("cluster", "add", cluster.listen[new], "--storage", url, "--json", cwd=tmp_path) as adding:
+        command = told(adding)
+        assert command == answer.json["command"]
+        assert command.startswith(f"raftwork node --data DIR --listen {cluster.listen[new]} --join ")
+        assert sorted(command.split()[-1].split(",")) == sorted(first)
+        cluster.launch(new)
+        added = ended(adding)["added"]
+    assert voters(raftwork, cluster)[cluster.listen[new]] == added
+    twice = raftwork("cluster", "add", cluster.listen[new], "--storage", url)
+    assert twice.status == 2
+    assert f"the address of member {added}" in twice.err
+    # It goes again: removed, it ends by itself, and does not come back.
+    assert raftwork("cluster", "remove", added, "--storage", url).status == 0
+    assert "was removed from the cluster" in cluster.wait_for_end(new)
+    cluster.launch(new)
+    assert "RW314" in cluster.wait_for_end(new)
+    assert set(voters(raftwork, cluster)) == set(first)
+
+
+def test_replace_puts_a_new_disk_in_the_place_of_a_dead_member(raftwork: Any, cluster: Cluster, tmp_path: Path) -> None:
+    dead = cluster.follower()
+    old = voters(raftwork, cluster)[cluster.listen[dead]]
+    cluster.kill(dead)
+    shutil.rmtree(cluster.data(dead))
+    # Without the command it is refused, with the command.
+    cluster.launch(dead)
+    assert f"raftwork cluster replace {old} {cluster.listen[dead]}" in cluster.wait_for_end(dead)
+    shutil.rmtree(cluster.data(dead))
+    with start("cluster", "replace", old, "--storage", cluster.url, "--json", cwd=tmp_path) as replacing:
+        assert f"--listen {cluster.listen[dead]} --join" in told(replacing)
+        cluster.launch(dead)
+        answer = ended(replacing)
+    assert answer["replaced"] == old
+    found = voters(raftwork, cluster)
+    assert found[cluster.listen[dead]] == answer["by"] != old
+    assert len(found) == 3
+    status = raftwork("cluster", "status", "--storage", cluster.url, "--json")
+    assert (status.status, status.json["problems"]) == (0, [])
+
+
+def test_replace_lets_the_leader_go_to_another_machine(raftwork: Any, cluster: Cluster, tmp_path: Path) -> None:
+    url, leader = cluster.url, cluster.leader()
+    old = voters(raftwork, cluster)[cluster.listen[leader]]
+    new = cluster.grow()
+    with start("cluster", "replace", old, cluster.listen[new], "--storage", url, "--json", cwd=tmp_path) as replacing:
+        told(replacing)
+        cluster.launch(new)
+        answer = ended(replacing)
+    assert "was removed from the cluster" in cluster.wait_for_end(leader)
+    found = voters(raftwork, cluster)
+    assert found[cluster.listen[new]] == answer["by"]
+    assert (len(found), old in found.values()) == (3, False)
+
+
+def test_wrong_use_of_add_and_replace(raftwork: Any, cluster: Cluster) -> None:
+    unknown = raftwork("cluster", "replace", "7", "--storage", cluster.url)
+    assert unknown.status == 2
+    assert "Node 7 is no member. Members are " in unknown.err
+    assert raftwork("cluster", "add", "nowhere", "--storage", cluster.url).status == 2
+    waited = raftwork("cluster", "add", "127.0.0.1:1", "--timeout", "1ms", "--storage", cluster.url)
+    assert waited.status == 3
+    assert "run the command again to wait on" in waited.err
+
+
+def test_a_member_that_moved_is_found_at_its_new_address(raftwork: Any, cluster: Cluster) -> None:
+    moved = cluster.follower()
+    node = voters(raftwork, cluster)[cluster.listen[moved]]
+    cluster.stop(moved)
+    cluster.move(moved)
+    cluster.start(moved)
+    latest = time.monotonic() + PATIENCE_S
+    while voters(raftwork, cluster).get(cluster.listen[moved]) != node:
+        assert time.monotonic() < latest, "the others did not hear of its new address"
+    # The others reach it there: with one of them gone it is one of the majority.
+    cluster.kill(next(number for number in range(3) if number not in (moved, cluster.leader())))
+    assert raftwork("cluster", "snapshot", "--storage", f"raftwork://{cluster.clients[moved]}").status == 0

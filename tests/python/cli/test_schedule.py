@@ -1,0 +1,68 @@
+"""`raftwork schedule`: for people and for programs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftwork import Raftwork
+
+PUT = ["schedule", "put", "--app", "shop:app", "nightly", "send_welcome", '{"user_id": 7}', "--cron", "30 3 * * *"]
+
+
+def test_a_schedule_is_put_listed_and_deleted(raftwork: Any, shop: Path) -> None:
+    put = raftwork(*PUT, "--tz", "Europe/Berlin", "--overlap", "skip", "--json").json
+    assert (put["name"], put["call"], put["overlap"], put["source"]) == (
+        "nightly",
+        "send_welcome(user_id=7)",
+        "skip",
+        "api",
+    )
+    assert (put["definition"]["cron"], put["definition"]["tz"]) == ("30 3 * * *", "Europe/Berlin")
+    assert raftwork("schedule", "list", "--json").json == [put]
+    head, line = raftwork("schedule", "list").out.splitlines()
+    assert head.split() == ["SCHEDULE", "WHEN", "CALL", "QUEUE", "NEXT", "LAST", "FIRED", "SKIPPED"]
+    assert line.startswith("nightly   30 3 * * * Europe/Berlin  send_welcome(user_id=7)  mail   in ")
+    assert raftwork("schedule", "delete", "nightly").out == "nightly is deleted.\n"
+    assert raftwork("schedule", "list").out == "There is no schedule.\n"
+
+
+def test_a_schedule_is_paused_resumed_and_triggered(raftwork: Any, shop: Path) -> None:
+    assert raftwork(*PUT).out.startswith("nightly: 30 3 * * * UTC, next 20")
+    paused = raftwork("schedule", "pause", "nightly", "--reason", "holidays", "--json").json
+    assert (paused["paused"], paused["reason"]) == (True, "holidays")
+    assert "paused: holidays" in raftwork("schedule", "list").out
+    assert raftwork("schedule", "resume", "nightly").out.startswith("nightly fires again, next 20")
+    id = raftwork("schedule", "trigger", "nightly").out.strip()
+    assert raftwork("job", id, "--json").json["schedule"] == "nightly"
+
+
+def test_slots_are_previewed_and_past_ones_made_up_for(raftwork: Any, shop: Path) -> None:
+    raftwork(*PUT)
+    slots = raftwork("schedule", "preview", "nightly", "-n", "2", "--json").json
+    assert [slot[11:] for slot in slots] == ["03:30:00Z"] * 2
+    other = raftwork("schedule", "preview", "--every", "1h", "-n", "3").out
+    assert other.count(":00:00+00:00") == 3
+    fill = ["schedule", "backfill", "nightly", "--from", "2026-01-01T00:00Z", "--to", "2026-01-04T00:00Z"]
+    jobs = raftwork(*fill, "--json").json["jobs"]
+    assert len(jobs) == 3
+    assert raftwork(*fill).out == "0 jobs are stored.\n"
+    with Raftwork("shop") as app:
+        assert {job.schedule for job in app.jobs()} == {"nightly"}
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "trigger", "delete", "preview"])
+def test_a_schedule_that_there_is_not(raftwork: Any, shop: Path, verb: str) -> None:
+    raftwork(*PUT)
+    answer = raftwork("schedule", verb, "daily")
+    assert (answer.status, answer.err) == (
+        4,
+        "RW701 There is no schedule 'daily'. `raftwork schedule list` shows all.\n",
+    )
+
+
+def test_wrong_usage(raftwork: Any, shop: Path) -> None:
+    assert raftwork(*PUT[:-1], "30 25 * * *").status == 2
+    assert raftwork(*PUT, "--start", "tomorrow").status == 2
+    assert "needs arguments" in raftwork(*PUT[:6], "--cron", "@daily").err
+    assert "--app" in raftwork("schedule", "put", "nightly", "send_welcome").err

@@ -1,0 +1,362 @@
+//! Clients whose jobs wait for jobs and batches of each other. What must hold of it: J11, J6.
+//!
+//! They run in clusters of their own, with the faults of all others. Parents succeed, fail, crash, are cancelled,
+//! deleted and requeued; batches are opened inside of each other, take members of everybody, are sealed and cancelled.
+//! When the trouble is over their owners seal what is open, and nobody may wait any more. The reference model knows no
+//! flows: instead of it a machine that nothing befalls plays the log, and each entry is judged by what clients wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::catch_unwind;
+
+use raftwork::base::codec::{Reader, Writer};
+use raftwork::base::planted::Bug;
+use raftwork::base::{JobId, LogIndex};
+use raftwork::machine::flows::Standing;
+use raftwork::machine::job::State;
+use raftwork::machine::{Effects, Machine};
+
+use crate::cluster::{Cluster, Event};
+use crate::model::Reply;
+use crate::random::Random;
+use crate::record::{self, Record};
+use crate::replay::Log;
+use crate::wire::flows::Batch;
+use crate::wire::{self, Command, Job, Own, Spec};
+use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
+
+/// Mistakes that only these clients can meet.
+const BUGS: [Bug; 3] = [Bug::SettleTwice, Bug::OrphanAfterCrash, Bug::RequeuedCountsTwice];
+/// Jobs and batches of one client: few, as each is looked at after each entry.
+const JOBS: u64 = 60;
+const BATCHES: u64 = 8;
+/// The newest jobs and batches, which new ones wait for or join.
+const NEWEST: usize = 6;
+/// What a child may meet: its parent was deleted or its batch is closed by now, or it would wait for itself.
+const REFUSALS: [&str; 4] = ["unknown_parent", "unknown_batch", "batch_closed", "cycle"];
+
+/// What is known of flows outside of the cluster.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Jobs and batches that are there for certain, or were.
+    jobs: Vec<JobId>,
+    batches: Vec<JobId>,
+    /// Each job that somebody asked for, with its parents, the ends that it waits for, and whether it takes results.
+    asked: BTreeMap<JobId, Vec<Parent>>,
+    /// Jobs that somebody asked to delete.
+    pub deleted: BTreeSet<JobId>,
+    pub looks: u64,
+    refused: u64,
+    settled: u64,
+}
+
+impl Book {
+    /// The state of a node: nobody is stuck, nobody went on too early, and batches count their members.
+    pub fn sees(&mut self, index: u64, machine: &Machine) {
+        self.looks += 1;
+        machine.flows_hold().unwrap_or_else(|error| panic!("J11: at {index}: {error}"));
+    }
+
+    pub fn is_refusal(code: &str) -> bool {
+        REFUSALS.contains(&code)
+    }
+
+    pub fn refuses(&mut self) {
+        self.refused += 1;
+    }
+
+    /// At rest: no work is left, no batch is unfinished, and no job waits for a parent.
+    pub fn rests(&mut self, log: &Log, record: &Record, machines: &[&Machine]) {
+        for machine in machines {
+            assert!(!machine.is_behind(), "J11: work on flows is left");
+            assert_eq!(machine.tally().count(State::Awaiting), 0, "J11: jobs wait for parents that are over");
+            for (id, state) in batches(machine) {
+                assert!(!["open", "sealed"].contains(&&*state), "J11: batch {id} is {state}, and nobody is pending");
+            }
+        }
+        self.play(log, record, machines);
+    }
+
+    /// Plays the log on a machine of its own: it gives every answer that a client got, ends as all members did, and at
+    /// every entry each child does what its parents say.
+    fn play(&mut self, log: &Log, record: &Record, machines: &[&Machine]) {
+        let (mut machine, mut children, mut replies) = (Machine::default(), BTreeMap::new(), BTreeMap::new());
+        for (index, now, request) in log.requests() {
+            let reply = machine.apply(LogIndex(index), now, request, &mut Effects::default());
+            let reply = reply.unwrap_or_else(|error| panic!("entry {index}: {error}"));
+            replies.insert(index, (request, reply));
+            self.sees(index, &machine);
+            for (id, parents) in &self.asked {
+                let before = children.remove(id);
+                let Some(child) = Child::of(*id, &machine) else { continue };
+                self.settled += u64::from(child.follows(before.as_ref(), *id, parents, index, &machine));
+                children.insert(*id, child);
+            }
+        }
+        for told in &record.told {
+            let first = replies.get(&told.index).filter(|(request, _)| *request == told.request);
+            let (_, reply) = first.unwrap_or_else(|| panic!("D1: no entry {} for an answer with it", told.index));
+            let reply = match wire::reply(reply) {
+                (index, Ok(payload)) => (index, record::reply(&record.sent[&told.request], &payload)),
+                (index, Err(_)) => (index, Reply::Refused("session_expired")),
+            };
+            assert_eq!(reply, (told.index, told.reply.clone()), "entry {} is answered differently", told.index);
+        }
+        for other in machines {
+            assert_eq!(machine.digest(), other.digest(), "L6: a member differs from the log");
+        }
+    }
+}
+
+/// As a command has it: the job or batch, which end, and whether its result is used.
+type Parent = (JobId, u64, bool);
+
+/// How a child stands behind an entry.
+struct Child {
+    generation: u32,
+    state: State,
+    open: BTreeSet<usize>,
+    /// By the place of each parent that told: whether it gave a result.
+    outputs: Vec<(usize, bool)>,
+}
+
+impl Child {
+    fn of(id: JobId, machine: &Machine) -> Option<Self> {
+        let (job, _) = machine.job(id)?;
+        let mut child =
+            Self { generation: job.generation, state: job.state, open: BTreeSet::new(), outputs: Vec::new() };
+        if let Some(flow) = job.flow() {
+            let open = flow.edges.iter().enumerate().filter(|(_, edge)| edge.standing == Standing::Open);
+            child.open = open.map(|(place, _)| place).collect();
+            child.outputs = flow.outputs.iter().map(|(place, output)| (*place as usize, output.is_some())).collect();
+        }
+        Some(child)
+    }
+
+    /// Whether it was settled by this entry. It never is twice in one generation; and if it may go on, all that it
+    /// still waited for ended as it should.
+    fn follows(&self, before: Option<&Self>, id: JobId, parents: &[Parent], index: u64, machine: &Machine) -> bool {
+        let waits = self.state == State::Awaiting;
+        let waited = before.map_or(!parents.is_empty(), |before| before.state == State::Awaiting);
+        let again = before.is_some_and(|before| before.generation != self.generation);
+        assert!(!waits || waited || again, "J11: child {id} waits again after it was settled, at {index}");
+        if waits || !waited {
+            return false;
+        }
+        if self.state != State::Cancelled {
+            let all = (0..parents.len()).collect();
+            for place in before.map_or(&all, |before| &before.open) {
+                let (parent, on, uses) = parents[*place];
+                let end = end_of(parent, machine).unwrap_or_default();
+                let met = !end.is_empty() && (on == 2 || (end == "succeeded") == (on == 0));
+                assert!(met, "J11: child {id} goes on at {index}, and its parent {parent} did not end as it should");
+                // A batch has no result, and whoever failed has none.
+                let right = uses.then(|| end == "succeeded" && machine.job(parent).is_some());
+                let mut outputs = self.outputs.iter().filter(|(of, _)| of == place).map(|(_, has)| *has);
+                let found = (outputs.next(), outputs.next());
+                assert_eq!(found, (right, None), "J11: results of parent {parent} at child {id}, at {index}");
+            }
+        }
+        true
+    }
+}
+
+/// How a job or a batch ended.
+fn end_of(id: JobId, machine: &Machine) -> Option<String> {
+    if let Some((job, _)) = machine.job(id) {
+        return job.state.is_final().then(|| job.state.name().to_owned());
+    }
+    batches(machine).remove(&id).filter(|state| !["open", "sealed"].contains(&&**state))
+}
+
+/// The state of each batch.
+fn batches(machine: &Machine) -> BTreeMap<JobId, String> {
+    let mut question = Writer::new();
+    question.array(3).u64(40).nil().u64(1_000);
+    let answer = machine.view(question.as_bytes()).expect("a question that is known");
+    let reader = &mut Reader::new(&answer);
+    (0..reader.array().expect("rows")).map(|_| batch(reader).expect("a row")).collect()
+}
+
+fn batch(reader: &mut Reader<'_>) -> raftwork::base::Result<(JobId, String)> {
+    reader.array_of(11, "a batch")?;
+    let id = reader.id()?;
+    reader.str()?;
+    let state = reader.str()?.to_owned();
+    (0..8).try_for_each(|_| reader.raw().map(drop))?;
+    Ok((id, state))
+}
+
+/// One client's side.
+#[derive(Debug)]
+pub struct Flowing {
+    client: usize,
+    began: bool,
+    jobs: u64,
+    batches: u64,
+    /// Batches that it opened, or tried to, and has not sealed.
+    unsealed: Vec<JobId>,
+}
+
+impl Flowing {
+    pub fn new(client: usize) -> Self {
+        Self { client, began: false, jobs: 0, batches: 0, unsealed: Vec::new() }
+    }
+
+    /// Whether it has sealed everything.
+    pub fn is_done(&self) -> bool {
+        self.unsealed.is_empty()
+    }
+
+    pub fn next(&mut self, quiet: bool, random: &mut Random, book: &mut Book) -> Option<Command> {
+        if quiet {
+            return self.unsealed.first().map(|batch| Command::Batch(Batch::Seal(*batch)));
+        }
+        if !self.began {
+            self.began = true;
+            return Some(Command::Own(Own::SetLevel(4)));
+        }
+        match random.below(100) {
+            0..=4 if self.batches < BATCHES => Some(self.open(random, book)),
+            5..=7 if !self.unsealed.is_empty() => Some(Command::Batch(Batch::Seal(*random.pick(&self.unsealed)))),
+            8 if !book.batches.is_empty() && random.chance(500) => {
+                Some(Command::Batch(Batch::Cancel(*random.pick(newest(&book.batches)), "simulated".into())))
+            }
+            9..=28 if !book.jobs.is_empty() => Some(self.disturb(random, book)),
+            29..=60 if self.jobs < JOBS => Some(self.enqueue(random, book)),
+            _ => None,
+        }
+    }
+
+    /// Does something to a job of anybody.
+    fn disturb(&self, random: &mut Random, book: &mut Book) -> Command {
+        let ids = vec![*random.pick(newest(&book.jobs))];
+        match random.below(8) {
+            0 | 1 => Command::Cancel { ids, reason: "simulated".into() },
+            2 => {
+                book.deleted.extend(&ids);
+                Command::Delete(ids)
+            }
+            _ => Command::Requeue(ids),
+        }
+    }
+
+    fn open(&mut self, random: &mut Random, book: &Book) -> Command {
+        self.batches += 1;
+        let id = self.id(self.batches, 0xb);
+        self.unsealed.push(id);
+        let inside = random.chance(400) && !book.batches.is_empty();
+        let outer = inside.then(|| *random.pick(newest(&book.batches)));
+        Command::Batch(Batch::Open(id, "night".into(), outer))
+    }
+
+    fn enqueue(&mut self, random: &mut Random, book: &mut Book) -> Command {
+        let mut known = newest(&book.jobs).to_vec();
+        let mut jobs = Vec::new();
+        for _ in 0..random.between(1, 4) {
+            let job = self.job(&known, random, book);
+            known.push(job.id);
+            jobs.push(job);
+        }
+        book.asked.extend(jobs.iter().map(|job| (job.id, job.parents.clone())));
+        let spec = Spec {
+            queue: if random.chance(250) { "other" } else { "default" }.into(),
+            priority: i64::from(random.chance(200)),
+            max_attempts: random.between(1, 2),
+            max_crashes: random.between(1, 3),
+            expires: random.chance(50).then(|| random.between(100, 2_000)),
+            ..Spec::default()
+        };
+        Command::Enqueue { specs: vec![spec], jobs }
+    }
+
+    /// It waits for up to three of these jobs and of the newest batches.
+    fn job(&mut self, known: &[JobId], random: &mut Random, book: &Book) -> Job {
+        self.jobs += 1;
+        let (batches, mut parents) = (newest(&book.batches), BTreeMap::new());
+        for _ in 0..random.below(4) {
+            let from = if random.chance(150) { batches } else { known };
+            if !from.is_empty() {
+                parents.insert(*random.pick(from), (*random.pick(&[0, 0, 1, 2]), random.chance(300)));
+            }
+        }
+        Job {
+            id: self.id(self.jobs, 0),
+            args: vec![7; 10],
+            delay: if random.chance(150) { random.between(1, 1_000) } else { 0 },
+            parents: parents.into_iter().map(|(parent, (on, uses))| (parent, on, uses)).collect(),
+            batch: (random.chance(400) && !batches.is_empty()).then(|| *random.pick(batches)),
+            ..Job::default()
+        }
+    }
+
+    fn id(&self, number: u64, kind: u8) -> JobId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(self.client as u64 + 1).to_be_bytes());
+        id[8..].copy_from_slice(&number.to_be_bytes());
+        id[8] = kind;
+        JobId(id)
+    }
+
+    pub fn answered(&mut self, command: &Command, book: &mut Book) {
+        match command {
+            Command::Enqueue { jobs, .. } => book.jobs.extend(jobs.iter().map(|job| job.id)),
+            Command::Batch(Batch::Open(id, ..)) => book.batches.push(*id),
+            Command::Batch(Batch::Seal(id)) => self.unsealed.retain(|other| other != id),
+            _ => {}
+        }
+    }
+}
+
+fn newest(ids: &[JobId]) -> &[JobId] {
+    &ids[ids.len().saturating_sub(NEWEST)..]
+}
+
+/// A cluster whose clients enqueue children. Gives how many were settled, and what was refused.
+fn run(seed: u64) -> [u64; 2] {
+    let mut random = Random::new(seed ^ 0xf1_0e);
+    let (nodes, clients) = (*random.pick(&[1, 3, 3, 5]), random.between(1, 3) as usize);
+    let mut cluster = Cluster::new(seed, nodes, clients, random.between(2, 4) as usize);
+    for client in cluster.clients.iter_mut() {
+        (client.curious, client.tokens) = (false, None);
+        client.flows = (!client.works).then(|| Flowing::new(client.number));
+    }
+    cluster.after(2 * SECOND, Event::Fault);
+    cluster.after(TROUBLE, Event::Calm);
+    cluster.run_until(TROUBLE + 1);
+    let is_sealed = |cluster: &Cluster| cluster.clients.iter().all(|it| it.flows.as_ref().is_none_or(Flowing::is_done));
+    while !is_sealed(&cluster) || !cluster.is_settled() || cluster.lacks_an_answer() {
+        assert!(cluster.now < TROUBLE + REST, "J6: the cluster does not come to rest: {}", rest::state(&cluster));
+        let next = cluster.now + SECOND / 4;
+        cluster.run_until(next);
+    }
+    rest::check(&mut cluster);
+    let book = &cluster.ledger.flows;
+    [book.settled, book.refused]
+}
+
+/// J11: at every index flows hold, and each child is settled once. J6: no job waits for ever.
+#[test]
+fn j11_j6_each_child_is_settled_once() {
+    if let Some(seed) = number("RAFTWORK_SIM_FLOW_SEED") {
+        println!("seed {seed}: {:?}", run(seed));
+        return;
+    }
+    let seeds = number("RAFTWORK_SIM_FLOW_SEEDS").unwrap_or(60);
+    let mut sum = [0; 2];
+    for seed in 0..seeds {
+        let found = catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
+            eprintln!("seed {seed} failed; run it again with RAFTWORK_SIM_FLOW_SEED={seed}");
+            std::panic::resume_unwind(panic)
+        });
+        sum.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
+    }
+    let [settled, refused] = sum;
+    println!("{seeds} seeds: {settled} children were settled, {refused} commands refused");
+    assert!(settled > seeds * 10 && refused > seeds, "the simulation lost its teeth: {sum:?}");
+}
+
+/// Every mistake with flows that can be switched on is found by one of the first seeds.
+#[test]
+fn planted_flow_bugs_are_found() {
+    fleet::find_each(&BUGS, 100, run);
+}

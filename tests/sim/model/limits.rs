@@ -1,0 +1,112 @@
+//! Limits of the model: who runs is counted anew for each question, and of a rate every start is remembered.
+
+use raftwork::base::JobId;
+
+use super::{Job, Model, State};
+use crate::wire::Limit;
+
+/// The starts of a key. Windows that slide are all that the simulated clients ask for.
+#[derive(Clone, Debug)]
+pub struct Rate {
+    limit: Limit,
+    starts: Vec<u64>,
+    closed: bool,
+    wake: Option<u64>,
+}
+
+impl Rate {
+    fn room(&self, now: u64) -> bool {
+        let inside = self.starts.iter().filter(|at| **at + self.limit.window > now);
+        (inside.count() as u64) < self.limit.n
+    }
+
+    fn judge(&mut self, now: u64) {
+        self.closed = !self.room(now);
+        let next = || (now..).find(|at| self.room(*at)).expect("time ends a window");
+        self.wake = self.closed.then(|| next().div_ceil(10) * 10);
+    }
+}
+
+impl Model {
+    fn holders(&self, limit: &Limit) -> impl Iterator<Item = &Job> {
+        let (kind, key) = (limit.kind, limit.key.clone());
+        self.jobs.values().filter(move |job| job.limits.iter().any(|other| other.kind == kind && other.key == key))
+    }
+
+    pub(super) fn is_held_back(&self, job: &Job) -> bool {
+        job.limits.iter().any(|limit| match limit.kind {
+            0 => {
+                let runs = self.holders(limit).filter(|job| matches!(job.state, State::Processing { .. })).count();
+                runs as u64 >= self.concurrency[&limit.key]
+            }
+            _ => self.rates[&limit.key].closed,
+        })
+    }
+
+    /// The job is not final. If it is new, its limits say the numbers.
+    pub(super) fn hold(&mut self, id: JobId, new: bool) {
+        let clock = self.clock;
+        for limit in self.jobs[&id].limits.clone() {
+            if limit.kind == 0 {
+                let known = self.concurrency.entry(limit.key.clone()).or_insert(limit.n);
+                *known = if new { limit.n } else { *known };
+                continue;
+            }
+            let made = Rate { limit: limit.clone(), starts: Vec::new(), closed: false, wake: None };
+            let rate = self.rates.entry(limit.key.clone()).or_insert(made);
+            if new && rate.limit != limit {
+                rate.limit = limit;
+                rate.judge(clock);
+            }
+        }
+    }
+
+    /// The job became final: what nobody needs any more is forgotten.
+    pub(super) fn let_go(&mut self, id: JobId) {
+        for limit in self.jobs[&id].limits.clone() {
+            self.forget(&limit);
+        }
+    }
+
+    fn forget(&mut self, limit: &Limit) {
+        if self.holders(limit).any(|job| !job.state.is_final()) {
+            return;
+        }
+        if limit.kind == 0 {
+            self.concurrency.remove(&limit.key);
+            return;
+        }
+        let rate = self.rates.get_mut(&limit.key).expect("a job had it until now");
+        let full = rate.starts.last().map_or(0, |at| at + rate.limit.window);
+        if rate.closed {
+            return;
+        }
+        if full > self.clock {
+            rate.wake = Some(full.div_ceil(10) * 10);
+        } else {
+            self.rates.remove(&limit.key);
+        }
+    }
+
+    pub(super) fn starts(&mut self, id: JobId) {
+        let clock = self.clock;
+        for limit in self.jobs[&id].limits.clone().iter().filter(|limit| limit.kind > 0) {
+            let rate = self.rates.get_mut(&limit.key).expect("a job that waits holds it");
+            rate.starts.push(clock);
+            rate.judge(clock);
+        }
+    }
+
+    /// Opens one rate whose time has come, or forgets it.
+    pub(super) fn wake_one(&mut self) -> bool {
+        let due = self.rates.values_mut().filter(|rate| rate.wake.is_some_and(|at| at <= self.clock));
+        let Some(rate) = due.min_by_key(|rate| (rate.wake, rate.limit.key.clone())) else { return false };
+        rate.wake = None;
+        if rate.closed {
+            rate.judge(self.clock);
+        }
+        let limit = rate.limit.clone();
+        self.forget(&limit);
+        true
+    }
+}
