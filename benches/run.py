@@ -74,7 +74,6 @@ def main() -> None:
         *commits(given.place, given.rounds),
         *replication.figures(given.place, given.rounds),
         *throughput.figures(given.place, given.rounds),
-        *limits.figures(given.place, given.rounds),
         *latency.figures(given.place, given.rounds),
         *size.figures(given.place, given.rounds, given.jobs),
         *cluster_throughput.figures(given.place, given.rounds),
