@@ -44,7 +44,7 @@ def ended(run: Run, ending: Ending) -> None:
         case Code.SNOOZE:
             _emit("job.snoozed", **who, delay_seconds=ending.delay_ms / 1000)
         case Code.CANCELLED:
-            _emit("job.cancelled", **who, reason=ending.reason)
+            _emit("job.cancelled", **who, reason=ending.reason or run.reason or "")
         case Code.RELEASE:
             pass  # It starts again elsewhere: to its owner nothing has happened yet.
 

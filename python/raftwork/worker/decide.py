@@ -19,7 +19,7 @@ from raftwork.worker.failure import Failure, describe, log_tail, type_name
 from raftwork.worker.fingerprint import fingerprint_line, fingerprint_of
 from raftwork.worker.guard import Interrupt
 from raftwork.worker.payloads import Unopened
-from raftwork.worker.run import REASONS, Cause, Run
+from raftwork.worker.run import Cause, Run
 
 __all__ = ["after_error", "after_kill", "after_outcome", "failed_result", "timed_out"]
 
@@ -33,7 +33,7 @@ def after_error(run: Run, error: BaseException, policy: Retry) -> Ending:
         if run.cause is Cause.TIMEOUT:
             return timed_out(run, policy, error)
         if run.cause is Cause.CANCEL:
-            return Ending(Code.CANCELLED, reason=REASONS[Cause.CANCEL])
+            return Ending(Code.CANCELLED)  # Why is known to the storage, from whoever asked for it.
         if run.cause is not None and _is_stop(error):
             return RELEASED
         if isinstance(error, Outcome):
@@ -87,7 +87,7 @@ def after_kill(run: Run, how: str, policy: Retry) -> Ending:
         case Cause.LIMIT:
             return _over_limit(run, policy)
         case Cause.CANCEL:
-            return Ending(Code.CANCELLED, reason=REASONS[Cause.CANCEL])
+            return Ending(Code.CANCELLED)  # Why is known to the storage, from whoever asked for it.
         case Cause.SHUTDOWN | Cause.LOST:
             return RELEASED
     # Not the job's attempt: crashes are counted apart, and bounded too.

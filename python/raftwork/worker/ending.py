@@ -105,6 +105,8 @@ def _sealed(job: bytes, failure: Failure, codecs: Codecs) -> Failure:
 
 
 def _reason(job: bytes, reason: str, codecs: Codecs) -> str:
+    if not reason:
+        return ""
     reason = reason.encode("utf-8", "backslashreplace").decode()  # Lone surrogates cannot travel.
     room = SEALED_REASON_BYTES_MAX if codecs.encrypts else REASON_BYTES_MAX
     return codecs.seal_text(job, Kind.REASON, shorten(reason, room))

@@ -56,6 +56,7 @@ def test_a_running_job_is_told_that_it_is_cancelled(app: Raftwork, work: Any, ki
     job.cancel("changed my mind")
     info = final(job)
     assert info.state == "cancelled" and seen == ["told"]
+    assert info.reason == "changed my mind"
     assert after.enqueue().result(WAIT_S) == 1
 
 
