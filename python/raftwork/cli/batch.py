@@ -40,7 +40,7 @@ def list_batches(target: Target, as_json: bool) -> None:
             )
             for one in found
         ]
-        columns = ("BATCH", "NAME", "STATE", "OPENED", "PENDING#", "SUCCEEDED#", "FAILED#", "CANCELLED#")
+        columns = ("Batch", "Name", "State", "Opened", "Pending#", "Succeeded#", "Failed#", "Cancelled#")
         show([asdict(one) for one in found], as_json, lambda: table(columns, rows, empty="There is no batch."))
 
 

@@ -22,7 +22,7 @@ def locks(target: Target, as_json: bool) -> None:
             (lock.name, _kind(lock), f"{lock.host}:{lock.pid}", lock.session, lock.token, age(lock.since), lock.waiters)
             for lock in held
         ]
-        columns = ("LOCK", "KIND", "HOLDER", "SESSION#", "TOKEN#", "SINCE", "WAITING#")
+        columns = ("Lock", "Kind", "Holder", "Session#", "Token#", "Since", "Waiting#")
         show(held, as_json, lambda: table(columns, rows, empty="No lock is held."))
 
 

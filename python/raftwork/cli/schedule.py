@@ -63,7 +63,7 @@ def list_schedules(target: Target, as_json: bool) -> None:
             (one.name, when(one), one.call, one.queue, state(one), age(one.last_slot), one.fired, one.skipped)
             for one in found
         ]
-        columns = ("SCHEDULE", "WHEN", "CALL", "QUEUE", "NEXT", "LAST", "FIRED#", "SKIPPED#")
+        columns = ("Schedule", "When", "Call", "Queue", "Next", "Last", "Fired#", "Skipped#")
         show([plain(one) for one in found], as_json, lambda: table(columns, rows, empty="There is no schedule."))
 
 
@@ -153,7 +153,7 @@ def preview(name: str | None, n: int, target: Target, as_json: bool, **given: An
     show(
         slots,
         as_json,
-        lambda: table(("SLOT", "UTC"), [(moment(slot), slot.isoformat()) for slot in slots], empty="None."),
+        lambda: table(("Slot", "UTC"), [(moment(slot), slot.isoformat()) for slot in slots], empty="None."),
     )
 
 

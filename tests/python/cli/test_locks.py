@@ -15,7 +15,7 @@ def test_held_locks_are_listed_for_people_and_programs(raftwork: Any, shop: Path
             found = held["name"], held["token"], held["pid"], held["waiters"]
             assert found == ("invoice:42", lock.token, os.getpid(), 0)
             head, line = raftwork("locks").out.splitlines()
-            assert head.split() == ["LOCK", "KIND", "HOLDER", "SESSION", "TOKEN", "SINCE", "WAITING"]
+            assert head.split() == ["Lock", "Kind", "Holder", "Session", "Token", "Since", "Waiting"]
             name, kind, holder, _, token, *_ = line.split()
             assert (name, kind, token) == ("invoice:42", "lock", str(lock.token))
             assert holder.endswith(f":{os.getpid()}")

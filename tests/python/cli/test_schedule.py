@@ -21,7 +21,7 @@ def test_a_schedule_is_put_listed_and_deleted(raftwork: Any, shop: Path) -> None
     assert (put["definition"]["cron"], put["definition"]["tz"]) == ("30 3 * * *", "Europe/Berlin")
     assert raftwork("schedule", "list", "--json").json == [put]
     head, line = raftwork("schedule", "list").out.splitlines()
-    assert head.split() == ["SCHEDULE", "WHEN", "CALL", "QUEUE", "NEXT", "LAST", "FIRED", "SKIPPED"]
+    assert head.split() == ["Schedule", "When", "Call", "Queue", "Next", "Last", "Fired", "Skipped"]
     assert line.startswith("nightly   30 3 * * * Europe/Berlin  send_welcome(user_id=7)  mail   in ")
     assert raftwork("schedule", "delete", "nightly").out == "nightly is deleted.\n"
     assert raftwork("schedule", "list").out == "There is no schedule.\n"
