@@ -20,6 +20,7 @@ from raftwork.network import Network
 from raftwork.storage.connect import network_of
 from raftwork.storage.raft import RaftStorage
 from raftwork.worker import end_with_parent
+from raftwork.worker.logs import set_up_logging
 from raftwork.worker.signals import StopSignals
 
 __all__ = ["node"]
@@ -64,7 +65,7 @@ def node(data: Path | None, log_level: str, as_json: bool, **given: str | None) 
 
         raftwork node --data /var/lib/shop --listen 10.0.0.1:7000 --members 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000
     """
-    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging(log_level)
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if data is not None:
         settings["storage"] = f"raft:///{quote(str(data.absolute()))}"

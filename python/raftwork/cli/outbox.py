@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import queue
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from raftwork.cli.output import age, moment, say, show, table
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.errors import ConfigError
 from raftwork.outbox import Outbox
+from raftwork.worker.logs import set_up_logging
 from raftwork.worker.signals import StopSignals
 
 __all__ = ["outbox"]
@@ -59,7 +59,7 @@ def create_table(url: str | None, only_print: bool, target: Target, as_json: boo
 @common
 def relay(url: str | None, once: bool, poll: str, batch: int, log_level: str, target: Target, as_json: bool) -> None:
     """Store the jobs of the outbox, oldest first, until SIGTERM or Ctrl-C. Several of these may run at once."""
-    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging(log_level)
     if target.application().setting("storage").startswith("memory:"):
         raise ConfigError("storage=memory:// is seen by this process only. Name where the jobs live with --storage.")
     with connected(target, create=True) as app:

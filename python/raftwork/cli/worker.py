@@ -14,6 +14,7 @@ from raftwork import network
 from raftwork.cli.output import show
 from raftwork.cli.target import common, load_app
 from raftwork.worker import SourceWatch, Supervisor, Worker, end_with_parent
+from raftwork.worker.logs import set_up_logging
 
 __all__ = ["worker"]
 
@@ -62,7 +63,7 @@ def worker(
 
         raftwork worker shop.jobs:app -q mail:20 -q reports:2 --threads 16
     """
-    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging(log_level)
     if health_listen is not None and processes > 1:
         raise click.UsageError("--health-listen is one address, and --processes starts several workers. Take one away.")
     if reload:
@@ -79,6 +80,7 @@ def worker(
         concurrency=concurrency,
         processes=children,
         jobs_per_child=jobs_per_child,
+        log_level=log_level,
         strict=strict,
         drain_timeout=drain,
         target=app,

@@ -2,7 +2,7 @@
 
 | from the worker                   | meaning                                                        |
 |-----------------------------------|----------------------------------------------------------------|
-| `["load", target, sys.path]`      | first message: import the application                          |
+| `["load", target, sys.path, level]` | first message: import the application, log from this level on |
 | `["job", claim]`                  | run this job, unread bytes of the core                         |
 | `["stop", cause]`                 | tell the running job to end                                    |
 | `["saved", problem]`              | the state of one `write` is stored, or `[type, message]` says why not |
@@ -36,7 +36,7 @@ from raftwork.worker.binding import Binding, bindings_of
 from raftwork.worker.failure import describe
 from raftwork.worker.held import Held
 from raftwork.worker.leases import Board
-from raftwork.worker.logs import Capture
+from raftwork.worker.logs import Capture, set_up_logging
 from raftwork.worker.pipe import Pipe, PipeClosed
 from raftwork.worker.run import Cause, Run
 from raftwork.worker.runner import Runner, line_sink
@@ -74,7 +74,9 @@ class _Host:
         # From now on somebody notices when the worker dies, also during an import that takes long.
         threading.Thread(target=self._listen, name="raftwork-pipe", daemon=True).start()
         try:
-            _, target, path = first
+            _, target, path, log_level = first
+            if log_level is not None:
+                set_up_logging(log_level)
             sys.path[:] = path
             app = load(target)
             if not app.storage.capabilities.shared:

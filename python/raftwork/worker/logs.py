@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Capture", "LINES_MAX", "LINE_CHARS_MAX", "Ring", "line_of"]
+from raftwork.errors import ConfigError
+
+__all__ = ["Capture", "LINES_MAX", "LINE_CHARS_MAX", "Ring", "check_level", "line_of", "set_up_logging"]
 
 LINES_MAX = 50
 """Lines kept of each job."""
@@ -28,6 +30,22 @@ def line_of(level: str, text: str) -> str:
     """One line as it is kept: the time of day in UTC, the level, and the text on one line."""
     stamp = time.strftime("%H:%M:%S", time.gmtime())
     return f"{stamp} {level} {text[:LINE_CHARS_MAX]}".replace("\n", "\\n")
+
+
+def check_level(level: str) -> str:
+    """The name of a level of `logging`, as given.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    if level not in logging.getLevelNamesMapping():
+        raise ConfigError(f'log_level={level!r} is not the name of a level of logging, such as "INFO".')
+    return level
+
+
+def set_up_logging(level: str) -> None:
+    """Let a process that is nothing but ours log to standard error from this level on, unless it does already."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 class Capture:

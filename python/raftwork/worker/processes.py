@@ -56,7 +56,7 @@ class ChildUnusable(Exception):
 class Child:
     """One child process and our end of its pipe."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, log_level: str | None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptor = theirs.fileno()
@@ -72,7 +72,7 @@ class Child:
         self._pidfd = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else None
         if self._pidfd is not None:
             self._poll.register(self._pidfd, select.POLLIN)
-        self._send_load(target)
+        self._send_load(target, log_level)
 
     def wait_ready(self) -> None:
         """Wait until it has imported the application. Raises ChildUnusable."""
@@ -133,9 +133,9 @@ class Child:
         if self._pidfd is not None:
             os.close(self._pidfd)
 
-    def _send_load(self, target: str) -> None:
+    def _send_load(self, target: str, log_level: str | None) -> None:
         try:
-            self.pipe.send("load", target, sys.path)
+            self.pipe.send("load", target, sys.path, log_level)
         except PipeClosed:
             pass  # It died already; whoever waits for it will find out.
 
@@ -155,6 +155,8 @@ class ProcessOptions:
     """Of the functions that have any."""
     jobs_per_child: int | None = None
     """After so many jobs a child is replaced by a new one."""
+    log_level: str | None = None
+    """From which level on children log, as `set_up_logging` does; None: as the application says."""
 
 
 class ProcessLane(ThreadLane):
@@ -311,7 +313,7 @@ class _Slot:
         with self._lock:
             if self._lane.stopping or self._closing.is_set():
                 return None
-            self.child = Child(self._options.target)
+            self.child = Child(self._options.target, self._options.log_level)
             return self.child
 
     def _drop(self) -> None:

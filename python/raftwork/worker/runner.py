@@ -29,6 +29,7 @@ from raftwork.worker.guard import ThreadGuard, call_guarded
 from raftwork.worker.leases import Board
 from raftwork.worker.payloads import Opener
 from raftwork.worker.run import Cause, Channel, Run
+from raftwork.worker.telling import tell_failure
 from raftwork.worker.timekeeper import Timekeeper
 from raftwork.worker.versions import Versions
 
@@ -154,6 +155,8 @@ class Runner:
             return None
         if ending is None:
             return result_succeeded(claim.id, claim.token, None)
+        if ending.failure is not None:
+            tell_failure(claim, ending, self._codecs)
         if events.listening():
             announce.ended(run, ending)
         return report(claim, ending, self._codecs)

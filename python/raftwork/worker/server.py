@@ -38,7 +38,7 @@ from raftwork.worker.held import AsyncHeld, Held
 from raftwork.worker.lane import Lane
 from raftwork.worker.leases import Board
 from raftwork.worker.limits import supported as limits_supported
-from raftwork.worker.logs import Capture
+from raftwork.worker.logs import Capture, check_level
 from raftwork.worker.plan import (
     SLOTS_MAX,
     Kind,
@@ -89,6 +89,8 @@ class Worker:
         concurrency: coroutine functions at once.
         processes: child processes for tasks with `executor="process"`. Default: one for each processor.
         jobs_per_child: replace a child process after so many jobs, for code that leaks. Default: never.
+        log_level: from which level on child processes log to standard error, such as `"INFO"`. Default: what the
+            application sets up when it is imported.
         prefetch: 0 claims only what a free slot waits for. Otherwise jobs are claimed ahead, as many as are likely to
             start within milliseconds. Default: 0 for child processes.
         strict: serve queues in the given order, each only when those before are empty. Default: share by weight.
@@ -113,6 +115,7 @@ class Worker:
         concurrency: int = 100,
         processes: int | None = None,
         jobs_per_child: int | None = None,
+        log_level: str | None = None,
         prefetch: int | None = None,
         strict: bool = False,
         weights: Mapping[str, int] | None = None,
@@ -133,6 +136,7 @@ class Worker:
         self._jobs_per_child = (
             None if jobs_per_child is None else check_whole(jobs_per_child, "jobs_per_child", 1, JOBS_PER_CHILD_MAX)
         )
+        self._log_level = None if log_level is None else check_level(log_level)
         self._strict = bool(strict)
         self._weights = dict(weights or {})
         self._drain_s = duration_ms(drain_timeout, "drain_timeout") / 1000
@@ -302,7 +306,14 @@ class Worker:
                 names = ", ".join(sorted(limits))
                 raise ConfigError(f"{names}: memory and cpu are limits on Linux only; here is no /proc. Leave them.")
             shared = ProcessOptions(
-                target, self._grace_s, retry_of, self._timekeeper, self._app.codecs, limits, self._jobs_per_child
+                target,
+                self._grace_s,
+                retry_of,
+                self._timekeeper,
+                self._app.codecs,
+                limits,
+                self._jobs_per_child,
+                self._log_level,
             )
             return ProcessLane(plan.name, plan.slots, source, board, shared)
         return ThreadLane(plan.name, plan.slots, source, board, runner.run)

@@ -27,9 +27,10 @@ FORBIDDEN = {
 ALLOWED = {
     ("python/raftwork/clock.py", "time.time"): "it is the one place",
     ("python/raftwork/clock.py", "datetime.now"): "it is the one place",
-    ("python/raftwork/cli/node.py", "logging.basicConfig"): "the process is nothing but our node",
-    ("python/raftwork/cli/outbox.py", "logging.basicConfig"): "the process is nothing but our relay",
-    ("python/raftwork/cli/worker.py", "logging.basicConfig"): "the process is nothing but our worker",
+    (
+        "python/raftwork/worker/logs.py",
+        "logging.basicConfig",
+    ): "for processes that are nothing but our node, relay or worker",
     ("python/raftwork/cli/node.py", "os._exit"): "told to stop while it waits for the other members: nothing is open",
     (
         "python/raftwork/worker/child.py",

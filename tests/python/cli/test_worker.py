@@ -19,6 +19,25 @@ def test_worker_runs_jobs_and_stops_on_sigterm(raftwork: Any, worker: "subproces
     assert worker.wait(20) == 0
 
 
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_what_fails_is_told_on_standard_error(raftwork: Any, shop: Path, executor: str) -> None:
+    source = shop / "shop.py"
+    source.write_text(source.read_text().replace("retry=Retry(1)", f'retry=Retry(1), executor="{executor}"'))
+    with start("worker", "shop:app", "--children", "1", "--json", cwd=shop) as worker:
+        try:
+            assert worker.stdout is not None
+            worker.stdout.readline()
+            answer = raftwork("enqueue", "--app", "shop:app", "broken", "[7]", "--wait", "--timeout", "60")
+            assert answer.status != 0
+            worker.send_signal(signal.SIGTERM)
+            _, told = worker.communicate(timeout=60)
+        finally:
+            worker.kill()
+    assert "ERROR raftwork.failures shop.broken " in told, told
+    assert "failed in attempt 1 of 1 and is not run again.\nTraceback (most recent call last):" in told
+    assert told.rstrip().endswith("ValueError: no user 7"), told
+
+
 def test_two_processes_share_the_work_and_end_together(raftwork: Any, shop: Path) -> None:
     with start("worker", "shop:app", "--processes", "2", "--json", cwd=shop) as supervisor:
         assert supervisor.stdout is not None
