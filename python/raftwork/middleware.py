@@ -16,21 +16,17 @@ and the loops of a worker.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
+from raftwork.around import Around, aenter, enter
 from raftwork.context import JobContext
 from raftwork.errors import InvalidTask
 from raftwork.storage.base import JobSpec
 
-__all__ = ["Around", "EnqueueCall", "Middleware", "aenter", "enter"]
-
-Around: TypeAlias = "Callable[..., Iterator[None] | AsyncIterator[None]]"
-"""A generator function with one `yield`."""
+__all__ = ["EnqueueCall", "Middleware"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,59 +125,6 @@ class Middleware:
                 for function in self.of_enqueue:
                     await aenter(stack, function, call)
             yield
-
-
-def enter(stack: contextlib.ExitStack | contextlib.AsyncExitStack, function: Callable[..., Any], *args: Any) -> Any:
-    """Run a generator up to its `yield`; answers what it yields. It goes on when the stack is left."""
-    return stack.enter_context(_Seeing(_manager(function)(*args)))
-
-
-async def aenter(stack: contextlib.AsyncExitStack, function: Callable[..., Any], *args: Any) -> Any:
-    """`enter`, also for an async generator."""
-    if not inspect.isasyncgenfunction(function):
-        return enter(stack, function, *args)
-    return await stack.enter_async_context(_AsyncSeeing(_async_manager(function)(*args)))
-
-
-# Made anew for each job they would cost more than entering and leaving them.
-@functools.lru_cache(256)
-def _manager(function: Callable[..., Any]) -> Callable[..., contextlib.AbstractContextManager[Any]]:
-    return contextlib.contextmanager(function)
-
-
-@functools.lru_cache(256)
-def _async_manager(function: Callable[..., Any]) -> Callable[..., contextlib.AbstractAsyncContextManager[Any]]:
-    return contextlib.asynccontextmanager(function)
-
-
-class _Seeing:
-    """A context manager that sees exceptions and cannot swallow them."""
-
-    def __init__(self, inner: contextlib.AbstractContextManager[Any]) -> None:
-        self._inner = inner
-
-    def __enter__(self) -> Any:
-        return self._inner.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._inner.__exit__(kind, error, trace)
-
-
-class _AsyncSeeing:
-    """The same for an event loop."""
-
-    def __init__(self, inner: contextlib.AbstractAsyncContextManager[Any]) -> None:
-        self._inner = inner
-
-    async def __aenter__(self) -> Any:
-        return await self._inner.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._inner.__aexit__(kind, error, trace)
 
 
 def _checked(function: Any, parameters: int) -> Around:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raftwork import serde
+from raftwork.around import alayered, layered
 from raftwork.context import JobContext
 from raftwork.job import version_of
-from raftwork.middleware import aenter, enter
 from raftwork.options import Executor
 from raftwork.retry import Retry
 from raftwork.storage.base import ClaimedJob, read_meta
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Binding", "bindings_of", "retry_of"]
 
+Call: TypeAlias = Callable[[JobContext, list[Any], dict[str, Any]], Any]
+AsyncCall: TypeAlias = Callable[[JobContext, list[Any], dict[str, Any]], Awaitable[Any]]
+
 _NO_ARGUMENTS = serde.encode_args((), {})
 
 
@@ -30,11 +33,11 @@ class Binding:
     """What the hot path needs of a task, looked up once."""
 
     __slots__ = (
-        "_around",
-        "_bare",
         "_dependencies",
         "_held",
         "_task",
+        "acall",
+        "call",
         "function",
         "kind",
         "limits",
@@ -44,6 +47,11 @@ class Binding:
         "takes_context",
         "version",
     )
+
+    call: Call
+    """Calls the function, with what is around it. Of a plain function only."""
+    acall: AsyncCall
+    """The same of a coroutine function."""
 
     def __init__(self, task: Task[..., Any], held: Held | AsyncHeld | None = None) -> None:
         self.name = task.name
@@ -58,12 +66,13 @@ class Binding:
         self._held = held
         """Where values of the worker are; without one they are made for each job."""
         self._dependencies = task.dependencies
-        self._around = [
-            function
-            for function in task.middleware.of_run
-            if self.kind == "async" or not inspect.isasyncgenfunction(function)
-        ]
-        self._bare = not self._around and not self._dependencies
+        around = task.middleware.of_run
+        if self.kind == "async":
+            self.acall = alayered(around, self._afilled if self._dependencies else self._abare)
+        else:
+            # What needs an event loop is around coroutine functions only.
+            plain = [function for function in around if not inspect.isasyncgenfunction(function)]
+            self.call = layered(plain, self._filled if self._dependencies else self._bare)
 
     def arguments(self, job: ClaimedJob, context: JobContext) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of one job, as the function takes them today.
@@ -81,13 +90,16 @@ class Binding:
             args.insert(0, context)
         return args, kwargs
 
-    def call(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Call the function, with what is around it."""
-        if self._bare:
-            return self.function(*args, **kwargs)
+    def _bare(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return self.function(*args, **kwargs)
+
+    def _abare(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        found: Awaitable[Any] = self.function(*args, **kwargs)
+        return found
+
+    def _filled(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function with its dependencies, made anew or those of the worker."""
         with contextlib.ExitStack() as stack:
-            for around in self._around:
-                enter(stack, around, context)
             made: dict[Any, Any] = {}
             for name, dependency in self._dependencies.items():
                 if isinstance(self._held, Held) and dependency.scope == "worker":
@@ -98,15 +110,9 @@ class Binding:
                 kwargs[name] = made[dependency.factory]
             return self.function(*args, **kwargs)
 
-    def acall(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
-        """`call` for a coroutine function."""
-        found: Awaitable[Any] = self.function(*args, **kwargs) if self._bare else self._acall(context, args, kwargs)
-        return found
-
-    async def _acall(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _afilled(self, context: JobContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """`_filled` for a coroutine function."""
         async with contextlib.AsyncExitStack() as stack:
-            for around in self._around:
-                await aenter(stack, around, context)
             made: dict[Any, Any] = {}
             for name, dependency in self._dependencies.items():
                 if isinstance(self._held, AsyncHeld) and dependency.scope == "worker":

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from raftwork.around import Around, aenter, enter
 from raftwork.context import JobContext
 from raftwork.dependencies import Dependency
-from raftwork.middleware import Around, aenter, enter
 
 __all__ = ["AsyncHeld", "Held", "amake", "make"]
 
