@@ -4,21 +4,24 @@
 it, and says what the fields are.
 
 Listeners run at once, on the thread where the event happens, so they must be quick. One that raises is logged and
-goes on listening. Nothing is built when nobody listens: callers check `listening()` first on hot paths.
+goes on listening. Nothing is built for nobody: `listeners` says who hears of an event, and hot paths look there first.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from raftwork.errors import InvalidOption
 
-__all__ = ["EVENTS", "Event", "EventKind", "emit", "listening", "subscribe"]
+__all__ = ["EVENTS", "Event", "EventKind", "emit", "listeners", "listening", "subscribe", "tell"]
 
 
 class EventKind(NamedTuple):
@@ -66,17 +69,38 @@ EVENTS: Final[Mapping[str, EventKind]] = MappingProxyType(
 _logger = logging.getLogger("raftwork.events")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened. `fields` are those of its row in `EVENTS`."""
+class Event(msgspec.Struct, frozen=True, dict=True):
+    """One thing that happened, with the fields of its row in `EVENTS`."""
 
     name: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    given: Any
+    """The fields, or what `make` makes them of once they are read: a listener that counts jobs reads none."""
+    make: Callable[..., dict[str, Any]] | None = None
+
+    @functools.cached_property
+    def fields(self) -> dict[str, Any]:
+        """What is said about it, by name."""
+        fields: dict[str, Any] = self.given if self.make is None else self.make(*self.given)
+        return fields
+
+    def __repr__(self) -> str:
+        return f"Event({self.name!r}, {self.fields!r})"
 
 
 Listener = Callable[[Event], object]
 
-_listeners: tuple[Listener, ...] = ()
+
+class _Subscription(NamedTuple):
+    listener: Listener
+    names: frozenset[str]
+    """Empty: all."""
+
+
+listeners: Final[dict[str, tuple[Listener, ...]]] = dict.fromkeys(EVENTS, ())
+"""Who hears of each event. `subscribe` puts new tuples in, so that one may be gone through meanwhile."""
+
+_subscriptions: list[_Subscription] = []
+_changing = threading.Lock()
 
 
 def subscribe(listener: Listener, *names: str) -> Callable[[], None]:
@@ -93,42 +117,50 @@ def subscribe(listener: Listener, *names: str) -> Callable[[], None]:
         >>> stop = subscribe(lambda event: print(event.fields["error"]), "job.failed")
         >>> stop()
     """
-    global _listeners
     for name in names:
         if name not in EVENTS:
             near = difflib.get_close_matches(name, EVENTS, n=1)
             guess = f" Did you mean {near[0]}?" if near else ""
             raise InvalidOption(f"{name!r} is not an event.{guess} Events: {', '.join(EVENTS)}.")
-    wanted = frozenset(names)
-
-    def only(event: Event) -> None:
-        if event.name in wanted:
-            listener(event)
-
-    # Its own object for each call: whoever subscribes twice is told twice, until each is ended.
-    own: Listener = only if wanted else lambda event: listener(event)
-    # A new tuple each time, so that `emit` may run on other threads meanwhile.
-    _listeners = (*_listeners, own)
+    own = _Subscription(listener, frozenset(names))
+    with _changing:
+        _subscriptions.append(own)
+        _share_out()
 
     def unsubscribe() -> None:
-        global _listeners
-        _listeners = tuple(other for other in _listeners if other is not own)
+        # By identity: whoever subscribes twice is told twice, until each is ended.
+        with _changing:
+            _subscriptions[:] = [other for other in _subscriptions if other is not own]
+            _share_out()
 
     return unsubscribe
 
 
+def _share_out() -> None:
+    for name in EVENTS:
+        listeners[name] = tuple(own.listener for own in _subscriptions if not own.names or name in own.names)
+
+
 def listening() -> bool:
-    """Whether anyone would see an event."""
-    return bool(_listeners)
+    """Whether anyone listens to anything."""
+    return bool(_subscriptions)
 
 
 def emit(name: str, /, **fields: Any) -> None:
     """Tell all listeners."""
-    if not _listeners:
-        return
-    event = Event(name, fields)
-    for listener in _listeners:
+    if listeners[name]:
+        tell(Event(name, fields))
+
+
+def tell(event: Event, survives: type[BaseException] = Exception) -> None:
+    """Tell all listeners of an event that was built.
+
+    Args:
+        event: what happened.
+        survives: what a listener may raise without harm: it is logged. Anything else ends this call.
+    """
+    for listener in listeners[event.name]:
         try:
             listener(event)
-        except Exception:
-            _logger.exception("A listener failed on %s.", name)
+        except survives:
+            _logger.exception("A listener failed on %s.", event.name)

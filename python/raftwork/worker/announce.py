@@ -1,41 +1,52 @@
-"""Tells the listeners of `raftwork.events` about jobs and schedules. Nothing is built while nobody listens."""
+"""Tells the listeners of `raftwork.events` about jobs and schedules. Nothing is built for an event nobody listens to.
+
+`job.started` and `job.succeeded` come with every job, so of them only the parts are noted; fields are made when read.
+"""
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from raftwork import clock, events
 from raftwork.errors import RemoteError
+from raftwork.events import Event, listeners, tell
 from raftwork.storage.base import Firing
 from raftwork.worker.ending import Code, Ending
 from raftwork.worker.failure import Failure
 from raftwork.worker.run import Run
 
-__all__ = ["ended", "fired", "lost", "missed", "started"]
-
-logger = logging.getLogger("raftwork.worker")
+__all__ = ["ended", "fired", "lost", "missed", "started", "succeeded"]
 
 
 def started(run: Run) -> None:
     """The function of a job is about to be called."""
-    if events.listening():
-        run.started_at = clock.monotonic()
-        waited = max(0, clock.now_ms() - run.claim.enqueued_ms) / 1000
-        _emit("job.started", **_who(run), attempt=run.claim.attempt, waited_seconds=waited)
+    run.started_at = clock.monotonic()
+    if listeners["job.started"]:
+        claim = run.claim
+        parts = (claim.id, claim.function, claim.queue, claim.attempt, clock.seconds(), claim.enqueued_ms)
+        tell(Event("job.started", parts, _started_fields), BaseException)
+
+
+def succeeded(run: Run) -> None:
+    """The function of a job has returned. Its report is on its way."""
+    if listeners["job.succeeded"]:
+        claim = run.claim
+        parts = (claim.id, claim.function, claim.queue, claim.attempt, _seconds(run))
+        tell(Event("job.succeeded", parts, _succeeded_fields), BaseException)
 
 
 def ended(run: Run, ending: Ending) -> None:
     """A job was decided about. Its report is on its way."""
     if not events.listening():
         return
-    who: dict[str, Any] = _who(run)
-    ran = {"attempt": run.claim.attempt, "seconds": clock.monotonic() - run.started_at if run.started_at else 0.0}
+    if ending.code is Code.SUCCEEDED:
+        succeeded(run)
+        return
+    who = _who(run)
+    ran = {"attempt": run.claim.attempt, "seconds": _seconds(run)}
     match ending.code:
-        case Code.SUCCEEDED:
-            _emit("job.succeeded", **who, **ran)
         case Code.RETRY:
             delay = ending.delay_ms / 1000
             _emit("job.retrying", **who, **ran, error=_error(ending.failure), delay_seconds=delay)
@@ -72,6 +83,20 @@ def missed(firing: Firing) -> None:
         _emit("schedule.skipped", schedule=firing.name, slot=clock.from_ms(firing.slot_ms), count=None, reason="missed")
 
 
+def _started_fields(id: bytes, function: str, queue: str, attempt: int, now: float, enqueued_ms: int) -> dict[str, Any]:
+    return {
+        "id": uuid.UUID(bytes=id),
+        "function": function,
+        "queue": queue,
+        "attempt": attempt,
+        "waited_seconds": max(0, int(now * 1000) - enqueued_ms) / 1000,  # The clock of another machine may be ahead.
+    }
+
+
+def _succeeded_fields(id: bytes, function: str, queue: str, attempt: int, seconds: float) -> dict[str, Any]:
+    return {"id": uuid.UUID(bytes=id), "function": function, "queue": queue, "attempt": attempt, "seconds": seconds}
+
+
 def _who(run: Run) -> dict[str, Any]:
     return {"id": uuid.UUID(bytes=run.claim.id), "function": run.claim.function, "queue": run.claim.queue}
 
@@ -80,8 +105,11 @@ def _error(failure: Failure | None) -> RemoteError | None:
     return RemoteError(failure.type, failure.message, failure.traceback) if failure is not None else None
 
 
+def _seconds(run: Run) -> float:
+    return clock.monotonic() - run.started_at if run.started_at else 0.0
+
+
 def _emit(name: str, **fields: Any) -> None:
-    try:
-        events.emit(name, **fields)
-    except BaseException:  # Also KeyboardInterrupt: a listener must not end the thread that runs jobs.
-        logger.exception("A listener of %s failed.", name)
+    # Also KeyboardInterrupt is survived: a listener must not end the thread that runs jobs.
+    if listeners[name]:
+        tell(Event(name, fields), BaseException)

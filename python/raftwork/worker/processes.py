@@ -260,7 +260,8 @@ class _Slot:
         self._running = run
         watch = self._start_watch(run, child)
         self._lane.board.runs[claim.id] = run
-        announce.started(run)
+        if events.listening():
+            announce.started(run)
         try:
             child.pipe.send("job", raw)
             done = self._converse(run, child)

@@ -5,7 +5,8 @@
 * `run` is for functions and `arun` for coroutine functions; both do the same steps, and neither ever raises.
 * They answer the bytes that report how the job ended, or None when nobody wants to hear it: the job was taken off the
   board meanwhile, because its lease is lost or it was released at a shutdown.
-* A job without a result, progress, news or listener takes a short way through the same steps: it is the hot path.
+* A job without a result, progress or news takes a short way through the same steps: it is the hot path. A listener
+  costs it the events and no more.
 """
 
 from __future__ import annotations
@@ -154,17 +155,18 @@ class Runner:
         if self._runs.pop(claim.id, None) is not run:
             return None
         if ending is None:
+            if events.listeners["job.succeeded"]:
+                announce.succeeded(run)
             return result_succeeded(claim.id, claim.token, None)
         if ending.failure is not None:
             tell_failure(claim, ending, self._codecs)
-        if events.listening():
-            announce.ended(run, ending)
+        announce.ended(run, ending)
         return report(claim, ending, self._codecs)
 
 
 def _plain(run: Run) -> bool:
     """Whether nothing happened while the job ran that its report must wait for."""
-    return run.cause is None and run.progress_lock is None and not events.listening()
+    return run.cause is None and run.progress_lock is None
 
 
 async def _timed(run: Run, job: Awaitable[Any]) -> Any:

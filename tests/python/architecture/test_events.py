@@ -41,6 +41,9 @@ def within(place: str, root: ast.AST) -> Iterator[tuple[str, str, list[str | Non
     if isinstance(root, ast.Call) and ast.unparse(root.func) in ("events.emit", "emit", "_emit"):
         for name in names_of(root.args[0], place):
             yield f"{place}:{root.lineno}", name, [keyword.arg for keyword in root.keywords]
+    if isinstance(root, ast.Call) and ast.unparse(root.func) == "Event" and isinstance(root.args[0], ast.Constant):
+        (name,) = names_of(root.args[0], place)
+        yield f"{place}:{root.lineno}", name, [None]  # Its fields are made when they are read; test_events reads them.
     for child in ast.iter_child_nodes(root):
         yield from within(place, child)
 
@@ -96,6 +99,31 @@ def test_subscribing_to_some_and_ending_it() -> None:
     events.emit("lock.lost")
     assert seen == ["lock.released", "some lock.released", "job.lost", "some lock.lost"]
     assert not events.listening()
+
+
+def test_only_those_who_asked_for_an_event_are_looked_for() -> None:
+    assert set(events.listeners) == set(EVENTS)
+    end = events.subscribe(print, "job.failed")
+    assert {name for name, found in events.listeners.items() if found} == {"job.failed"}
+    end()
+    assert not any(events.listeners.values())
+
+
+def test_fields_are_made_when_they_are_read_and_once() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> dict[str, int]:
+        made.append(number)
+        return {"number": number}
+
+    event = events.Event("job.lost", (7,), make)
+    assert made == []
+    assert event.fields is event.fields
+    assert (event.fields, made) == ({"number": 7}, [7])
+    assert repr(event) == "Event('job.lost', {'number': 7})"
+    assert events.Event("job.lost", {"id": 1}) == events.Event("job.lost", {"id": 1})
+    with pytest.raises(AttributeError):
+        event.name = "job.failed"  # type: ignore[misc]
 
 
 def test_a_listener_that_raises_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from typing import Any
 
 import msgspec
 import pytest
 
+from raftwork import events
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.errors import SerializationError
-from raftwork.serde import encode_args
+from raftwork.serde import encode, encode_args
 from raftwork.storage.base import ClaimedJob
 from raftwork.worker.binding import bindings_of
 from raftwork.worker.ending import Code, Ending, ending_of, report
@@ -138,6 +140,52 @@ def test_a_subclass_hears_what_a_job_raised(app: Raftwork, name: str) -> None:
 
     run(Hearing(bindings_of(app), Board(), Silent(), Timekeeper()), name)
     assert [type(error) for error in heard] == [SerializationError if name == "unpackable" else ValueError]
+
+
+@pytest.mark.parametrize("name", ["plain", "aplain"])
+def test_a_listener_does_not_take_a_job_off_the_short_way(
+    app: Raftwork, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Ending:
+        raise AssertionError("the long way")
+
+    @app.task(name="plain")
+    def plain() -> None: ...
+
+    @app.task(name="aplain")
+    async def aplain() -> None: ...
+
+    monkeypatch.setattr(Runner, "_after_value", refuse)
+    seen: list[events.Event] = []
+    stop = events.subscribe(seen.append)
+    try:
+        report = run(runner_of(app, Board()), name)
+    finally:
+        stop()
+    assert [event.name for event in seen] == ["job.started", "job.succeeded"]
+    assert seen[0].fields["id"] == seen[1].fields["id"] == uuid.UUID(int=1)
+    assert ending_of(report or b"") == Ending(Code.SUCCEEDED)
+
+
+@pytest.mark.parametrize("name", ["plain", "aplain"])
+def test_a_listener_that_interrupts_does_not_end_a_job(app: Raftwork, name: str) -> None:
+    @app.task(name="plain")
+    def plain() -> int:
+        return 7
+
+    @app.task(name="aplain")
+    async def aplain() -> int:
+        return 7
+
+    def interrupts(event: events.Event) -> None:
+        raise KeyboardInterrupt
+
+    stop = events.subscribe(interrupts)
+    try:
+        report = run(runner_of(app, Board()), name)
+    finally:
+        stop()
+    assert ending_of(report or b"") == Ending(Code.SUCCEEDED, result=encode(7))
 
 
 @pytest.mark.parametrize(
