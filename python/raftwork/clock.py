@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["from_ms", "monotonic", "now", "now_ms", "seconds", "to_ms"]
+__all__ = ["from_ms", "monotonic", "ms_at", "now", "now_ms", "to_ms"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
 monotonic = time.monotonic
-seconds = time.time
-"""Since 1970, as a float: for hot paths, where it is turned into something else later or never."""
 
 
 def now_ms() -> int:
     """The time of this machine's clock, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def ms_at(instant: float) -> int:
+    """What `now_ms` was when `monotonic` was this."""
+    return now_ms() - int((monotonic() - instant) * 1000)
 
 
 def now() -> datetime:

@@ -76,7 +76,8 @@ class JobContext:
         self._codecs = codecs
         self._link = link
         self._stop = stop
-        self._started_ms = clock.now_ms()
+        # Read for the deadline only.
+        self._started_ms = 0 if job.timeout_ms is None else clock.now_ms()
         self._saved: Saved | None = None
         """Made on first use: most jobs save nothing."""
 

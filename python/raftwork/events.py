@@ -21,7 +21,7 @@ import msgspec
 
 from raftwork.errors import InvalidOption
 
-__all__ = ["EVENTS", "Event", "EventKind", "emit", "listeners", "listening", "subscribe", "tell"]
+__all__ = ["EVENTS", "Event", "EventKind", "emit", "failed", "listeners", "listening", "subscribe", "tell"]
 
 
 class EventKind(NamedTuple):
@@ -96,8 +96,11 @@ class _Subscription(NamedTuple):
     """Empty: all."""
 
 
-listeners: Final[dict[str, tuple[Listener, ...]]] = dict.fromkeys(EVENTS, ())
-"""Who hears of each event. `subscribe` puts new tuples in, so that one may be gone through meanwhile."""
+listeners: Final[dict[str, tuple[Listener, ...]]] = {}
+"""Who hears of an event; those of which nobody does are not in it, so it is empty while nobody listens at all.
+
+`subscribe` puts new tuples in, so that one may be gone through meanwhile.
+"""
 
 _subscriptions: list[_Subscription] = []
 _changing = threading.Lock()
@@ -138,29 +141,39 @@ def subscribe(listener: Listener, *names: str) -> Callable[[], None]:
 
 def _share_out() -> None:
     for name in EVENTS:
-        listeners[name] = tuple(own.listener for own in _subscriptions if not own.names or name in own.names)
+        found = tuple(own.listener for own in _subscriptions if not own.names or name in own.names)
+        if found:
+            listeners[name] = found
+        else:
+            listeners.pop(name, None)
 
 
 def listening() -> bool:
     """Whether anyone listens to anything."""
-    return bool(_subscriptions)
+    return bool(listeners)
 
 
 def emit(name: str, /, **fields: Any) -> None:
-    """Tell all listeners."""
-    if listeners[name]:
-        tell(Event(name, fields))
+    """Tell all who listen to this event."""
+    if hearing := listeners.get(name):
+        tell(Event(name, fields), hearing)
 
 
-def tell(event: Event, survives: type[BaseException] = Exception) -> None:
-    """Tell all listeners of an event that was built.
+def tell(event: Event, hearing: tuple[Listener, ...], survives: type[BaseException] = Exception) -> None:
+    """Tell an event that was built.
 
     Args:
         event: what happened.
+        hearing: those of `listeners`.
         survives: what a listener may raise without harm: it is logged. Anything else ends this call.
     """
-    for listener in listeners[event.name]:
+    for listener in hearing:
         try:
             listener(event)
         except survives:
-            _logger.exception("A listener failed on %s.", event.name)
+            failed(event)
+
+
+def failed(event: Event) -> None:
+    """Log the exception that a listener raises at the moment."""
+    _logger.exception("A listener failed on %s.", event.name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from raftwork import clock, events
 from raftwork.errors import RemoteError
-from raftwork.events import Event, listeners, tell
+from raftwork.events import Event, failed, listeners, tell
 from raftwork.storage.base import Firing
 from raftwork.worker.ending import Code, Ending
 from raftwork.worker.failure import Failure
@@ -22,19 +22,30 @@ __all__ = ["ended", "fired", "lost", "missed", "started", "succeeded"]
 
 def started(run: Run) -> None:
     """The function of a job is about to be called."""
-    run.started_at = clock.monotonic()
-    if listeners["job.started"]:
+    run.started_at = now = clock.monotonic()
+    if hearing := listeners.get("job.started"):
         claim = run.claim
-        parts = (claim.id, claim.function, claim.queue, claim.attempt, clock.seconds(), claim.enqueued_ms)
-        tell(Event("job.started", parts, _started_fields), BaseException)
+        parts = (claim.id, claim.function, claim.queue, claim.attempt, now, claim.enqueued_ms)
+        event = Event("job.started", parts, _started_fields)
+        # As `tell` does it: one call less for each job.
+        for listener in hearing:
+            try:
+                listener(event)
+            except BaseException:
+                failed(event)
 
 
 def succeeded(run: Run) -> None:
     """The function of a job has returned. Its report is on its way."""
-    if listeners["job.succeeded"]:
+    if hearing := listeners.get("job.succeeded"):
         claim = run.claim
-        parts = (claim.id, claim.function, claim.queue, claim.attempt, _seconds(run))
-        tell(Event("job.succeeded", parts, _succeeded_fields), BaseException)
+        parts = (claim.id, claim.function, claim.queue, claim.attempt, run.started_at, clock.monotonic())
+        event = Event("job.succeeded", parts, _succeeded_fields)
+        for listener in hearing:
+            try:
+                listener(event)
+            except BaseException:
+                failed(event)
 
 
 def ended(run: Run, ending: Ending) -> None:
@@ -45,7 +56,7 @@ def ended(run: Run, ending: Ending) -> None:
         succeeded(run)
         return
     who = _who(run)
-    ran = {"attempt": run.claim.attempt, "seconds": _seconds(run)}
+    ran = {"attempt": run.claim.attempt, "seconds": _seconds(run.started_at, clock.monotonic())}
     match ending.code:
         case Code.RETRY:
             delay = ending.delay_ms / 1000
@@ -83,18 +94,19 @@ def missed(firing: Firing) -> None:
         _emit("schedule.skipped", schedule=firing.name, slot=clock.from_ms(firing.slot_ms), count=None, reason="missed")
 
 
-def _started_fields(id: bytes, function: str, queue: str, attempt: int, now: float, enqueued_ms: int) -> dict[str, Any]:
-    return {
-        "id": uuid.UUID(bytes=id),
-        "function": function,
-        "queue": queue,
-        "attempt": attempt,
-        "waited_seconds": max(0, int(now * 1000) - enqueued_ms) / 1000,  # The clock of another machine may be ahead.
-    }
+def _started_fields(
+    id: bytes, function: str, queue: str, attempt: int, started_at: float, enqueued_ms: int
+) -> dict[str, Any]:
+    waited_ms = max(0, clock.ms_at(started_at) - enqueued_ms)  # The clock of another machine may be ahead.
+    who = {"id": uuid.UUID(bytes=id), "function": function, "queue": queue}
+    return {**who, "attempt": attempt, "waited_seconds": waited_ms / 1000}
 
 
-def _succeeded_fields(id: bytes, function: str, queue: str, attempt: int, seconds: float) -> dict[str, Any]:
-    return {"id": uuid.UUID(bytes=id), "function": function, "queue": queue, "attempt": attempt, "seconds": seconds}
+def _succeeded_fields(
+    id: bytes, function: str, queue: str, attempt: int, started_at: float, ended_at: float
+) -> dict[str, Any]:
+    who = {"id": uuid.UUID(bytes=id), "function": function, "queue": queue}
+    return {**who, "attempt": attempt, "seconds": _seconds(started_at, ended_at)}
 
 
 def _who(run: Run) -> dict[str, Any]:
@@ -105,11 +117,11 @@ def _error(failure: Failure | None) -> RemoteError | None:
     return RemoteError(failure.type, failure.message, failure.traceback) if failure is not None else None
 
 
-def _seconds(run: Run) -> float:
-    return clock.monotonic() - run.started_at if run.started_at else 0.0
+def _seconds(started_at: float, ended_at: float) -> float:
+    return ended_at - started_at if started_at else 0.0  # Nobody listened when it started.
 
 
 def _emit(name: str, **fields: Any) -> None:
     # Also KeyboardInterrupt is survived: a listener must not end the thread that runs jobs.
-    if listeners[name]:
-        tell(Event(name, fields), BaseException)
+    if hearing := listeners.get(name):
+        tell(Event(name, fields), hearing, BaseException)

@@ -16,10 +16,11 @@ import contextvars
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from raftwork import events, serde
+from raftwork import serde
 from raftwork.codecs import PLAIN, Codecs, Kind
 from raftwork.context import JobContext, activate
 from raftwork.errors import TaskNotRegistered
+from raftwork.events import listeners
 from raftwork.outcomes import Outcome
 from raftwork.storage.base import decode_claimed, result_succeeded
 from raftwork.worker import announce
@@ -132,7 +133,7 @@ class Runner:
         context = JobContext(run.claim, run, run, self._codecs)
         activate(context)
         _current_run.set(run)
-        if events.listening():
+        if listeners:
             announce.started(run)
         return binding, context
 
@@ -155,7 +156,7 @@ class Runner:
         if self._runs.pop(claim.id, None) is not run:
             return None
         if ending is None:
-            if events.listeners["job.succeeded"]:
+            if listeners:
                 announce.succeeded(run)
             return result_succeeded(claim.id, claim.token, None)
         if ending.failure is not None:

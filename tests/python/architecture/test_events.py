@@ -102,11 +102,13 @@ def test_subscribing_to_some_and_ending_it() -> None:
 
 
 def test_only_those_who_asked_for_an_event_are_looked_for() -> None:
-    assert set(events.listeners) == set(EVENTS)
-    end = events.subscribe(print, "job.failed")
-    assert {name for name, found in events.listeners.items() if found} == {"job.failed"}
-    end()
-    assert not any(events.listeners.values())
+    assert events.listeners == {}
+    some, every = events.subscribe(print, "job.failed"), events.subscribe(repr)
+    assert events.listeners == {name: (print, repr) if name == "job.failed" else (repr,) for name in EVENTS}
+    every()
+    assert events.listeners == {"job.failed": (print,)}
+    some()
+    assert events.listeners == {}
 
 
 def test_fields_are_made_when_they_are_read_and_once() -> None:
