@@ -20,6 +20,7 @@ from table import Figure, at_least, at_most, render
 
 from raftwork import JobContext, Raftwork
 from raftwork.cli import measure
+from raftwork.events import Event
 from raftwork.worker import Worker
 
 RUN_JOBS = 30_000
@@ -81,17 +82,24 @@ def starts_of_due(directory: Path, jobs: int) -> tuple[float, float]:
 
 
 def watched(directory: Path, *, extras: bool) -> float:
-    """Jobs a second that one worker process runs; with extras: middleware, a listener to all events, and three tags."""
+    """Jobs a second that one worker process runs, from its start, all of them waiting.
+
+    With extras: a middleware around runs, a listener that counts all events by their name, and three tags.
+    """
     app, noop, _ = measure.noop_app(directory)
     seen: Counter[str] = Counter()
     stop: Callable[[], object] = bool
+
+    def count(event: Event) -> None:
+        seen[event.name] += 1
+
     if extras:
 
         @app.middleware.run
         def around(job: JobContext) -> Iterator[None]:
             yield
 
-        stop = app.subscribe(lambda event: seen.update([event.name]))
+        stop = app.subscribe(count)
         noop = noop.using(tags=["bench", "watched", "three"])
     try:
         measure.run_rate(app, noop, 2_000)  # warm

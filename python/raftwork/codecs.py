@@ -36,7 +36,7 @@ from raftwork import serde
 from raftwork.errors import PayloadDamaged, PayloadError, PayloadTooLarge
 from raftwork.keyring import NO_KEYS, Keyring
 
-__all__ = ["COMPRESS_ABOVE", "PLAIN", "SEALED_TEXT", "Codecs", "Kind"]
+__all__ = ["COMPRESS_ABOVE", "PLAIN", "SEALED_TEXT", "Codecs", "Kind", "is_plain"]
 
 COMPRESS_ABOVE: Final = 2_048
 """Bytes above which compression is worth its time: measured, see docs/guides/payloads.md."""
@@ -206,6 +206,11 @@ class Codecs:
 
 PLAIN: Final = Codecs()
 """Writes payloads as they are, and reads what needs no key."""
+
+
+def is_plain(args: bytes) -> bool:
+    """Whether `Codecs.open` gives these arguments back as they are. Quick: it is asked for every job, and mostly so."""
+    return args.startswith(b"\x92") and MARK not in args
 
 
 def extension_code(packed: bytes | msgspec.Raw) -> int | None:

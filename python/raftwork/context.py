@@ -25,7 +25,7 @@ from raftwork.outcomes import Cancel
 from raftwork.saved import Saved
 from raftwork.storage.base import ClaimedJob
 
-__all__ = ["ContextLink", "JobContext", "StopFlag", "activate", "current_job", "deactivate"]
+__all__ = ["ContextLink", "JobContext", "StopFlag", "activate", "current_job", "current_link", "deactivate"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -325,6 +325,12 @@ def current_job() -> JobContext:
         return _current.get()
     except LookupError:
         raise NotRunning("No job is running here. current_job() works only inside a job that a worker runs.") from None
+
+
+def current_link() -> ContextLink | None:
+    """How the job that runs here reaches the storage; None outside of jobs. For workers."""
+    context = _current.get(None)
+    return None if context is None else context._link
 
 
 def activate(context: JobContext) -> contextvars.Token[JobContext]:

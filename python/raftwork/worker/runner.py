@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from raftwork import serde
-from raftwork.codecs import PLAIN, Codecs, Kind
-from raftwork.context import JobContext, activate
+from raftwork.codecs import PLAIN, Codecs, Kind, is_plain
+from raftwork.context import JobContext, activate, current_link
 from raftwork.errors import TaskNotRegistered
 from raftwork.events import listeners
 from raftwork.outcomes import Outcome
@@ -38,13 +38,12 @@ from raftwork.worker.versions import Versions
 __all__ = ["Runner", "line_sink"]
 
 _copy_context = contextvars.copy_context
-_current_run: contextvars.ContextVar[Run] = contextvars.ContextVar("raftwork_run")
 
 
 def line_sink() -> Callable[[str], None] | None:
     """Where log lines of the job in this context go; None outside of jobs."""
-    run = _current_run.get(None)
-    return run.log if run is not None else None
+    link = current_link()
+    return link.log if isinstance(link, Run) else None
 
 
 class Runner:
@@ -122,17 +121,19 @@ class Runner:
             run.clear_deadline()
 
     def _begin(self, run: Run) -> tuple[Binding, JobContext]:
-        binding = self._bindings.get(run.claim.function)
+        claim = run.claim
+        binding = self._bindings.get(claim.function)
         if binding is None:
             raise TaskNotRegistered(
-                f"This worker has no task named {run.claim.function!r}, although the job was handed to it. "
+                f"This worker has no task named {claim.function!r}, although the job was handed to it. "
                 "Import the module that defines it before the worker starts."
             )
-        self._versions.check(run, binding)
-        self._opener.open(run)
+        if claim.meta != binding.meta:
+            self._versions.check(run, binding)
+        if claim.state is not None or claim.extras or not is_plain(claim.args):
+            self._opener.open(run)
         context = JobContext(run.claim, run, run, self._codecs)
         activate(context)
-        _current_run.set(run)
         if listeners:
             announce.started(run)
         return binding, context

@@ -30,13 +30,11 @@ class Versions:
         self._warned: set[tuple[str, int]] = set()
 
     def check(self, run: Run, binding: Binding) -> None:
-        """Nothing, if the code here is as new as the job.
+        """Nothing, if the code here is as new as the job. Only for a job that other code may have written.
 
         Raises:
             Unopened: the job waits for a newer worker.
         """
-        if run.claim.meta == binding.meta:  # As most are: written by this very code.
-            return
         version = version_of(run.claim.meta)
         if version <= binding.version:
             return

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftwork import ConfigError, PayloadDamaged, serde
-from raftwork.codecs import COMPRESS_ABOVE, PLAIN, Codecs, Kind
+from raftwork.codecs import COMPRESS_ABOVE, PLAIN, Codecs, Kind, is_plain
 from raftwork.config import Config
 
 ID = bytes(range(16))
@@ -34,7 +34,16 @@ def test_arguments_come_back_as_they_were(args: list[Any], kwargs: dict[str, Any
     packed = serde.encode_args(tuple(args), kwargs)
     stored = SMALL.seal(ID, Kind.ARGS, packed)
     assert PLAIN.open(ID, Kind.ARGS, stored) == packed
+    assert not is_plain(stored) or stored == packed
     assert len(stored) <= len(packed)
+
+
+def test_a_quick_look_tells_plain_arguments_from_others() -> None:
+    packed = serde.encode_args((7,), {"body": "x" * 500})
+    assert is_plain(packed)
+    assert not is_plain(SMALL.seal(ID, Kind.ARGS, packed)), "compressed"
+    assert not is_plain(msgspec.msgpack.encode(msgspec.msgpack.Ext(33, b"sealed")))
+    assert not is_plain(b"")
 
 
 @given(values, st.sampled_from(WHOLE))
