@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from datetime import datetime
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from raftwork import clock, serde
 from raftwork.codecs import PLAIN, Codecs, Kind
@@ -30,6 +30,7 @@ __all__ = ["ContextLink", "JobContext", "StopFlag", "activate", "current_job", "
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_NO_SCHEDULE: Final = (None, None)
 _first_use = threading.Lock()
 _logger = logging.getLogger("raftwork.job")
 _current: contextvars.ContextVar[JobContext] = contextvars.ContextVar("raftwork_job")
@@ -104,8 +105,29 @@ class JobContext:
     @property
     def batch(self) -> uuid.UUID | None:
         """The batch that it belongs to: `with app.batch(ctx.batch):` adds other jobs to it."""
-        batch = self._job.extras[2] if self._job.extras else None
+        batch = self._job.extras.get(2) if self._job.extras else None
         return None if batch is None else uuid.UUID(bytes=batch)
+
+    @property
+    def schedule(self) -> str | None:
+        """The name of the recurring schedule that it comes from; None if it comes from none."""
+        return self._source[0]
+
+    @property
+    def slot(self) -> datetime | None:
+        """The instant that its schedule means by it, in UTC, however late it runs: the same in every attempt.
+
+        None if it comes from no schedule, or somebody triggered it. `ctx.slot.astimezone(zone)` gives the local time.
+
+        Example:
+            >>> day = ctx.slot.astimezone(ZoneInfo("Europe/Berlin")).date()
+        """
+        slot = self._source[1]
+        return None if slot is None else clock.from_ms(slot)
+
+    @property
+    def _source(self) -> tuple[str | None, int | None]:
+        return self._job.extras.get(3, _NO_SCHEDULE) if self._job.extras else _NO_SCHEDULE
 
     @property
     def attempt(self) -> int:

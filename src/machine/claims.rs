@@ -10,9 +10,12 @@ use std::sync::Arc;
 
 use super::command::Claim;
 use super::decode::{list, name, names, number, Place as _, Result};
+use super::flows::Flow;
 use super::job::State;
+use super::levels;
 use super::outcome::{Outcome, Refusal};
 use super::queues::Rank;
+use super::recurring::Recurrence;
 use super::table::Slot;
 use super::Machine;
 use crate::base::codec::{Reader, Writer};
@@ -165,8 +168,9 @@ impl Machine {
         let job = self.table.get(slot);
         let spec = &self.specs.get(job.spec).spec;
         let flow = job.flow().filter(|flow| flow.batch.is_some() || flow.uses_outputs());
+        let from = job.recurrence().filter(|_| self.level.has(levels::SLOTS));
         writer
-            .array(17 + usize::from(flow.is_some()))
+            .array(17 + usize::from(flow.is_some() || from.is_some()))
             .id(job.id)
             .u64(job.order)
             .str(&spec.function)
@@ -185,9 +189,21 @@ impl Machine {
         writer.bin(&spec.meta).option(saved, |writer, saved| {
             writer.bin(saved);
         });
-        if let Some(flow) = flow {
-            flow.encode_claimed(writer);
+        if flow.is_some() || from.is_some() {
+            write_extras(flow, from, writer);
         }
+    }
+}
+
+/// What few jobs have: `{1: [[position, parent, output or nil]], 2: batch or nil, 3: [schedule, slot or nil]}`, the first
+/// two of a job in a flow, the third of one that comes from a schedule.
+fn write_extras(flow: Option<&Flow>, from: Option<&Recurrence>, writer: &mut Writer) {
+    writer.map(2 * usize::from(flow.is_some()) + usize::from(from.is_some()));
+    if let Some(flow) = flow {
+        flow.encode_claimed(writer);
+    }
+    if let Some(from) = from {
+        from.encode(writer.u64(3));
     }
 }
 

@@ -236,9 +236,9 @@ impl Flow {
         self.edges.iter().any(|edge| edge.uses)
     }
 
-    /// What a worker gets: `{1: [[position, parent, output or nil]], 2: batch or nil}`
+    /// What a worker gets, two pairs of a map: `1: [[position, parent, output or nil]], 2: batch or nil`
     pub(super) fn encode_claimed(&self, writer: &mut Writer) {
-        writer.map(2).u64(1).array(self.outputs.len());
+        writer.u64(1).array(self.outputs.len());
         for (position, output) in &self.outputs {
             writer.array(3).u64((*position).into()).id(self.edges[*position as usize].parent);
             write_output(output.as_ref(), writer);

@@ -15,7 +15,7 @@ use super::outcome::Refusal;
 /// | 1     | everything up to `SetLevel`                                      |
 /// | 2     | tokens, invitations and notes of who did what; locks              |
 /// | 3     | recurring schedules, and jobs that come from them                 |
-/// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues |
+/// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues; slots of schedules for workers and backfills |
 pub const LEVEL: u64 = 4;
 
 /// The level that brought tokens, invitations and notes.
@@ -30,6 +30,8 @@ pub(super) const FLOWS: u64 = 4;
 pub(super) const SHARED_LOCKS: u64 = 4;
 /// The level that brought limits.
 pub(super) const LIMITS: u64 = 4;
+/// The level that tells workers which slot of a schedule their job has.
+pub(super) const SLOTS: u64 = 4;
 
 /// An operation of the next version, for simulations of clusters in which some members run it already.
 #[cfg(feature = "sim")]

@@ -83,7 +83,7 @@ pub(super) struct Schedule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recurrence {
     pub schedule: Arc<str>,
-    /// `None`: somebody triggered it by hand.
+    /// `None`: somebody triggered it by hand, or filled it in before level 4.
     pub slot: Option<Millis>,
 }
 
@@ -96,6 +96,15 @@ pub(super) struct Schedules {
     due: BTreeMap<Millis, BTreeSet<Arc<str>>>,
     /// How many jobs of a name wait. Follows from the jobs.
     waiting: BTreeMap<Arc<str>, u64>,
+}
+
+impl Recurrence {
+    /// `[schedule, slot or nil]`
+    pub(super) fn encode(&self, writer: &mut Writer) {
+        writer.array(2).str(&self.schedule).option(self.slot, |writer, slot| {
+            writer.u64(slot.0);
+        });
+    }
 }
 
 impl Source {

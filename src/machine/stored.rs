@@ -232,11 +232,7 @@ fn encode_rare(rare: &Rare, writer: &mut Writer) {
         bin(run.error.as_deref(), writer);
     }
     if behind > 0 {
-        writer.option(rare.recurrence.as_ref(), |writer, from| {
-            writer.array(2).str(&from.schedule).option(from.slot, |writer, slot| {
-                writer.u64(slot.0);
-            });
-        });
+        writer.option(rare.recurrence.as_ref(), |writer, from| from.encode(writer));
     }
     if items > 0 {
         writer.map(items);

@@ -445,6 +445,8 @@ pub struct Claimed {
     /// Results of parents by position.
     pub outputs: Vec<(u64, Option<Vec<u8>>)>,
     pub batch: Option<JobId>,
+    /// Its schedule and slot.
+    pub from: Option<(String, Option<u64>)>,
 }
 
 pub fn claimed(payload: &[u8]) -> Vec<Claimed> {
@@ -470,22 +472,36 @@ fn one_claimed(r: &mut Reader<'_>) -> raftwork::base::Result<Claimed> {
         state: None,
         outputs: Vec::new(),
         batch: None,
+        from: None,
     };
     for _ in 0..5 {
         r.raw()?; // timeout, max_attempts, max_crashes, tags, meta
     }
     job.state = r.option(|r| r.bin().map(Into::into))?;
     if items == 18 {
-        r.map()?;
-        r.u64()?;
-        for _ in 0..r.array()? {
-            r.array()?;
-            let position = r.u64()?;
-            r.id()?;
-            job.outputs.push((position, r.option(|r| r.bin().map(Into::into))?));
-        }
-        r.u64()?;
-        job.batch = r.option(|r| r.id())?;
+        claimed_extras(&mut job, r)?;
     }
     Ok(job)
+}
+
+fn claimed_extras(job: &mut Claimed, r: &mut Reader<'_>) -> raftwork::base::Result<()> {
+    for _ in 0..r.map()? {
+        match r.u64()? {
+            1 => {
+                for _ in 0..r.array()? {
+                    r.array()?;
+                    let position = r.u64()?;
+                    r.id()?;
+                    job.outputs.push((position, r.option(|r| r.bin().map(Into::into))?));
+                }
+            }
+            2 => job.batch = r.option(|r| r.id())?,
+            3 => {
+                r.array()?;
+                job.from = Some((r.str()?.into(), r.option(|r| r.u64())?));
+            }
+            other => panic!("a claimed job has {other} behind its items"),
+        }
+    }
+    Ok(())
 }

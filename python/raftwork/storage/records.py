@@ -244,7 +244,8 @@ class ClaimedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     state: bytes | None
     """What the previous attempt saved."""
     extras: dict[int, Any] | None = None
-    """Of a job in a flow: 1 the results of its parents, `[position, parent, result or nil]` each; 2 its batch."""
+    """What few jobs have. In a flow: 1 the results of its parents, `[position, parent, result or nil]` each, and 2 its
+    batch. From a schedule: 3 its name and the slot in milliseconds, `[name, slot or nil]`."""
 
     def __repr__(self) -> str:
         # Arguments and state may hold what must not be shown.

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import msgspec
 
@@ -61,15 +62,14 @@ class Opener:
             raise Unopened(Ending(Code.SNOOZE, delay_ms=KEY_WAIT_MS)) from None
         except PayloadDamaged as error:
             raise Unopened(Ending(Code.FAILED, failure=describe(error))) from None
-        if claim.extras:
-            args = self._filled(claim, args)
+        if claim.extras and 1 in claim.extras:
+            args = self._filled(claim, args, claim.extras[1])
         if args is not claim.args or state is not claim.state:
             run.claim = msgspec.structs.replace(claim, args=args, state=state)
 
-    def _filled(self, claim: ClaimedJob, args: bytes) -> bytes:
+    def _filled(self, claim: ClaimedJob, args: bytes, results: list[Any]) -> bytes:
         """The arguments with the results of parents in their places."""
         try:
-            results = claim.extras[1] if claim.extras else []
             outputs = {
                 place: NONE if stored is None else self._codecs.open(parent, Kind.RESULT, stored)
                 for place, parent, stored in results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -42,6 +43,16 @@ def test_it_knows_its_job(link: Link) -> None:
     assert (context.attempt, context.max_attempts, context.crashes, context.token) == (2, 10, 1, 9)
     assert context.deadline is not None
     assert JobContext(job(), link, StopFlag()).deadline is None
+
+
+def test_it_knows_its_schedule_and_slot(link: Link) -> None:
+    fired = JobContext(job(extras={3: ["nightly", 1_780_000_000_000]}), link, StopFlag())
+    assert (fired.schedule, fired.slot, fired.batch) == ("nightly", datetime(2026, 5, 28, 20, 26, 40, tzinfo=UTC), None)
+    triggered = JobContext(job(extras={3: ["nightly", None]}), link, StopFlag())
+    assert (triggered.schedule, triggered.slot) == ("nightly", None)
+    for extras in (None, {1: [], 2: b"b" * 16}):
+        other = JobContext(job(extras=extras), link, StopFlag())
+        assert (other.schedule, other.slot) == (None, None)
 
 
 def test_progress_and_state_are_sent(link: Link) -> None:

@@ -265,6 +265,9 @@ impl Player {
                 rest.push_str(&format!(" output{position}={output}"));
             }
             rest.extend(job.batch.map(|batch| format!(" batch={}", name(batch))));
+            rest.extend(job.from.map(|(schedule, slot)| {
+                format!(" schedule={schedule}@{}", slot.map_or("none".into(), |slot| slot.to_string()))
+            }));
             lines.push(format!("{session} got {id} token={token} attempt={attempt} crashes={crashes}{rest}"));
         }
         lines

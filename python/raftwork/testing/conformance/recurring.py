@@ -137,7 +137,7 @@ class RecurringContract(Contract):
         assert (info.schedule, info.args, int(info.slot.timestamp() * 1_000)) == (seen.name, [7], seen.next_ms)
         worker = Worker(storage)
         job = worker.one()
-        assert (job.id, job.args) == (id, ARGS)
+        assert (job.id, job.args, job.extras) == (id, ARGS, {3: [seen.name, seen.next_ms]})
         worker.succeed(job)
         assert (known(storage, id).state, known(storage, id).schedule) == (JobState.SUCCEEDED, seen.name)
 
