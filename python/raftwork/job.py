@@ -112,7 +112,7 @@ class JobInfo:
     schedule: str | None = None
     """The recurring schedule that it comes from."""
     slot: datetime | None = None
-    """The instant that the schedule means by it, whenever it runs; None if somebody triggered it."""
+    """The instant that the schedule means by it, whenever it runs; None if somebody triggered it beside its slots."""
     attempts: tuple[Attempt, ...] = ()
     packed_args: bytes | None = field(default=None, repr=False)
     packed_result: bytes | None = field(default=None, repr=False)

@@ -263,11 +263,14 @@ class Schedules:
     def backfill(self, name: str, start: datetime, end: datetime) -> builtins.list[Job[Any]]:
         """Store one job for each past slot from `start` on and before `end`, oldest first, whatever `overlap` says.
 
-        A slot whose job is known still, from its own time or from an earlier backfill, gets no other one.
+        Each job has its slot. The id of a job follows from the name and the slot, so a slot whose job is kept, from its
+        own time or from another backfill, gets no other one, also if several run at once or one was interrupted. A slot
+        whose job was deleted, or is past its retention, gets one. Answers the jobs that were missing.
 
         Raises:
             ScheduleNotFound: there is none of this name.
             InvalidOption: these are more than 1,000 slots, or this process cannot read the definition.
+            StorageError: not all members of the cluster know slots of backfills, see `raftwork cluster finalize`.
         """
         first, last = instant_ms(start, "start"), instant_ms(end, "end")
         storage = self._storage()
@@ -277,10 +280,11 @@ class Schedules:
             raise InvalidOption(
                 f"{name!r} has more than {BACKFILL_MAX:,} slots from {start} to {end}. Backfill them in several parts."
             )
-        ids = [cron.job_id(name, slot) for slot in slots]
+        ids = {cron.job_id(name, slot): slot for slot in slots}
+        # The machine knows the ids of jobs in memory only, and these are looked for in the archive too.
         missing = [id for id in ids if storage.job(id) is None]
         for id in missing:
-            _found(storage.trigger_schedule(name, id), name)
+            _found(storage.trigger_schedule(name, id, ids[id]), name)
         return [Job(self._app, id) for id in missing]
 
     async def aput(

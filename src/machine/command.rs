@@ -113,6 +113,8 @@ pub enum Command<'a> {
     TriggerSchedule {
         name: &'a str,
         id: JobId,
+        /// The one that is filled in; `None`: beside all slots.
+        slot: Option<Millis>,
     },
     MoveSchedule(At<'a>),
     OpenBatch {
@@ -282,8 +284,9 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
     let length = reader.array().at("command")?;
     let op = reader.u64().at("op")?;
     let (items, name) = shape(op)?;
-    // A schedule without limits is written as before there were any.
-    if length != items && (op, length) != (33, items + 1) {
+    // A schedule without limits and a trigger without a slot are written as before there were any.
+    let more = matches!(op, 33 | 37) && length == items + 1;
+    if length != items && !more {
         return Err(Error::Invalid(format!("{name} has {items} items, not {length}")));
     }
     Ok(match op {
@@ -323,11 +326,15 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
             Command::Unlock { session, name, token: LeaseToken(reader.u64().at("token")?) }
         }
         32 => Command::GiveUp(owner(reader, session)?),
-        33 => Command::PutSchedule(Box::new(PutSchedule::decode(reader, length > items)?)),
+        33 => Command::PutSchedule(Box::new(PutSchedule::decode(reader, more)?)),
         34 => Command::FireSchedule { at: At::decode(reader)?.rising()?, jobs: Firing::decode_all(reader)? },
         35 => Command::DeleteSchedule(schedule_name(reader)?),
         36 => Command::PauseSchedule { name: schedule_name(reader)?, reason: reader.option(reason)? },
-        37 => Command::TriggerSchedule { name: schedule_name(reader)?, id: reader.id().at("id")? },
+        37 => Command::TriggerSchedule {
+            name: schedule_name(reader)?,
+            id: reader.id().at("id")?,
+            slot: more.then(|| reader.u64().at("slot")).transpose()?.map(Millis),
+        },
         60 => Command::Acquire {
             owner: owner(reader, session)?,
             name: name_at(reader, "name")?,

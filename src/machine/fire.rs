@@ -40,7 +40,7 @@ pub struct At<'a> {
 #[derive(Debug)]
 pub struct Firing {
     pub id: JobId,
-    /// `None`: no slot, it was triggered.
+    /// `None`: no slot, it was triggered beside all.
     pub nominal: Option<Millis>,
     pub run_at: Option<Millis>,
 }
@@ -200,15 +200,16 @@ impl Machine {
         outcome::number(code::DONE)
     }
 
-    /// One job now, whatever others do and whether or not it is paused. No slot is used, so the job has none.
-    pub(super) fn trigger_schedule(&mut self, name: &str, id: JobId) -> Outcome {
+    /// One job now, whatever others do and whether or not it is paused. The next slot stays: the job has none, or one that
+    /// is filled in. Whoever makes one id of a schedule and a slot gets one job, here and by firing.
+    pub(super) fn trigger_schedule(&mut self, name: &str, id: JobId, slot: Option<Millis>) -> Outcome {
         let Some((name, schedule)) = self.schedules.get(name) else { return outcome::number(code::UNKNOWN) };
         let (name, plan) = (name.clone(), schedule.plan.clone());
         if self.table.find(id).is_none() {
             self.room(1)?;
             self.room_for_limits(plan.limits.iter())?;
             let mut forms = self.forms(std::iter::once(&plan.spec))?;
-            self.store(&name, &plan, &mut forms[0], &Firing { id, nominal: None, run_at: None });
+            self.store(&name, &plan, &mut forms[0], &Firing { id, nominal: slot, run_at: None });
         }
         outcome::number(code::DONE)
     }

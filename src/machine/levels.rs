@@ -30,7 +30,7 @@ pub(super) const FLOWS: u64 = 4;
 pub(super) const SHARED_LOCKS: u64 = 4;
 /// The level that brought limits.
 pub(super) const LIMITS: u64 = 4;
-/// The level that tells workers which slot of a schedule their job has.
+/// The level that tells workers which slot of a schedule their job has, and lets a past one be filled in.
 pub(super) const SLOTS: u64 = 4;
 
 /// An operation of the next version, for simulations of clusters in which some members run it already.
@@ -94,6 +94,7 @@ pub(super) fn needed(command: &Command<'_>) -> u64 {
         Command::Restore(records) if records.iter().any(|record| record.job.limits().is_some()) => LIMITS,
         Command::PutSchedule(put) if put.plan.limits.is_some() => LIMITS,
         Command::LimitQueue { .. } => LIMITS,
+        Command::TriggerSchedule { slot: Some(_), .. } => SLOTS,
         Command::Enqueue { .. } | Command::Claim(_) | Command::Finish(_) | Command::Progress(_) => 1,
         Command::Cancel { .. } | Command::Requeue(_) | Command::Delete(_) => 1,
         Command::Restore(records) if records.iter().any(|record| record.job.flow().is_some()) => FLOWS,

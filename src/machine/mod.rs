@@ -263,7 +263,7 @@ impl Machine {
             Command::FireSchedule { at, jobs } => self.fire_schedule(&at, &jobs),
             Command::DeleteSchedule(name) => self.delete_schedule(name),
             Command::PauseSchedule { name, reason } => self.pause_schedule(name, reason),
-            Command::TriggerSchedule { name, id } => self.trigger_schedule(name, id),
+            Command::TriggerSchedule { name, id, slot } => self.trigger_schedule(name, id, slot),
             Command::MoveSchedule(at) => self.move_schedule(&at),
             Command::OpenBatch { id, name, outer } => self.open_batch(id, name, outer),
             Command::SealBatch(id) => self.seal_batch(id),

@@ -202,7 +202,8 @@ fn schedules() -> Vec<Command> {
         Recur::Fire(at("weekly", 7, 1_000), vec![(wire::id("i"), 1_000, None), (wire::id("j"), 1_100, None)]),
         Recur::Move(at("hourly", 7, 1_000)),
         Recur::Pause("hourly".into(), Some("holidays".into())),
-        Recur::Trigger("hourly".into(), wire::id("k")),
+        Recur::Trigger("hourly".into(), wire::id("k"), None),
+        Recur::Trigger("hourly".into(), wire::id("l"), Some(900)),
         Recur::Delete("weekly".into()),
         Recur::Pause("daily".into(), None),
     ];

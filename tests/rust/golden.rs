@@ -204,7 +204,7 @@ fn commands_of_schedules() -> Vec<(u64, u64, Command)> {
         put("gone", Some(4)),
         Recur::Fire(at, vec![(id("first"), slot, None), (id("second"), slot + 1, None)]),
         Recur::Pause("sync".into(), Some("golden".into())),
-        Recur::Trigger("sync".into(), id("by hand")),
+        Recur::Trigger("sync".into(), id("by hand"), None),
         Recur::Delete("gone".into()),
     ];
     let level = [(0, 0, Command::Own(Own::SetLevel(3)))];

@@ -154,7 +154,7 @@ impl Scheduler {
     pub fn next(&mut self, random: &mut Random, book: &mut Book) -> Option<Command> {
         if !self.began {
             self.began = true;
-            return Some(Command::Own(Own::SetLevel(3)));
+            return Some(Command::Own(Own::SetLevel(4)));
         }
         let recur = match random.below(10) {
             0 | 1 if !self.owned.is_empty() => self.own(random, book),
@@ -240,7 +240,11 @@ impl Scheduler {
             0 => Recur::Delete(name),
             1 => Recur::Pause(name, Some("why not".into())),
             2 | 3 => Recur::Pause(name, None),
-            4 => Recur::Trigger(name, self.id()),
+            4 => {
+                // A past slot, or one to come: whoever fires it makes the same id.
+                let past = random.chance(500).then(|| random.between(1, slot + 2));
+                Recur::Trigger(name, past.map_or_else(|| self.id(), |slot| id_of(LOOSE, slot)), past)
+            }
             5 => Recur::Move(At { name, generation, slot, next: Some(random.between(1, 50)) }),
             _ => {
                 let Recur::Put(mut put) = self.put(name, random.between(1, 50), random, book) else { unreachable!() };

@@ -366,8 +366,11 @@ class Storage(BatchStorage, ABC):
         """Set the next slot without a job, if generation and next slot are still these."""
 
     @abstractmethod
-    def trigger_schedule(self, name: str, job: bytes) -> bool:
-        """Store one job of a schedule now, also while it is paused. False: there is none of this name."""
+    def trigger_schedule(self, name: str, job: bytes, slot_ms: int | None = None) -> bool:
+        """Store one job of a schedule now, also while it is paused. False: there is none of this name.
+
+        Nothing happens if a job of this id is in memory. `slot_ms` is the slot of the job; None: it has none.
+        """
 
     @abstractmethod
     def pause_schedule(self, name: str, reason: str = "") -> bool:

@@ -270,8 +270,8 @@ class ClientStorage(ClientFlows, Storage):
     def move_schedule(self, name: str, generation: int, slot_ms: int, next_ms: int | None) -> bool:
         return bool(self._submit((38, name, generation, slot_ms, next_ms)) == 0)
 
-    def trigger_schedule(self, name: str, job: bytes) -> bool:
-        return bool(self._submit((37, name, job)) == 0)
+    def trigger_schedule(self, name: str, job: bytes, slot_ms: int | None = None) -> bool:
+        return bool(self._submit((37, name, job) if slot_ms is None else (37, name, job, slot_ms)) == 0)
 
     def pause_schedule(self, name: str, reason: str = "") -> bool:
         return bool(self._submit((36, name, reason)) != 1)

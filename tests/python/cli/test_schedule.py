@@ -48,7 +48,8 @@ def test_slots_are_previewed_and_past_ones_made_up_for(raftwork: Any, shop: Path
     assert len(jobs) == 3
     assert raftwork(*fill).out == "0 jobs are stored.\n"
     with Raftwork("shop") as app:
-        assert {job.schedule for job in app.jobs()} == {"nightly"}
+        found = [(job.schedule, f"{job.slot:%d %H:%M}") for job in app.jobs()]
+        assert sorted(found) == [("nightly", f"0{day} 03:30") for day in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "trigger", "delete", "preview"])

@@ -54,7 +54,8 @@ pub fn recur() -> impl Strategy<Value = Recur> {
         4 => put(),
         1 => name().prop_map(Recur::Delete),
         2 => (name(), reason).prop_map(|(name, reason)| Recur::Pause(name, reason)),
-        1 => (name(), 0..IDS.len()).prop_map(|(name, id)| Recur::Trigger(name, wire::id(IDS[id]))),
+        1 => (name(), 0..IDS.len(), maybe(990..1_010))
+            .prop_map(|(name, id, slot)| Recur::Trigger(name, wire::id(IDS[id]), slot)),
     ]
 }
 

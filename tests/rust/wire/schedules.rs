@@ -11,7 +11,8 @@ pub enum Recur {
     Fire(At, Vec<(JobId, u64, Option<u64>)>),
     Delete(String),
     Pause(String, Option<String>),
-    Trigger(String, JobId),
+    /// With the slot that is filled in.
+    Trigger(String, JobId, Option<u64>),
     Move(At),
 }
 
@@ -74,8 +75,9 @@ impl Recur {
                     w.str(reason);
                 });
             }
-            Recur::Trigger(name, id) => {
-                w.array(3).u64(37).str(name).id(*id);
+            Recur::Trigger(name, id, slot) => {
+                w.array(3 + usize::from(slot.is_some())).u64(37).str(name).id(*id);
+                slot.map(|slot| w.u64(slot));
             }
             Recur::Move(at) => at.encode(w.array(5).u64(38)),
         }

@@ -22,7 +22,7 @@ impl Model {
         let name = match command {
             Recur::Put(put) => return Reply::Codes(vec![self.put_schedule(put)]),
             Recur::Fire(at, _) | Recur::Move(at) => &at.name,
-            Recur::Delete(name) | Recur::Pause(name, _) | Recur::Trigger(name, _) => name,
+            Recur::Delete(name) | Recur::Pause(name, _) | Recur::Trigger(name, ..) => name,
         };
         let Some(schedule) = self.schedules.get_mut(name) else { return Reply::Codes(vec![1]) };
         Reply::Codes(match command {
@@ -30,7 +30,8 @@ impl Model {
             Recur::Move(at) if !schedule.is_at(at) => vec![1],
             Recur::Fire(at, jobs) => {
                 schedule.next = at.next;
-                let said = jobs.iter().map(|(id, nominal, _)| self.fire(name, *id, Some(*nominal)));
+                let overlap = schedule.put.overlap;
+                let said = jobs.iter().map(|(id, nominal, _)| self.fire(name, *id, Some(*nominal), overlap));
                 [0].into_iter().chain(said).collect()
             }
             Recur::Move(at) => {
@@ -42,7 +43,7 @@ impl Model {
                 schedule.paused = reason.clone();
                 vec![0]
             }
-            Recur::Trigger(_, id) => vec![self.fire(name, *id, None)],
+            Recur::Trigger(_, id, slot) => vec![self.fire(name, *id, *slot, 0)],
             Recur::Delete(_) | Recur::Put(_) => {
                 self.retired = self.retired.max(schedule.generation);
                 self.schedules.remove(name);
@@ -73,8 +74,8 @@ impl Model {
         0
     }
 
-    /// Without a slot it was triggered, which asks for no overlap.
-    fn fire(&mut self, name: &str, id: JobId, slot: Option<u64>) -> u8 {
+    /// A trigger asks for no overlap.
+    fn fire(&mut self, name: &str, id: JobId, slot: Option<u64>, overlap: u64) -> u8 {
         if self.jobs.contains_key(&id) {
             return 0;
         }
@@ -82,7 +83,6 @@ impl Model {
         let open = schedule.newest.filter(|newest| self.jobs.get(newest).is_some_and(|job| !job.state.is_final()));
         let of_it = |id: &JobId| self.recurrences.get(id).is_some_and(|(schedule, _)| schedule == name);
         let waits = self.jobs.iter().any(|(id, job)| job.state.waits() && of_it(id));
-        let overlap = if slot.is_some() { schedule.put.overlap } else { 0 };
         if (overlap == 1 && open.is_some()) || (overlap == 2 && waits) {
             schedule.skipped += 1;
             return 1;

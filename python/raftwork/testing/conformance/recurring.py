@@ -201,6 +201,26 @@ class RecurringContract(Contract):
         found = row(storage, seen.name)
         assert (found.next_ms, found.fired, found.last_job) == (seen.next_ms + 1, 1, id)
 
+    def test_a_past_slot_is_filled_in_once(self, storage: Storage) -> None:
+        seen = add(storage, HOUR_MS)
+        slot_ms = storage.now_ms() - HOUR_MS
+        (id,) = storage.new_ids(1)
+        for _ in range(2):
+            assert storage.trigger_schedule(seen.name, id, slot_ms)
+        info = known(storage, id)
+        assert info.slot is not None
+        assert (info.schedule, int(info.slot.timestamp() * 1_000)) == (seen.name, slot_ms)
+        found = row(storage, seen.name)
+        assert (found.next_ms, found.last_slot_ms, found.fired) == (seen.next_ms, None, 1)
+        assert Worker(storage).one().extras == {3: [seen.name, slot_ms]}
+
+    def test_a_slot_that_was_filled_in_is_not_fired_again(self, storage: Storage) -> None:
+        seen = add(storage)
+        (id,) = storage.new_ids(1)
+        assert storage.trigger_schedule(seen.name, id, seen.next_ms)
+        assert fire(storage, seen, id) == [True]
+        assert row(storage, seen.name).fired == 1
+
     def test_a_deleted_schedule_leaves_its_jobs(self, storage: Storage) -> None:
         seen = add(storage)
         id, _ = fire_one(storage, seen.name)

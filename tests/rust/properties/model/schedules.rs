@@ -22,7 +22,7 @@ impl Model {
         let name = match command {
             Recur::Put(put) => return number(self.put_schedule(put)),
             Recur::Fire(at, _) | Recur::Move(at) => &at.name,
-            Recur::Delete(name) | Recur::Pause(name, _) | Recur::Trigger(name, _) => name,
+            Recur::Delete(name) | Recur::Pause(name, _) | Recur::Trigger(name, ..) => name,
         };
         let found = self.schedules.iter().position(|schedule| schedule.put.name == *name);
         if let Recur::Fire(at, jobs) = command {
@@ -41,9 +41,9 @@ impl Model {
                 schedule.paused = reason.clone();
                 0
             }
-            Recur::Trigger(_, id) => {
+            Recur::Trigger(_, id, slot) => {
                 if self.position(*id).is_none() {
-                    self.store(found, *id, None, None);
+                    self.store(found, *id, *slot, None);
                 }
                 0
             }

@@ -31,7 +31,7 @@ impl Player {
             "delete" => Recur::Delete(schedule),
             "pause" => Recur::Pause(schedule, Some(line.text("reason", ""))),
             "resume" => Recur::Pause(schedule, None),
-            _ => Recur::Trigger(schedule, wire::id(line.words[3])),
+            _ => Recur::Trigger(schedule, wire::id(line.words[3]), line.maybe("slot")),
         })
     }
 
