@@ -311,7 +311,33 @@ impl Schedules {
     }
 }
 
+/// What monitoring is told of one schedule.
+pub struct ScheduleFigures {
+    pub name: Arc<str>,
+    pub fired: u64,
+    pub skipped: u64,
+    /// The slot that it is to fire next, unless it is paused or has ended.
+    pub due: Option<Millis>,
+}
+
 impl Machine {
+    /// How many schedules there are, and the earliest slot of those that are not paused.
+    pub fn schedule_sums(&self) -> (usize, Option<Millis>) {
+        (self.schedules.len(), self.schedules.due.first_key_value().map(|(at, _)| *at))
+    }
+
+    /// The first of them by name, at most so many.
+    pub fn schedule_figures(&self, most: usize) -> Vec<ScheduleFigures> {
+        let first = self.schedules.by_name.iter().take(most);
+        let figures = first.map(|(name, schedule)| ScheduleFigures {
+            name: name.clone(),
+            fired: schedule.fired,
+            skipped: schedule.skipped,
+            due: schedule.due(),
+        });
+        figures.collect()
+    }
+
     /// The queue of a schedule's jobs.
     pub fn schedule_queue(&self, name: &str) -> Option<Arc<str>> {
         self.schedules.get(name).map(|(_, schedule)| schedule.plan.spec.queue.clone())

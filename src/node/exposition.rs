@@ -7,14 +7,15 @@ use std::fmt::Write;
 use super::counters::{Histogram, BUCKETS_US};
 use super::Shared;
 use crate::base::codec::Reader;
-use crate::base::Result;
+use crate::base::{Millis, Result};
 use crate::machine::view::Answer;
 
-/// Queues that are told of one by one, by name; there may be thousands.
-const QUEUES_MAX: usize = 200;
-/// The questions "how many jobs" and "which queues", see `machine::view`.
+/// Queues, and schedules, that are told of one by one, by name; there may be thousands.
+const NAMES_MAX: usize = 200;
+/// The questions "how many jobs", "which queues" and "which limits of queues", see `machine::view`.
 const COUNTS: &[u8] = &[0x91, 1];
 const QUEUES: &[u8] = &[0x91, 2];
+const QUEUE_LIMITS: &[u8] = &[0x91, 51];
 /// Figures of the machine that tell how many jobs are in a state now; the others only grow.
 const STATES: [&str; 8] =
     ["awaiting", "scheduled", "enqueued", "processing", "retrying", "succeeded", "failed", "cancelled"];
@@ -80,6 +81,7 @@ impl Shared {
         self.tell_connections(&mut page);
         // The state is there as long as the node is.
         let _ = self.tell_jobs(&mut page);
+        self.tell_schedules(&mut page);
         page.0
     }
 
@@ -193,14 +195,14 @@ impl Shared {
     }
 
     fn tell_jobs(&self, page: &mut Page) -> Result<()> {
-        let (counts, queues, now, figures) = {
+        let (counts, queues, limits, now, figures) = {
             let machine = self.machine.read();
             let now = |question| match machine.ask(question) {
                 Ok(Answer::Now(answer)) => answer,
                 _ => Vec::new(),
             };
             let figures = (machine.len(), machine.bytes(), machine.sessions().count());
-            (now(COUNTS), now(QUEUES), machine.clock(), figures)
+            (now(COUNTS), now(QUEUES), now(QUEUE_LIMITS), machine.clock(), figures)
         };
         page.gauge("jobs_in_memory", "Jobs in memory.", figures.0);
         page.gauge("state_bytes", "Memory of the state, as it counts itself.", figures.1);
@@ -220,7 +222,31 @@ impl Shared {
         for (event, count) in events {
             page.sample("job_events_total", &[("event", event.trim_start_matches("total_"))], count);
         }
-        tell_queues(page, &queues, self.now().max(now).0)
+        tell_queues(page, &queues, self.now().max(now).0)?;
+        tell_limits(page, &limits)
+    }
+
+    fn tell_schedules(&self, page: &mut Page) {
+        let (sums, figures, now) = {
+            let machine = self.machine.read();
+            (machine.schedule_sums(), machine.schedule_figures(NAMES_MAX), machine.clock())
+        };
+        let now = self.now().max(now);
+        let late = |due: Option<Millis>| due.map_or(0.0, |due| now.0.saturating_sub(due.0) as f64 / 1e3);
+        page.gauge("schedules", "Recurring schedules.", sums.0);
+        page.gauge("schedules_late_seconds", "How long the oldest slot waits that nobody has fired.", late(sums.1));
+        page.family("schedule_fired_total", "counter", "Jobs of a schedule; of the first 200 schedules by name.");
+        for of in &figures {
+            page.sample("schedule_fired_total", &[("schedule", &of.name)], of.fired);
+        }
+        page.family("schedule_skipped_total", "counter", "Jobs not stored because of an earlier one.");
+        for of in &figures {
+            page.sample("schedule_skipped_total", &[("schedule", &of.name)], of.skipped);
+        }
+        page.family("schedule_late_seconds", "gauge", "How long a slot waits that nobody has fired.");
+        for of in &figures {
+            page.sample("schedule_late_seconds", &[("schedule", &of.name)], late(of.due));
+        }
     }
 }
 
@@ -228,7 +254,7 @@ fn tell_queues(page: &mut Page, rows: &[u8], now_ms: u64) -> Result<()> {
     let mut reader = Reader::new(rows);
     let count = reader.array()?;
     let mut queues = Vec::new();
-    for _ in 0..count.min(QUEUES_MAX) {
+    for _ in 0..count.min(NAMES_MAX) {
         reader.array_of(12, "a queue")?;
         let name = reader.str()?;
         let figures = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
@@ -255,6 +281,26 @@ fn tell_queues(page: &mut Page, rows: &[u8], now_ms: u64) -> Result<()> {
     page.family("queue_paused", "gauge", "Whether a queue is paused.");
     for (name, _, paused, _) in &queues {
         page.sample("queue_paused", &[("queue", name)], u8::from(*paused));
+    }
+    Ok(())
+}
+
+fn tell_limits(page: &mut Page, rows: &[u8]) -> Result<()> {
+    let mut reader = Reader::new(rows);
+    let mut queues = Vec::new();
+    for _ in 0..reader.array()?.min(NAMES_MAX) {
+        reader.array_of(3, "the limit of a queue")?;
+        queues.push((reader.str()?, reader.option(|reader| reader.u64())?, reader.u64()?));
+    }
+    page.family("queue_limit", "gauge", "Jobs of a queue that may run at once; of queues that have a limit.");
+    for (name, limit, _) in &queues {
+        if let Some(limit) = limit {
+            page.sample("queue_limit", &[("queue", name)], limit);
+        }
+    }
+    page.family("queue_held_back", "gauge", "Jobs of a queue that wait because a limit of theirs has no room.");
+    for (name, _, held) in &queues {
+        page.sample("queue_held_back", &[("queue", name)], held);
     }
     Ok(())
 }

@@ -4,13 +4,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use raftwork::base::limits;
+use raftwork::base::{limits, SessionId};
 use raftwork::net::web::{answer, Answer, Web};
 use raftwork::net::Address;
 use raftwork::node::{Node, NodeConfig};
 
 use crate::node::support::{until, Home, Mood};
-use crate::requests::{enqueue, job};
+use crate::requests::{self, enqueue, job};
+use crate::wire::schedules::{At, Put, Recur};
+use crate::wire::{self, Command, Job, Limit, Spec};
 
 fn anywhere() -> Address {
     Address::parse("127.0.0.1:0").unwrap()
@@ -144,6 +146,65 @@ fn every_family_is_described_and_none_besides() {
     let described = page.lines().filter(|line| line.starts_with("| `raftwork_")).count();
     // Without a certificate nothing expires.
     assert_eq!(described, told.len() + 1);
+}
+
+/// The number of one line, which must be there.
+fn told(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in\n{text}")).parse().unwrap()
+}
+
+#[test]
+fn metrics_tell_who_waits_for_limits() {
+    let home = Home::new();
+    let node = home.open();
+    let submit = |command: &Command| node.submit(wire::request(0, 0, 0, command), None).unwrap();
+    submit(&Command::LimitQueue("mail".into(), Some(7)));
+    let one = Limit { kind: 0, key: "tenant".into(), n: 1, window: 0, burst: 0 };
+    let jobs = (1..=4).map(|number| Job { id: job(number), limits: vec![one.clone()], ..Job::default() });
+    let specs = vec![Spec { queue: "mail".into(), ..Spec::default() }];
+    submit(&Command::Enqueue { specs, jobs: jobs.collect() });
+    assert_eq!(told(&node.metrics(), "raftwork_queue_held_back{queue=\"mail\"}"), 0.0, "the first one may start");
+    let session = requests::number(&node.submit(requests::open_session(60_000), None).unwrap());
+    node.submit(requests::claim(SessionId(session), "mail", "f", 4), None).unwrap();
+    let text = node.metrics();
+    assert_eq!(told(&text, "raftwork_queue_held_back{queue=\"mail\"}"), 3.0);
+    assert_eq!(told(&text, "raftwork_queue_limit{queue=\"mail\"}"), 7.0);
+    submit(&Command::LimitQueue("mail".into(), None));
+    assert!(!node.metrics().contains("raftwork_queue_limit{"), "a queue without a limit has none");
+}
+
+#[test]
+fn metrics_tell_what_schedules_do_and_which_slot_waits() {
+    let home = Home::new();
+    let node = home.open();
+    let submit = |recur: Recur| node.submit(wire::request(0, 0, 0, &Command::Recur(recur)), None).unwrap();
+    let put = |name: &str, next: u64| Put {
+        name: name.into(),
+        generation: None,
+        source: "api".into(),
+        spec: Spec::default(),
+        args: Vec::new(),
+        overlap: 1,
+        definition: Vec::new(),
+        next: Some(next),
+        limits: Vec::new(),
+    };
+    let far = u64::MAX >> 12;
+    submit(Recur::Put(Box::new(put("daily", 1_000))));
+    submit(Recur::Put(Box::new(put("paused", 500))));
+    submit(Recur::Pause("paused".into(), Some("holidays".into())));
+    let text = node.metrics();
+    assert_eq!(told(&text, "raftwork_schedules"), 2.0);
+    assert!(told(&text, "raftwork_schedule_late_seconds{schedule=\"daily\"}") > 1e6, "its slot was in 1970");
+    assert!(told(&text, "raftwork_schedules_late_seconds") > 1e6);
+    assert_eq!(told(&text, "raftwork_schedule_late_seconds{schedule=\"paused\"}"), 0.0);
+    let at = At { name: "daily".into(), generation: 1, slot: 1_000, next: Some(far) };
+    submit(Recur::Fire(at, vec![(job(1), 1_000, None), (job(2), 1_001, None)]));
+    let text = node.metrics();
+    assert_eq!(told(&text, "raftwork_schedule_fired_total{schedule=\"daily\"}"), 1.0);
+    assert_eq!(told(&text, "raftwork_schedule_skipped_total{schedule=\"daily\"}"), 1.0);
+    assert_eq!(told(&text, "raftwork_schedules_late_seconds"), 0.0);
 }
 
 #[test]
