@@ -44,7 +44,7 @@ EVENTS: Final[Mapping[str, EventKind]] = MappingProxyType(
         "job.succeeded": EventKind("after it returned", RAN),
         "job.retrying": EventKind("the attempt failed, another will come", (*RAN, "error", "delay_seconds")),
         "job.failed": EventKind("it failed for good", (*RAN, "error")),
-        "job.snoozed": EventKind("it asked to run later", (*JOB, "delay_seconds")),
+        "job.snoozed": EventKind("it asked to run later", (*JOB, "delay_seconds", "reason")),
         "job.cancelled": EventKind("it ended as cancelled", (*JOB, "reason")),
         "job.lost": EventKind("its lease was lost while it ran", JOB),
         "bulk.changed": EventKind(

@@ -24,13 +24,18 @@ class Outcome(Exception):
 class Snooze(Outcome):
     """Not now: run the job again after `delay`, without spending an attempt.
 
+    Args:
+        delay: from now on.
+        reason: what it waits for, up to 1 KiB. `job.info().reason` and `raftwork job` show it until the next run.
+
     Example:
-        >>> raise Snooze("10m")
+        >>> raise Snooze("10m", reason="waits for the bank")
     """
 
-    def __init__(self, delay: Duration) -> None:
+    def __init__(self, delay: Duration, reason: str = "") -> None:
         self.delay_ms = duration_ms(delay, "Snooze delay")
-        super().__init__(delay)
+        self.reason = reason
+        super().__init__(delay, reason)
 
 
 class RetryAfter(Outcome):

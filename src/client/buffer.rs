@@ -34,6 +34,8 @@ const RESULTS_BYTES_MAX: usize = 16 << 20;
 const FINISHES_MAX: usize = 2;
 /// The outcome "release": back into the queue, no attempt spent.
 const RELEASE: u64 = 4;
+/// The outcome "snooze".
+const SNOOZE: u64 = 3;
 
 const _: () = assert!(BATCH_BYTES_MAX + limits::RESULT_BYTES_MAX + limits::ERROR_BYTES_MAX < limits::COMMAND_BYTES_MAX);
 
@@ -57,6 +59,21 @@ impl Item {
         }
         let (job, token) = (reader.id()?, LeaseToken(reader.u64()?));
         Ok(Item { job, token, bytes })
+    }
+
+    /// A snooze without the reason that it has, for a cluster whose members do not all know of reasons. `None`: it has
+    /// none, or is something else.
+    pub fn without_reason(&self) -> Option<Item> {
+        let mut reader = Reader::new(&self.bytes);
+        let items = reader.array().ok()?;
+        let (job, token) = (reader.id().ok()?, reader.u64().ok()?);
+        let (outcome, delay_ms) = (reader.u64().ok()?, reader.u64().ok()?);
+        if (items, outcome) != (5, SNOOZE) {
+            return None;
+        }
+        let mut out = Writer::new();
+        out.array(4).id(job).u64(token).u64(SNOOZE).u64(delay_ms);
+        Some(Item { bytes: out.into_bytes().into(), ..self.clone() })
     }
 
     fn release(claimed: &Bytes) -> Result<Item> {

@@ -254,6 +254,14 @@ impl Shared {
                     }
                 }
             }
+            Err(Error::Invalid(_))
+                if operation == op::FINISH && items.iter().any(|item| item.without_reason().is_some()) =>
+            {
+                // A reason for waiting is not worth the session and all that it runs.
+                let plain = items.into_iter().map(|item| item.without_reason().unwrap_or(item)).collect();
+                state.buffer.push_back(plain, now);
+                self.nudge(&state);
+            }
             Err(error) => {
                 if is_worth_another_try(&error) {
                     let buffer = &mut state.buffer;

@@ -152,7 +152,8 @@ impl Machine {
         debug_assert!(!self.held_back(slot), "a limit without room shows no job");
         self.edit(slot, |job| {
             job.attempt = job.attempt.saturating_add(1);
-            job.rare_mut().session = session;
+            let rare = job.rare_mut();
+            (rare.session, rare.reason) = (session, None);
         });
         self.move_to(slot, State::Processing, self.clock);
         self.use_rates(slot);

@@ -14,10 +14,10 @@ use super::batches::batch_name;
 use super::cluster::Member;
 use super::decode::{bytes, list, name, number, reason, Place, Result};
 use super::extras::Extras;
+use super::finish::{Finish, Progress};
 use super::fire::{At, Firing, PutSchedule};
 use super::flows::{BatchId, Joining};
 use super::holding::{Mode, Owner};
-use super::job::Ending;
 use super::levels;
 use super::limit::Limits;
 use super::recurring::{schedule_name, Recurrence};
@@ -176,26 +176,6 @@ pub struct Claim<'a> {
     pub max: usize,
 }
 
-/// How one run ended, told by its worker.
-#[derive(Debug)]
-pub struct Finish<'a> {
-    pub id: JobId,
-    pub token: LeaseToken,
-    pub ending: Ending,
-    pub result: Option<&'a [u8]>,
-    pub error: Option<&'a [u8]>,
-    pub delay: Millis,
-    pub reason: &'a str,
-}
-
-#[derive(Debug)]
-pub struct Progress<'a> {
-    pub id: JobId,
-    pub token: LeaseToken,
-    pub progress: Option<&'a [u8]>,
-    pub saved: Option<&'a [u8]>,
-}
-
 /// Decodes a request whole and checks every limit: what a node refuses before it enters the log. Gives the feature level
 /// that it needs, for `Machine::admit`.
 pub fn check(request: &[u8]) -> Result<u64> {
@@ -295,8 +275,8 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
         3 => Command::ExpireSession(SessionId(reader.u64().at("session")?)),
         4 => enqueue(reader)?,
         5 => Command::Claim(Claim::decode(reader)?),
-        6 => Command::Finish(list(reader, "results", limits::BATCH_JOBS_MAX, finish)?),
-        7 => Command::Progress(list(reader, "items", limits::BATCH_JOBS_MAX, progress)?),
+        6 => Command::Finish(list(reader, "results", limits::BATCH_JOBS_MAX, Finish::decode)?),
+        7 => Command::Progress(list(reader, "items", limits::BATCH_JOBS_MAX, Progress::decode)?),
         8 => Command::Cancel { ids: ids(reader)?, reason: reason(reader)? },
         9 => Command::Requeue(ids(reader)?),
         10 => Command::Delete(ids(reader)?),
@@ -440,63 +420,4 @@ fn new_job<'a>(reader: &mut Reader<'a>, specs: usize) -> Result<NewJob<'a>> {
         Extras { joining: new.joining, limits: new.limits } = Extras::decode(reader)?;
     }
     Ok(new)
-}
-
-fn finish<'a>(reader: &mut Reader<'a>) -> Result<Finish<'a>> {
-    let length = reader.array()?;
-    let id = reader.id().at("id")?;
-    let token = LeaseToken(reader.u64().at("token")?);
-    let code = reader.u64().at("outcome")?;
-    let ending = Ending::from_code(code).filter(|ending| *ending != Ending::Lost);
-    let ending = ending.ok_or_else(|| Error::Invalid(format!("outcome: {code}, at most 6")))?;
-    let items = match ending {
-        Ending::Retried => 5,
-        Ending::Released => 3,
-        _ => 4,
-    };
-    if length != items {
-        return Err(Error::Invalid(format!("outcome {code} has {items} items, not {length}")));
-    }
-    let mut finish = Finish { id, token, ending, result: None, error: None, delay: Millis(0), reason: "" };
-    match ending {
-        Ending::Succeeded => {
-            let result = reader.option(|reader| bytes(reader.bin()?, limits::RESULT_BYTES_MAX));
-            finish.result = result.at("result")?;
-        }
-        Ending::Retried => {
-            finish.delay = Millis(reader.u64().at("delay_ms")?);
-            finish.error = Some(error(reader).at("error")?);
-        }
-        Ending::Failed | Ending::Crashed => finish.error = Some(error(reader).at("error")?),
-        Ending::Snoozed => finish.delay = Millis(reader.u64().at("delay_ms")?),
-        Ending::Cancelled => finish.reason = reason(reader)?,
-        Ending::Released | Ending::Lost => {}
-    }
-    Ok(finish)
-}
-
-fn error<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
-    reader.bin().and_then(check_error)
-}
-
-/// The bytes of `[type, message, traceback]`.
-pub(super) fn check_error(error: &[u8]) -> Result<&[u8]> {
-    let inside = &mut Reader::new(bytes(error, limits::ERROR_BYTES_MAX)?);
-    inside.array_of(3, "an error")?;
-    for part in ["type", "message", "traceback"] {
-        inside.str().at(part)?;
-    }
-    inside.end()?;
-    Ok(error)
-}
-
-fn progress<'a>(reader: &mut Reader<'a>) -> Result<Progress<'a>> {
-    reader.array_of(4, "an item")?;
-    let note = |reader: &mut Reader<'a>| bytes(reader.bin()?, limits::STATE_BYTES_MAX);
-    Ok(Progress {
-        id: reader.id().at("id")?,
-        token: LeaseToken(reader.u64().at("token")?),
-        progress: reader.option(note).at("progress")?,
-        saved: reader.option(note).at("state")?,
-    })
 }

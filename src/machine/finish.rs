@@ -4,14 +4,113 @@
 //! gives it back. A failure with no attempt left is final, and so is a crash when `max_crashes` are reached. A job that
 //! somebody asked to cancel does not wait again: whatever its run says short of success or failure, it is cancelled.
 
-use super::command::{Finish, Progress};
+use super::decode::{bytes, reason, Place as _, Result};
 use super::job::{Ending, Job, Run, State};
 use super::outcome::{self, code, Outcome};
 use super::specs::Spec;
 use super::table::Slot;
 use super::Machine;
+use crate::base::codec::Reader;
 use crate::base::planted::{has, Bug};
-use crate::base::{limits, JobId, LeaseToken, Millis};
+use crate::base::{limits, Error, JobId, LeaseToken, Millis};
+
+/// How one run ended, told by its worker.
+#[derive(Debug)]
+pub struct Finish<'a> {
+    pub id: JobId,
+    pub token: LeaseToken,
+    pub ending: Ending,
+    pub result: Option<&'a [u8]>,
+    pub error: Option<&'a [u8]>,
+    pub delay: Millis,
+    pub reason: &'a str,
+}
+
+#[derive(Debug)]
+pub struct Progress<'a> {
+    pub id: JobId,
+    pub token: LeaseToken,
+    pub progress: Option<&'a [u8]>,
+    pub saved: Option<&'a [u8]>,
+}
+
+impl<'a> Finish<'a> {
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self> {
+        let length = reader.array()?;
+        let id = reader.id().at("id")?;
+        let token = LeaseToken(reader.u64().at("token")?);
+        let code = reader.u64().at("outcome")?;
+        let ending = Ending::from_code(code).filter(|ending| *ending != Ending::Lost);
+        let ending = ending.ok_or_else(|| Error::Invalid(format!("outcome: {code}, at most 6")))?;
+        let items = match ending {
+            Ending::Retried => 5,
+            Ending::Released => 3,
+            _ => 4,
+        };
+        // A snooze without a reason is written as before there were any.
+        let more = ending == Ending::Snoozed && length == items + 1;
+        if length != items && !more {
+            return Err(Error::Invalid(format!("outcome {code} has {items} items, not {length}")));
+        }
+        let mut finish = Self { id, token, ending, result: None, error: None, delay: Millis(0), reason: "" };
+        match ending {
+            Ending::Succeeded => {
+                let result = reader.option(|reader| bytes(reader.bin()?, limits::RESULT_BYTES_MAX));
+                finish.result = result.at("result")?;
+            }
+            Ending::Retried => {
+                finish.delay = Millis(reader.u64().at("delay_ms")?);
+                finish.error = Some(error(reader).at("error")?);
+            }
+            Ending::Failed | Ending::Crashed => finish.error = Some(error(reader).at("error")?),
+            Ending::Snoozed => {
+                finish.delay = Millis(reader.u64().at("delay_ms")?);
+                if more {
+                    finish.reason = reason(reader)?;
+                }
+                if more && finish.reason.is_empty() {
+                    return Err(Error::Invalid("reason: empty, a snooze without one has 4 items".into()));
+                }
+            }
+            Ending::Cancelled => finish.reason = reason(reader)?,
+            Ending::Released | Ending::Lost => {}
+        }
+        Ok(finish)
+    }
+
+    /// It waits, and says why.
+    pub(super) fn snoozes_with_reason(&self) -> bool {
+        self.ending == Ending::Snoozed && !self.reason.is_empty()
+    }
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self> {
+        reader.array_of(4, "an item")?;
+        let note = |reader: &mut Reader<'a>| bytes(reader.bin()?, limits::STATE_BYTES_MAX);
+        Ok(Self {
+            id: reader.id().at("id")?,
+            token: LeaseToken(reader.u64().at("token")?),
+            progress: reader.option(note).at("progress")?,
+            saved: reader.option(note).at("state")?,
+        })
+    }
+}
+
+fn error<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
+    reader.bin().and_then(check_error)
+}
+
+/// The bytes of `[type, message, traceback]`.
+pub(super) fn check_error(error: &[u8]) -> Result<&[u8]> {
+    let inside = &mut Reader::new(bytes(error, limits::ERROR_BYTES_MAX)?);
+    inside.array_of(3, "an error")?;
+    for part in ["type", "message", "traceback"] {
+        inside.str().at(part)?;
+    }
+    inside.end()?;
+    Ok(error)
+}
 
 impl Machine {
     pub(super) fn finish(&mut self, results: &[Finish<'_>]) -> Outcome {
@@ -48,7 +147,7 @@ impl Machine {
     }
 
     /// The job, if this token holds its lease.
-    fn leased(&self, id: JobId, token: LeaseToken) -> Result<Slot, u8> {
+    fn leased(&self, id: JobId, token: LeaseToken) -> std::result::Result<Slot, u8> {
         let slot = self.table.find(id).ok_or(code::UNKNOWN)?;
         let leased = self.table.get(slot).token();
         if leased == Some(token) || (has(Bug::NoTokenCheck) && leased.is_some()) {
@@ -63,10 +162,12 @@ impl Machine {
             return;
         }
         self.edit(slot, |job| {
+            let asked = job.cancel_requested;
             let rare = job.rare_mut();
             rare.result = result.result.map(Into::into);
             rare.error = result.error.map(Into::into).or(rare.error.take());
-            if !result.reason.is_empty() {
+            // A job that was asked to stop does not wait again: why it was asked matters more than why it would.
+            if !(result.reason.is_empty() || asked && result.ending == Ending::Snoozed) {
                 rare.reason = Some(result.reason.into());
             }
         });

@@ -210,7 +210,7 @@ pub struct Rare {
     pub result: Option<Blob>,
     /// Of the newest run that had one: MessagePack `[type, message, traceback]`.
     pub error: Option<Arc<[u8]>>,
-    /// Why it was cancelled, or failed without an error of its own.
+    /// Why it was cancelled, failed without an error of its own, or waits after a snooze.
     pub reason: Option<Arc<str>>,
     pub progress: Option<Arc<[u8]>>,
     /// What the job saved for its next attempt.

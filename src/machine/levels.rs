@@ -6,6 +6,7 @@
 //! old version is possible.
 
 use super::command::Command;
+use super::finish::Finish;
 use super::outcome::Refusal;
 
 /// The highest level that this version knows. A state of a higher one, or the command that raises it, stops this version.
@@ -15,7 +16,7 @@ use super::outcome::Refusal;
 /// | 1     | everything up to `SetLevel`                                      |
 /// | 2     | tokens, invitations and notes of who did what; locks              |
 /// | 3     | recurring schedules, and jobs that come from them                 |
-/// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues; slots of schedules for workers and backfills |
+/// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues; slots of schedules for workers and backfills; reasons of snoozes |
 pub const LEVEL: u64 = 4;
 
 /// The level that brought tokens, invitations and notes.
@@ -32,6 +33,8 @@ pub(super) const SHARED_LOCKS: u64 = 4;
 pub(super) const LIMITS: u64 = 4;
 /// The level that tells workers which slot of a schedule their job has, and lets a past one be filled in.
 pub(super) const SLOTS: u64 = 4;
+/// The level that lets a snoozed job say why it waits.
+pub(super) const SNOOZE_REASONS: u64 = 4;
 
 /// An operation of the next version, for simulations of clusters in which some members run it already.
 #[cfg(feature = "sim")]
@@ -95,6 +98,7 @@ pub(super) fn needed(command: &Command<'_>) -> u64 {
         Command::PutSchedule(put) if put.plan.limits.is_some() => LIMITS,
         Command::LimitQueue { .. } => LIMITS,
         Command::TriggerSchedule { slot: Some(_), .. } => SLOTS,
+        Command::Finish(results) if results.iter().any(Finish::snoozes_with_reason) => SNOOZE_REASONS,
         Command::Enqueue { .. } | Command::Claim(_) | Command::Finish(_) | Command::Progress(_) => 1,
         Command::Cancel { .. } | Command::Requeue(_) | Command::Delete(_) => 1,
         Command::Restore(records) if records.iter().any(|record| record.job.flow().is_some()) => FLOWS,

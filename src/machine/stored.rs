@@ -157,8 +157,7 @@ fn spec_of(record: &JobRecord<'_>) -> Result<Spec> {
 }
 
 fn rare_of(record: &JobRecord<'_>) -> Result<Rare> {
-    let error =
-        |bytes: Option<&[u8]>| bytes.map(|bytes| super::command::check_error(bytes).map(Into::into)).transpose();
+    let error = |bytes: Option<&[u8]>| bytes.map(|bytes| super::finish::check_error(bytes).map(Into::into)).transpose();
     let mut history = Vec::with_capacity(record.attempts.len());
     for run in record.attempts.iter().rev().take(limits::HISTORY_MAX).rev() {
         history.push(Run {

@@ -127,7 +127,8 @@ fn end() -> impl Strategy<Value = End> {
         3 => prop::option::of(Just(vec![1, 2])).prop_map(End::Succeeded),
         3 => (prop_oneof![Just(0u64), 1u64..20]).prop_map(|delay| End::Retry(delay, "Boom".into())),
         1 => Just(End::Failed("Useless".into())),
-        1 => (prop_oneof![Just(0u64), 1u64..20]).prop_map(End::Snooze),
+        1 => (prop_oneof![Just(0u64), 1u64..20], prop_oneof![Just(""), Just("not yet")])
+            .prop_map(|(delay, reason)| End::Snooze(delay, reason.into())),
         1 => Just(End::Release),
         1 => prop_oneof![Just(""), Just("why not")].prop_map(|reason| End::Cancelled(reason.into())),
         1 => Just(End::Crashed("Killed".into())),

@@ -4,6 +4,9 @@ use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::JobId;
 use raftwork::machine::Mode;
 
+#[path = "wire/claims.rs"]
+mod claims;
+pub use claims::{claimed, Claimed};
 #[path = "wire/limits.rs"]
 pub mod limits;
 #[path = "wire/locks.rs"]
@@ -77,7 +80,8 @@ pub enum End {
     Succeeded(Option<Vec<u8>>),
     Retry(u64, String),
     Failed(String),
-    Snooze(u64),
+    /// With a reason, if it is not empty.
+    Snooze(u64, String),
     Release,
     Cancelled(String),
     Crashed(String),
@@ -382,6 +386,7 @@ fn finish(w: &mut Writer, id: JobId, token: u64, end: &End) {
     let items = match end {
         End::Retry(..) => 5,
         End::Release => 3,
+        End::Snooze(_, reason) => 4 + usize::from(!reason.is_empty()),
         _ => 4,
     };
     w.array(items).id(id).u64(token);
@@ -396,8 +401,11 @@ fn finish(w: &mut Writer, id: JobId, token: u64, end: &End) {
         End::Failed(kind) => {
             w.u64(2).bin(&error(kind));
         }
-        End::Snooze(delay) => {
+        End::Snooze(delay, reason) => {
             w.u64(3).u64(*delay);
+            if !reason.is_empty() {
+                w.str(reason);
+            }
         }
         End::Release => {
             w.u64(4);
@@ -426,82 +434,4 @@ pub fn reply(bytes: &[u8]) -> (u64, Reply) {
     let code = r.str().expect("a code").to_owned();
     let message = r.str().expect("a message").to_owned();
     (index, Err((code, message, r.rest().to_vec())))
-}
-
-/// What a claim hands out, as far as tests look.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Claimed {
-    pub id: JobId,
-    pub token: u64,
-    pub function: String,
-    pub queue: String,
-    pub args: Vec<u8>,
-    pub attempt: u64,
-    pub crashes: u64,
-    pub priority: i64,
-    /// created, enqueued, claimed
-    pub times: [u64; 3],
-    pub state: Option<Vec<u8>>,
-    /// Results of parents by position.
-    pub outputs: Vec<(u64, Option<Vec<u8>>)>,
-    pub batch: Option<JobId>,
-    /// Its schedule and slot.
-    pub from: Option<(String, Option<u64>)>,
-}
-
-pub fn claimed(payload: &[u8]) -> Vec<Claimed> {
-    let r = &mut Reader::new(payload);
-    let jobs = (0..r.array().expect("a list")).map(|_| one_claimed(r).expect("a claimed job")).collect();
-    r.end().expect("nothing behind the list");
-    jobs
-}
-
-fn one_claimed(r: &mut Reader<'_>) -> raftwork::base::Result<Claimed> {
-    let items = r.array()?;
-    assert!((17..=18).contains(&items), "a claimed job has {items} items");
-    let mut job = Claimed {
-        id: r.id()?,
-        token: r.u64()?,
-        function: r.str()?.into(),
-        queue: r.str()?.into(),
-        args: r.bin()?.into(),
-        attempt: r.u64()?,
-        crashes: r.u64()?,
-        priority: r.i64()?,
-        times: [r.u64()?, r.u64()?, r.u64()?],
-        state: None,
-        outputs: Vec::new(),
-        batch: None,
-        from: None,
-    };
-    for _ in 0..5 {
-        r.raw()?; // timeout, max_attempts, max_crashes, tags, meta
-    }
-    job.state = r.option(|r| r.bin().map(Into::into))?;
-    if items == 18 {
-        claimed_extras(&mut job, r)?;
-    }
-    Ok(job)
-}
-
-fn claimed_extras(job: &mut Claimed, r: &mut Reader<'_>) -> raftwork::base::Result<()> {
-    for _ in 0..r.map()? {
-        match r.u64()? {
-            1 => {
-                for _ in 0..r.array()? {
-                    r.array()?;
-                    let position = r.u64()?;
-                    r.id()?;
-                    job.outputs.push((position, r.option(|r| r.bin().map(Into::into))?));
-                }
-            }
-            2 => job.batch = r.option(|r| r.id())?,
-            3 => {
-                r.array()?;
-                job.from = Some((r.str()?.into(), r.option(|r| r.u64())?));
-            }
-            other => panic!("a claimed job has {other} behind its items"),
-        }
-    }
-    Ok(())
 }

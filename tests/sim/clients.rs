@@ -222,7 +222,7 @@ impl Client {
         self.stale.truncate(20);
         let end = match random.below(10) {
             0 => End::Retry(random.between(1, 1_000), "Broken".into()),
-            1 => End::Snooze(random.between(1, 1_000)),
+            1 => End::Snooze(random.between(1, 1_000), String::new()),
             2 => End::Release,
             _ => End::Succeeded(Some(vec![1])),
         };

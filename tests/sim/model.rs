@@ -296,7 +296,7 @@ impl Model {
     fn end_run(&mut self, id: JobId, end: &End) {
         let clock = self.clock;
         let job = self.jobs.get_mut(&id).expect("whoever ends a run has looked for its job");
-        if matches!(end, End::Snooze(_) | End::Release | End::Crashed(_)) {
+        if matches!(end, End::Snooze(..) | End::Release | End::Crashed(_)) {
             job.attempt -= 1; // Nothing was tried.
         }
         let later = |delay: u64, state: State| if delay > 0 { state } else { Enqueued };
@@ -305,7 +305,7 @@ impl Model {
             End::Failed(_) => Failed,
             End::Cancelled(_) => Cancelled,
             End::Release => Enqueued,
-            End::Snooze(delay) => later(*delay, Scheduled),
+            End::Snooze(delay, _) => later(*delay, Scheduled),
             End::Retry(..) if job.attempt >= job.spec.max_attempts => Failed,
             End::Retry(delay, _) => later(*delay, Retrying),
             End::Crashed(_) => {
@@ -319,7 +319,7 @@ impl Model {
         };
         job.due = clock
             + match end {
-                End::Snooze(delay) | End::Retry(delay, _) => *delay,
+                End::Snooze(delay, _) | End::Retry(delay, _) => *delay,
                 _ => job.spec.crash_delay,
             };
         let next = if job.told_to_stop && next.waits() { Cancelled } else { next };

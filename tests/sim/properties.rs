@@ -107,7 +107,7 @@ impl Maker {
                 let (id, token) = *self.random.pick(&held);
                 let end = match self.random.below(6) {
                     0 => End::Retry(self.random.below(20), "e".into()),
-                    1 => End::Snooze(self.random.below(20)),
+                    1 => End::Snooze(self.random.below(20), String::new()),
                     2 => End::Release,
                     3 => End::Crashed("e".into()),
                     _ => End::Succeeded(None),

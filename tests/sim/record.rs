@@ -175,7 +175,7 @@ fn finished((job, token, end): &(JobId, u64, End)) -> Finished {
         End::Succeeded(_) => (history::End::Succeeded, 0),
         End::Retry(delay, _) => (history::End::Retry, *delay),
         End::Failed(_) => (history::End::Failed, 0),
-        End::Snooze(delay) => (history::End::Snooze, *delay),
+        End::Snooze(delay, _) => (history::End::Snooze, *delay),
         End::Release => (history::End::Release, 0),
         End::Cancelled(_) => (history::End::Cancelled, 0),
         End::Crashed(_) => (history::End::Crashed, 0),

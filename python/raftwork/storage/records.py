@@ -424,9 +424,9 @@ def result_failed(job: bytes, token: int, error: bytes) -> bytes:
     return _encode((job, token, 2, error))
 
 
-def result_snoozed(job: bytes, token: int, delay_ms: int) -> bytes:
-    """Not now; no attempt is spent."""
-    return _encode((job, token, 3, delay_ms))
+def result_snoozed(job: bytes, token: int, delay_ms: int, reason: str = "") -> bytes:
+    """Not now; no attempt is spent. The reason is kept until the next run."""
+    return _encode((job, token, 3, delay_ms, reason) if reason else (job, token, 3, delay_ms))
 
 
 def result_released(job: bytes, token: int) -> bytes:

@@ -64,7 +64,7 @@ def ended(run: Run, ending: Ending) -> None:
         case Code.FAILED | Code.CRASHED:
             _emit("job.failed", **who, **ran, error=_error(ending.failure))
         case Code.SNOOZE:
-            _emit("job.snoozed", **who, delay_seconds=ending.delay_ms / 1000)
+            _emit("job.snoozed", **who, delay_seconds=ending.delay_ms / 1000, reason=ending.reason)
         case Code.CANCELLED:
             _emit("job.cancelled", **who, reason=ending.reason or run.reason or "")
         case Code.RELEASE:

@@ -50,7 +50,7 @@ def after_outcome(run: Run, outcome: Outcome, policy: Retry) -> Ending:
     """Decide about a job that returned or raised one of the answers of `raftwork.outcomes`."""
     match outcome:
         case Snooze():
-            return Ending(Code.SNOOZE, delay_ms=outcome.delay_ms)
+            return Ending(Code.SNOOZE, delay_ms=outcome.delay_ms, reason=str(outcome.reason))
         case Cancel():
             return Ending(Code.CANCELLED, reason=str(outcome.reason))
         case Discard():

@@ -60,7 +60,7 @@ def report(claim: ClaimedJob, ending: Ending, codecs: Codecs = PLAIN) -> bytes:
         case Code.FAILED:
             return base.result_failed(job, token, error)
         case Code.SNOOZE:
-            return base.result_snoozed(job, token, ending.delay_ms)
+            return base.result_snoozed(job, token, ending.delay_ms, _reason(job, ending.reason, codecs))
         case Code.RELEASE:
             return base.result_released(job, token)
         case Code.CANCELLED:
@@ -78,7 +78,8 @@ def ending_of(result: bytes, codecs: Codecs = PLAIN) -> Ending:
         case Code.RETRY:
             return Ending(Code.RETRY, delay_ms=rest[0], failure=_failure(job, rest[1], codecs))
         case Code.SNOOZE:
-            return Ending(Code.SNOOZE, delay_ms=rest[0])
+            reason = codecs.open_text(job, Kind.REASON, rest[1]) if len(rest) > 1 else ""
+            return Ending(Code.SNOOZE, delay_ms=rest[0], reason=reason)
         case Code.RELEASE:
             return RELEASED
         case Code.CANCELLED:

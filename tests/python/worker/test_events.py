@@ -62,7 +62,7 @@ def bad() -> None:
 
 
 def late() -> Snooze:
-    return Snooze("1h")
+    return Snooze("1h", reason="not yet")
 
 
 def unwanted() -> Cancel:
@@ -87,6 +87,7 @@ def test_a_worker_and_its_jobs(ear: Ear, tmp_path: Path) -> None:
     assert ear.wait("job.failed").fields["attempt"] == 2
     assert ear.wait("job.failed").fields["error"].type == "ValueError"
     assert ear.wait("job.cancelled").fields["reason"] == "no need"
+    assert ear.wait("job.snoozed").fields["reason"] == "not yet"
     acquired, released = ear.wait("lock.acquired"), ear.wait("lock.released")
     assert acquired.fields["lock"] == "books"
     assert acquired.fields["token"] == released.fields["token"]

@@ -216,7 +216,7 @@ def test_a_policy_can_refuse_to_retry(app: Raftwork, work: Any) -> None:
 @pytest.mark.parametrize("kind", ["thread", "async"])
 def test_a_job_may_answer_instead_of_returning(still: Raftwork, work: Any, way: str, kind: str) -> None:
     answers = {
-        "snooze": lambda: Snooze("10s"),
+        "snooze": lambda: Snooze("10s", reason="waits for the bank"),
         "cancel": lambda: Cancel("not needed"),
         "discard": lambda: Discard("never works"),
         "retry": lambda: RetryAfter("30s", "busy"),
@@ -251,8 +251,10 @@ def test_a_job_may_answer_instead_of_returning(still: Raftwork, work: Any, way: 
         attempts.clear()
         job = task.enqueue(name)
         wait_for_state(still, job, state)
+        assert job.info().reason == ("waits for the bank" if name == "snooze" else None)
         still.storage.advance(wait_ms)
         assert job.result(WAIT_S) == "done"
+        assert job.info().reason is None
         assert attempts == [1, second], name
 
 

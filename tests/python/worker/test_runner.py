@@ -196,6 +196,7 @@ def test_a_listener_that_interrupts_does_not_end_a_job(app: Raftwork, name: str)
         Ending(Code.RETRY, delay_ms=5, failure=Failure("T", "m", "t")),
         Ending(Code.FAILED, failure=Failure("T", "m", "t")),
         Ending(Code.SNOOZE, delay_ms=7),
+        Ending(Code.SNOOZE, delay_ms=7, reason="waits for the bank"),
         Ending(Code.RELEASE),
         Ending(Code.CANCELLED, reason="why"),
         Ending(Code.CRASHED, failure=Failure("T", "m", "t")),

@@ -418,6 +418,29 @@ fn a_note_that_did_not_get_through_is_sent_again_before_flush_returns() {
     }
 }
 
+/// U3: members of an older version refuse reasons. That must not cost the session, and all that it runs.
+#[test]
+fn u3_a_snooze_whose_reason_is_refused_is_sent_without_it() {
+    let (spy, fetcher, one) = spied();
+    let snooze = |reason: Option<&str>| {
+        let (id, token) = parts(&one);
+        let mut out = Writer::new();
+        out.array(4 + usize::from(reason.is_some())).id(id).u64(token).u64(3).u64(60_000);
+        reason.map(|reason| out.str(reason));
+        Item::parse(out.into_bytes().into()).unwrap()
+    };
+    spy.next(op::FINISH, Act::Refuse(Error::Invalid("feature_level: this needs feature level 4".into())));
+    fetcher.finish(snooze(Some("waits for the bank")), &mut patience()).unwrap();
+    assert!(fetcher.flush(&mut patience()).unwrap());
+    let sent = spy.sent(op::FINISH);
+    assert_eq!((sent.len(), spy.applied(&sent[1].command)), (2, 1));
+    assert!(sent[1].command.ends_with(&snooze(None).bytes));
+    // What is refused for another cause ends it as before.
+    spy.next(op::FINISH, Act::Refuse(Error::Invalid("something else".into())));
+    fetcher.finish(done(&one), &mut patience()).unwrap();
+    assert!(fetcher.flush(&mut patience()).is_err());
+}
+
 #[test]
 fn a_flush_after_the_end_of_the_session_does_not_say_yes() {
     let (spy, fetcher, one) = spied();

@@ -352,6 +352,7 @@ impl Model {
             let job = &mut self.jobs[position];
             (job.state, job.started, job.place, job.session) = ("processing", Some(now), token, session);
             job.attempt += 1;
+            job.reason = None;
             self.start(position);
             given.push(position);
         }

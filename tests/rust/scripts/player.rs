@@ -9,7 +9,7 @@
 //!         [after=a,b:failure,c:success:uses] [batch=B]
 //! batch open B [outer=A] [name=night]   batch seal B   batch cancel B [reason=x]   batches [after=A] [limit=100]   flow a
 //! claim w1 [queues=mail:2,default] [strict] [functions=f,g] [max=1]
-//! finish a by=w1 ok [result=text] | retry [delay=0] [error=Type] | fail | snooze delay=9 | release | crash
+//! finish a by=w1 ok [result=text] | retry [delay=0] [error=Type] | fail | snooze delay=9 [reason=x] | release | crash
 //!                cancelled [reason=x]
 //! progress a by=w1 [note=text] [state=text]
 //! cancel a [reason=x]   requeue a   delete a   pause mail [until=9] [reason=x]   resume mail
@@ -347,7 +347,7 @@ fn build_end(line: &Line<'_>) -> End {
         "ok" => End::Succeeded(line.bytes("result")),
         "retry" => End::Retry(line.number("delay", 0), error),
         "fail" => End::Failed(error),
-        "snooze" => End::Snooze(line.number("delay", 0)),
+        "snooze" => End::Snooze(line.number("delay", 0), line.text("reason", "")),
         "release" => End::Release,
         "cancelled" => End::Cancelled(line.text("reason", "")),
         _ => End::Crashed(error),

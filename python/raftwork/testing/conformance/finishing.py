@@ -114,6 +114,19 @@ class FinishContract(Contract):
         storage.requeue([id])
         assert worker.one().attempt == 1
 
+    def test_a_snoozed_job_says_why_it_waits_until_its_next_run(self, storage: Storage) -> None:
+        id = put(storage)
+        worker = Worker(storage)
+        job = worker.one()
+        worker.report(result_snoozed(job.id, job.token, 3_600_000, "waits for the bank"))
+        assert (known(storage, id).state, known(storage, id).reason) == (JobState.SCHEDULED, "waits for the bank")
+        storage.requeue([id])
+        assert known(storage, id).reason == "waits for the bank"
+        job = worker.one()
+        assert known(storage, id).reason is None
+        worker.report(result_snoozed(job.id, job.token, 3_600_000))
+        assert known(storage, id).reason is None
+
     def test_crashes_are_counted_apart_and_bounded(self, storage: Storage) -> None:
         id = put(storage, spec=spec(max_attempts=1, max_crashes=2))
         worker = Worker(storage)

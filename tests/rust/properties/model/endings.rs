@@ -46,13 +46,14 @@ impl Model {
             End::Succeeded(result) => job.result = result.clone(),
             End::Retry(_, kind) | End::Failed(kind) | End::Crashed(kind) => job.error = Some(kind.clone()),
             End::Cancelled(reason) if !reason.is_empty() => job.reason = Some(reason.clone()),
+            End::Snooze(_, reason) if !(reason.is_empty() || job.cancel_requested) => job.reason = Some(reason.clone()),
             _ => {}
         }
         match end {
             End::Succeeded(_) => self.end_run(position, "succeeded", None),
             End::Retry(delay, _) => self.end_run(position, "retried", Some(*delay)),
             End::Failed(_) => self.end_run(position, "failed", None),
-            End::Snooze(delay) => self.end_run(position, "snoozed", Some(*delay)),
+            End::Snooze(delay, _) => self.end_run(position, "snoozed", Some(*delay)),
             End::Release => self.end_run(position, "released", None),
             End::Cancelled(_) => self.end_run(position, "cancelled", None),
             End::Crashed(_) => self.end_run(position, "crashed", None),
