@@ -70,6 +70,7 @@ from raftwork.errors import (
     UniqueConflict,
     WrongState,
 )
+from raftwork.flow_info import FlowInfo
 from raftwork.flows import Batch, BatchInfo, Chain, chain
 from raftwork.job import Job, JobInfo, JobState
 from raftwork.limits import Limit, Rate
@@ -107,6 +108,7 @@ __all__ = [
     "DiskFull",
     "EnqueueCall",
     "FlowCycle",
+    "FlowInfo",
     "ForeignDirectory",
     "ForkedProcess",
     "InvalidName",

@@ -11,6 +11,7 @@ from raftwork import events, filters
 from raftwork.bulk import CHUNK_JOBS, Bulk
 from raftwork.codecs import Codecs
 from raftwork.errors import InvalidFilter, InvalidOption
+from raftwork.flow_info import FlowInfo
 from raftwork.job import Job, JobInfo
 from raftwork.limits import JobLimits
 from raftwork.operators import BulkAnswer, change_one, changed, not_found
@@ -115,6 +116,10 @@ class Door(ABC):
     def job_limits(self, job: bytes, reading: Reading) -> JobLimits | None:
         """For `Job.limits`."""
         return self.storage.job_limits(job, reading)
+
+    def job_flow(self, job: bytes, reading: Reading) -> FlowInfo:
+        """For `Job.flow` and `Batch.flow`."""
+        return FlowInfo.of(*self.storage.flow(job, reading))
 
     def job_wait(self, job: bytes, timeout: float | None) -> JobInfo:
         """For `Job.result`."""

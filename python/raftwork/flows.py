@@ -14,8 +14,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast, overload
 
 from raftwork import clock
 from raftwork.errors import AccessDenied, InvalidOption, InvalidTask, WrongState
+from raftwork.flow_info import FlowInfo
 from raftwork.job import Job
 from raftwork.options import On, check_name
+from raftwork.reading import SESSION, Reading
 from raftwork.storage.base import Storage
 from raftwork.storage.flows import BatchRow, batch_not_found
 from raftwork.task import Signature, Task
@@ -43,6 +45,10 @@ class BatchDoor(Protocol):
     @property
     def storage(self) -> Storage:
         """Where the jobs are."""
+        ...
+
+    def job_flow(self, job: bytes, reading: Reading) -> FlowInfo:
+        """The flow around one job or batch."""
         ...
 
 
@@ -155,6 +161,14 @@ class Batch:
         if row is None:
             raise batch_not_found(self._id)
         return BatchInfo.of(row)
+
+    def flow(self) -> FlowInfo:
+        """How many jobs wait for it."""
+        return self._door.job_flow(self._id, SESSION)
+
+    async def aflow(self) -> FlowInfo:
+        """`flow` for a running event loop."""
+        return await asyncio.to_thread(self.flow)
 
     def seal(self) -> bool:
         """From now on it finishes when no member is pending. False: it was sealed before.

@@ -8,6 +8,7 @@ awaiting ─► scheduled ─► enqueued ─► processing ─► succeeded
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 import uuid
@@ -21,6 +22,7 @@ from raftwork import clock, descriptions, saved, serde
 from raftwork.codecs import PLAIN, SEALED_TEXT, Codecs, Kind
 from raftwork.durations import Duration
 from raftwork.errors import JobCancelled, JobFailed, PayloadError, RemoteError, SerializationError
+from raftwork.flow_info import FlowInfo
 from raftwork.limits import JobLimits
 from raftwork.output import Output
 from raftwork.reading import NOWHERE, SESSION, AsOf, Consistency, Reading, read_as
@@ -102,6 +104,7 @@ class JobInfo:
     progress: Progress | None
     error: RemoteError | None
     reason: str | None
+    """Why it was cancelled, failed without an error, or waits after a `Snooze`."""
     cancel_requested: bool
     archived: bool
     timeout_ms: int | None = None
@@ -121,6 +124,11 @@ class JobInfo:
     meta: bytes = b""
     batch: uuid.UUID | None = None
     """The batch that it belongs to."""
+    in_flow: bool | None = None
+    """Whether `Job.flow` has something to tell: it has parents or a batch, or others wait for it.
+
+    None: lists, and nodes of an older version, do not say.
+    """
     as_of_index: int = field(default=0, compare=False)
     """The entry of the log that the state ends with which this is of; 0 where that is not told."""
     staleness: timedelta | None = field(default=None, compare=False)
@@ -248,6 +256,7 @@ class JobInfo:
             packed_progress=get("progress"),
             meta=get("meta") or b"",
             batch=uuid.UUID(bytes=batch) if (batch := get("batch")) else None,
+            in_flow=get("in_flow"),
             as_of_index=as_of.index,
             staleness=as_of.staleness,
         )
@@ -300,6 +309,10 @@ class JobDoor(Protocol):
 
     def job_limits(self, job: bytes, reading: Reading) -> JobLimits | None:
         """The limits of one job."""
+        ...
+
+    def job_flow(self, job: bytes, reading: Reading) -> FlowInfo:
+        """The flow around one job or batch."""
         ...
 
     def job_wait(self, job: bytes, timeout: float | None) -> JobInfo:
@@ -366,6 +379,21 @@ class Job(Generic[R_co]):
             consistency, max_staleness: as for `info`.
         """
         return self._door.job_limits(self._id, read_as(consistency, max_staleness))
+
+    def flow(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> FlowInfo:
+        """What the job waits or waited for, and how many jobs wait for it. Empty for one that stands alone.
+
+        Args:
+            consistency, max_staleness: as for `info`.
+
+        Example:
+            >>> [parent.id for parent in job.flow().parents if parent.standing == "open"]
+        """
+        return self._door.job_flow(self._id, read_as(consistency, max_staleness))
+
+    async def aflow(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> FlowInfo:
+        """`flow` for a running event loop."""
+        return await asyncio.to_thread(self.flow, consistency=consistency, max_staleness=max_staleness)
 
     @property
     def state(self) -> JobState:

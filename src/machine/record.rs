@@ -103,6 +103,8 @@ pub struct JobRecord<'a> {
     /// The ids of jobs that were cancelled because of how it ended, one behind the other: they come back with it.
     pub children: &'a [u8],
     pub limits: Option<Limits>,
+    /// Whether the question for its flow has something to tell. Follows from the rest in a record for the archive.
+    pub in_flow: bool,
 }
 
 /// When this record may be forgotten; 0 = it is not kept. Reads the first two items only.
@@ -257,12 +259,14 @@ impl<'a> JobRecord<'a> {
             flow: None,
             children: &[],
             limits: None,
+            in_flow: false,
         };
         if format > 1 {
             (decoded.schedule, decoded.slot_ms) = (r.option(Reader::str)?, r.option(Reader::u64)?);
         }
         if format > 2 {
             decoded.decode_extras(&mut r)?;
+            decoded.in_flow = decoded.flow.is_some() || !decoded.children.is_empty();
         }
         r.end()?;
         Ok(decoded)
@@ -299,7 +303,7 @@ impl<'a> JobRecord<'a> {
     /// The map that a question for one job answers.
     pub fn detail(&self, archived: bool) -> Vec<u8> {
         let mut w = Writer::with_capacity(512 + self.args.len() + self.result.map_or(0, <[u8]>::len));
-        w.map(38);
+        w.map(39);
         self.write_common(&mut w, archived);
         w.str("error");
         error(&mut w, self.error, usize::MAX, true);
@@ -309,6 +313,7 @@ impl<'a> JobRecord<'a> {
         bytes(&mut w, self.progress);
         w.str("state_saved");
         bytes(&mut w, self.state_saved);
+        w.str("in_flow").bool(self.in_flow);
         w.str("meta").bin(self.meta).str("attempts").array(self.attempts.len());
         for past in &self.attempts {
             w.array(5).u64(past.attempt).u64(past.started_ms).u64(past.ended_ms);

@@ -81,6 +81,7 @@ impl<'a> JobRecord<'a> {
             flow: None,
             children: &[],
             limits: job.limits().cloned(),
+            in_flow: job.flow().is_some(),
         }
     }
 }

@@ -178,8 +178,10 @@ impl Machine {
     }
 
     fn detail(&self, reader: &mut Reader<'_>) -> Result<Vec<u8>> {
-        let found = self.job(reader.id()?);
-        Ok(found.map_or_else(|| vec![0xc0], |(job, spec)| JobRecord::of(spec, job).detail(false)))
+        let Some((job, spec)) = self.job(reader.id()?) else { return Ok(vec![0xc0]) };
+        let mut record = JobRecord::of(spec, job);
+        record.in_flow |= self.flows.children(job.id, (0, 0), u64::MAX).next().is_some();
+        Ok(record.detail(false))
     }
 
     fn session_rows(&self) -> Vec<u8> {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import click
@@ -11,18 +10,13 @@ from raftwork.cli.output import age, job_fields, moment, parse_id, say, show, st
 from raftwork.cli.selection import filter_options, text_clauses
 from raftwork.cli.target import Target, age_of, common, connected, reading_options, target_options
 from raftwork.errors import RaftworkError
+from raftwork.flow_info import NO_FLOW, FlowInfo
 from raftwork.job import JobInfo, JobState
 from raftwork.limits import JobLimits
 from raftwork.reading import AsOf, Reading
-from raftwork.storage.base import Clause, FlowRow, JobPage, Storage
+from raftwork.storage.base import Clause, JobPage, Storage
 
 __all__ = ["job", "jobs"]
-
-_CHILDREN_MAX = 10_000
-"""The storage counts children up to here."""
-_ENDS = ("success", "failure", "finish")
-_STANDINGS = ("open", "met", "unmet", "void")
-"""Where a parent stands: it has not ended, ended as it should, ended otherwise, or is not waited for any more."""
 
 
 @click.command()
@@ -101,26 +95,24 @@ def job(job_id: str, reading: Reading, target: Target, as_json: bool) -> None:
         limits = app.job_limits(identity.bytes, reading) if info.state is JobState.ENQUEUED else None
         if limits is not None:
             fields |= {"limited_by": limits.limited_by, "place": limits.place}
-        flow = app.storage.flow(identity.bytes)
+        flow = NO_FLOW if info.in_flow is False else app.job_flow(identity.bytes, reading)
         parents = _parents(app.storage, flow)
         fields |= {"parents": parents, "parents_count": flow.parents_count, "children": flow.children}
         show(fields, as_json, lambda: _print_job(info, limits, _flow_lines(flow, parents)))
 
 
-def _parents(storage: Storage, flow: FlowRow) -> list[dict[str, str | None]]:
+def _parents(storage: Storage, flow: FlowInfo) -> list[dict[str, str | None]]:
     """What the job waits or waited for, in which state that is (None: it is forgotten), and where it stands."""
     parents: list[dict[str, str | None]] = []
-    for id, on, standing in flow.parents:
-        info = storage.job(id)
-        batch = storage.batch(id) if info is None else None
+    for parent in flow.parents:
+        info = storage.job(parent.id.bytes)
+        batch = storage.batch(parent.id.bytes) if info is None else None
         state = info.state.value if info is not None else None if batch is None else batch.state
-        parents.append(
-            {"id": str(uuid.UUID(bytes=id)), "state": state, "on": _ENDS[on], "standing": _STANDINGS[standing]}
-        )
+        parents.append({"id": str(parent.id), "state": state, "on": parent.on, "standing": parent.standing})
     return parents
 
 
-def _flow_lines(flow: FlowRow, parents: list[dict[str, str | None]]) -> list[tuple[str, str]]:
+def _flow_lines(flow: FlowInfo, parents: list[dict[str, str | None]]) -> list[tuple[str, str]]:
     lines = [
         (
             "after",
@@ -130,7 +122,7 @@ def _flow_lines(flow: FlowRow, parents: list[dict[str, str | None]]) -> list[tup
     ]
     if flow.parents_count > len(parents):
         lines.append(("after", f"and {flow.parents_count - len(parents):,} others"))
-    more = "at least " if flow.children >= _CHILDREN_MAX else ""
+    more = "" if flow.children_counted else "at least "
     return [*lines, ("children", f"{more}{flow.children:,} waiting, or cancelled for it" if flow.children else "")]
 
 
@@ -156,6 +148,7 @@ def _print_job(info: JobInfo, limits: JobLimits | None, flow: list[tuple[str, st
         ("finished", moment(info.finished_at)),
         ("tags", ", ".join(info.tags)),
         ("unique", info.unique_key or ""),
+        ("schedule", _schedule_text(info)),
         ("waits", _limit_text(limits)),
         ("batch", str(info.batch or "")),
         *flow,
@@ -174,6 +167,12 @@ def _print_job(info: JobInfo, limits: JobLimits | None, flow: list[tuple[str, st
         say(f"attempt {run.attempt} started {moment(run.started_at)}{ended}{f': {run.error}' if run.error else ''}")
     if info.error is not None and info.error.traceback:
         say(f"\n{info.error.traceback.rstrip()}")
+
+
+def _schedule_text(info: JobInfo) -> str:
+    if info.schedule is None:
+        return ""
+    return f"{info.schedule}, triggered" if info.slot is None else f"{info.schedule}, slot {moment(info.slot)}"
 
 
 def _limit_text(limits: JobLimits | None) -> str:

@@ -81,8 +81,8 @@ class ClientFlows(BatchStorage):
             raise TimedOut(f"The batch {row.name!r} has {row.pending:,} of {row.total:,} members pending.")
         return row
 
-    def flow(self, job: bytes) -> FlowRow:
-        batch, parents, parents_count, children = self._view((42, job), SESSION)[1]
+    def flow(self, job: bytes, reading: Reading = SESSION) -> FlowRow:
+        batch, parents, parents_count, children = self._view((42, job), reading)[1]
         return FlowRow(batch, [(id, on, standing) for id, on, standing in parents], parents_count, children)
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from raftwork.errors import BatchNotFound
+from raftwork.reading import SESSION, Reading
 
 __all__ = ["BatchRow", "BatchStorage", "Flow", "FlowRow", "batch_not_found"]
 
@@ -93,8 +94,8 @@ class BatchStorage(ABC):
         """`wait_batch` for a running event loop."""
 
     @abstractmethod
-    def flow(self, job: bytes) -> FlowRow:
-        """The flow around a job or batch in memory."""
+    def flow(self, job: bytes, reading: Reading = SESSION) -> FlowRow:
+        """The flow around a job or batch in memory. An id that nobody knows has none."""
 
 
 def batch_not_found(batch: bytes) -> BatchNotFound:

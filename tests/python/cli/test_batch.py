@@ -4,7 +4,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from raftwork import Raftwork
+from raftwork.storage.client_flows import ClientFlows
 
 
 def left_open(shop: Path, name: str) -> str:
@@ -42,6 +45,27 @@ def test_an_unknown_batch_is_not_found(raftwork: Any, shop: Path) -> None:
     answer = raftwork("batch", "seal", str(uuid.uuid4()))
     assert answer.status == 4
     assert "RW412" in answer.err
+
+
+def test_only_a_job_in_a_flow_is_asked_for_it(raftwork: Any, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shop import app, send_welcome  # type: ignore[import-not-found]
+
+    app.open()
+    alone, parent = send_welcome.enqueue(7), send_welcome.enqueue(8)
+    child = send_welcome.using(after=parent).enqueue(9)
+    app.close()
+    asked: list[bytes] = []
+    flow = ClientFlows.flow
+
+    def note(self: ClientFlows, job: bytes, *reading: Any) -> Any:
+        asked.append(job)
+        return flow(self, job, *reading)
+
+    monkeypatch.setattr(ClientFlows, "flow", note)
+    found = [raftwork("job", str(job.id), "--json").json for job in (alone, parent, child)]
+    assert asked == [parent.id.bytes, child.id.bytes]
+    assert [(one["parents_count"], one["children"]) for one in found] == [(0, 0), (0, 1), (1, 0)]
+    assert found[0]["parents"] == []
 
 
 def test_a_job_tells_its_parents_and_how_many_wait_for_it(raftwork: Any, shop: Path) -> None:

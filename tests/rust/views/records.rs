@@ -86,7 +86,7 @@ fn detail_has_every_key_and_row_leaves_out_the_large_ones() {
     let detail = keys(&record.detail(true));
     for key in "id function queue state priority args result error attempt crashes max_attempts max_crashes generation \
                 created_ms run_at_ms enqueued_ms started_ms finished_ms tags unique_key progress state_saved session \
-                token cancel_requested schedule slot reason timeout_ms expires_ms meta attempts archived"
+                token cancel_requested schedule slot reason timeout_ms expires_ms meta attempts archived in_flow"
         .split_whitespace()
     {
         assert!(detail.contains(&key.to_owned()), "detail lacks {key}");

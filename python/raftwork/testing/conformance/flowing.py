@@ -131,6 +131,7 @@ class FlowContract(Contract):
         waiting = child(storage, parent)
         assert storage.flow(waiting).parents == [(parent, SUCCESS, OPEN)]
         assert storage.flow(parent).children == 1
+        assert (known(storage, parent).in_flow, known(storage, waiting).in_flow) == (True, True)
         storage.cancel([waiting])
         assert storage.flow(waiting).parents == [(parent, SUCCESS, VOID)]
         assert storage.flow(parent).children == 0
