@@ -19,7 +19,7 @@ from raftwork import serde, sizes
 from raftwork.durations import Duration, duration_ms, instant_ms
 from raftwork.errors import ConfigError, InvalidName, InvalidOption
 from raftwork.limits import as_limits
-from raftwork.output import check_known
+from raftwork.output import check_known, hide_outputs
 from raftwork.retry import Retry, check_attempts
 from raftwork.secret import MASK
 
@@ -299,7 +299,7 @@ def key_maker(task: str, unique: Unique, parameters: Sequence[str]) -> Callable[
     """
     key = unique.key
     if callable(key):
-        return lambda bound, args, kwargs: _key(task, key(*args, **kwargs))
+        return lambda bound, args, kwargs: _key(task, _called(key, task, parameters, args, kwargs))
     fields = parameters if key == "args" else _fields(key, parameters)
 
     def make(bound: dict[str, Any], args: Any, kwargs: Any) -> str:
@@ -308,6 +308,16 @@ def key_maker(task: str, unique: Unique, parameters: Sequence[str]) -> Callable[
         return _key(task, _digest(serde.canonical(list(bound.items()))) if key == "args" else _filled(key, bound))
 
     return make
+
+
+def _called(
+    key: Callable[..., Any], task: str, parameters: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
+    """What a function makes of the arguments. It may have an output of a job among them, and must not look at it."""
+    # Of `*args` each has the name of the last one.
+    names = [parameters[min(place, len(parameters) - 1)] for place in range(len(args))]
+    shown = [hide_outputs(task, "unique", name, value) for name, value in zip(names, args, strict=True)]
+    return key(*shown, **{name: hide_outputs(task, "unique", name, value) for name, value in kwargs.items()})
 
 
 def window_ms(window: Duration) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec.msgpack import Ext
 
 from raftwork.errors import InvalidOption, ParentMissing, SerializationError
 
-__all__ = ["Output", "ParentOutput", "check_known", "fill_outputs"]
+__all__ = ["Output", "ParentOutput", "check_known", "fill_outputs", "hide_outputs"]
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -57,10 +57,14 @@ def check_known(task: str, option: str, parameter: str, value: Any) -> None:
         InvalidOption: it is so.
     """
     if _has_output(value):
-        raise InvalidOption(
-            f"{option} of {task} makes a key of {parameter!r}, which takes the output of a job that has not run yet. "
-            f"Let {option} name other parameters, or enqueue {task} when the result is there."
-        )
+        raise _unknown(task, option, parameter)
+
+
+def _unknown(task: str, option: str, parameter: str) -> InvalidOption:
+    return InvalidOption(
+        f"{option} of {task} makes a key of {parameter!r}, which takes the output of a job that has not run yet. "
+        f"Let {option} name other parameters, or enqueue {task} when the result is there."
+    )
 
 
 def _has_output(value: Any) -> bool:
@@ -69,6 +73,43 @@ def _has_output(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_has_output, value))
     return isinstance(value, Output)
+
+
+class _Unknown:
+    """Stands for an output in a call of a function that makes a key: whatever it does with it raises `error`."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: InvalidOption) -> None:
+        self.error = error
+
+
+def _raise(self: _Unknown, *_: object) -> NoReturn:
+    raise self.error
+
+
+# Python looks for these on the class, so each has to be there. It may be passed on, and nothing else.
+_VERBS = (
+    "bool bytes call contains delitem enter eq float format ge getattr getitem gt hash index int iter le len lt ne "
+    "next repr reversed round setitem str abs add and floordiv invert matmul mod mul neg or pos pow radd rand "
+    "rfloordiv rmatmul rmod rmul ror rpow rsub rtruediv rxor sub truediv xor"
+)
+for _name in _VERBS.split():
+    setattr(_Unknown, f"__{_name}__", _raise)
+
+
+def hide_outputs(task: str, option: str, parameter: str, value: Any) -> Any:
+    """An argument for a function that makes a key. If it is an output, or has one inside, looking at that raises."""
+    if not _has_output(value):
+        return value
+    if isinstance(value, Output):
+        return _Unknown(_unknown(task, option, parameter))
+    if isinstance(value, dict):
+        return {key: hide_outputs(task, option, parameter, item) for key, item in value.items()}
+    items = [hide_outputs(task, option, parameter, item) for item in value]
+    if isinstance(value, list):
+        return items
+    return value._make(items) if hasattr(value, "_make") else tuple(items)
 
 
 def fill_outputs(packed: bytes, outputs: Mapping[int, bytes]) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import json
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from raftwork import (
     Batch,
     BatchNotFound,
     FlowCycle,
+    FlowInfo,
     InvalidOption,
     InvalidTask,
     Job,
@@ -30,6 +33,7 @@ from raftwork import (
     WrongState,
     chain,
 )
+from raftwork.flow_info import Parent
 from raftwork.testing import Harness, harness
 
 said: list[Any] = []
@@ -147,6 +151,34 @@ def test_outputs_go_into_lists_tuples_and_dicts(app: Raftwork, h: Harness) -> No
     assert pair.state is JobState.SUCCEEDED
 
 
+def test_a_job_and_a_batch_tell_their_flow(app: Raftwork, h: Harness) -> None:
+    double_ = app.task(name="double")(double)
+    alone = double_.enqueue(1)
+    with app.batch("both") as batch:
+        member = double_.enqueue(2)
+    child = double_.using(after=[member, batch], on="finish").enqueue(3)
+    flow = child.flow()
+    assert flow.parents == (Parent(member.id, "finish", "open"), Parent(batch.id, "finish", "open"))
+    assert (flow.batch, flow.parents_count, flow.children, flow.children_counted) == (None, 2, 0, True)
+    assert member.flow() == FlowInfo(batch.id, (), 0, 1)
+    assert batch.flow() == FlowInfo(None, (), 0, 1)
+    assert alone.flow() == FlowInfo(None, (), 0, 0)
+    assert [job.info().in_flow for job in (alone, member, child)] == [False, True, True]
+    h.drain()
+    assert [parent.standing for parent in child.flow().parents] == ["met", "met"]
+    assert member.flow().children == 0
+
+
+def test_a_flow_can_be_asked_in_coroutines(app: Raftwork, h: Harness) -> None:
+    async def ask() -> None:
+        with app.batch("one") as batch:
+            member = app.task(name="double")(double).enqueue(2)
+        assert await member.aflow() == FlowInfo(batch.id, (), 0, 0)
+        assert await batch.aflow() == batch.flow()
+
+    asyncio.run(ask())
+
+
 def test_an_output_inside_of_a_set_or_a_dataclass_is_refused(app: Raftwork, h: Harness) -> None:
     output = app.task(name="double")(double).enqueue(1).output
     for value in ({output}, Page(output)):  # type: ignore[arg-type]
@@ -162,6 +194,9 @@ def test_an_output_inside_of_a_set_or_a_dataclass_is_refused(app: Raftwork, h: H
         ({"unique": "{numbers}"}, "unique"),
         ({"unique": "{numbers[0]}"}, "unique"),
         ({"unique": "args"}, "unique"),
+        ({"unique": lambda numbers: f"total of {numbers}"}, "unique"),
+        ({"unique": lambda numbers: json.dumps(numbers, default=str)}, "unique"),
+        ({"unique": lambda numbers: hashlib.sha256(repr(numbers).encode()).hexdigest()}, "unique"),
     ],
 )
 def test_no_key_is_made_of_an_output_that_nobody_knows_yet(app: Raftwork, h: Harness, options: Any, named: str) -> None:
@@ -182,8 +217,24 @@ def test_no_key_is_made_of_an_output_that_nobody_knows_yet(app: Raftwork, h: Har
 def test_a_key_of_other_parameters_goes_with_an_output(app: Raftwork, h: Harness) -> None:
     double_, add_ = app.task(name="double")(double), app.task(name="add", limit=Limit(1, per="right"))(add)
     job = add_.using(unique="{right}").enqueue(double_.enqueue(1).output, 3)
+    other = add_.using(unique=lambda left, right: f"of {right}").enqueue(left=double_.enqueue(1).output, right=4)
+    assert other.info().unique_key == "add:of 4"
     h.drain()
-    assert job.result(0) == 5
+    assert (job.result(0), other.result(0)) == (5, 6)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        *(str, repr, hash, len, bool, list, int, abs),
+        *(lambda it: it + 1, lambda it: 1 - it, lambda it: it["id"], lambda it: it.id, lambda it: it == 1),
+        *(lambda it: it < 1, lambda it: f"{it:>3}", lambda it: "x" in it, lambda it: -it),
+    ],
+)
+def test_a_function_that_makes_a_key_cannot_look_at_an_output(app: Raftwork, h: Harness, look: Any) -> None:
+    keyed = app.task(name="add", unique=lambda left, right: f"{look(left)}:{right}")(add)
+    with pytest.raises(InvalidOption, match=r"unique of add makes a key of 'left'.*when the result is there"):
+        keyed.enqueue(app.task(name="double")(double).enqueue(1).output, 3)
 
 
 def test_a_parent_without_a_result_gives_none_to_whoever_runs_all_the_same(app: Raftwork) -> None:

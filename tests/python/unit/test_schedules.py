@@ -103,7 +103,9 @@ def test_past_slots_are_made_up_for_once(app: Raftwork) -> None:
     jobs = app.schedules.backfill("one", end - 5 * HOUR, end)
     assert len(jobs) == 5
     assert len(app.schedules.backfill("one", end - 7 * HOUR, end)) == 2
-    assert [(job.info().schedule, job.info().slot) for job in jobs] == [("one", end - n * HOUR) for n in (5, 4, 3, 2, 1)]
+    assert [(job.info().schedule, job.info().slot) for job in jobs] == [
+        ("one", end - n * HOUR) for n in (5, 4, 3, 2, 1)
+    ]
     assert app.schedules.backfill("one", end + HOUR, end + 100 * HOUR) == []
     with pytest.raises(InvalidOption, match=r"more than 1,000 slots.*several parts"):
         app.schedules.backfill("one", end - timedelta(days=100), end)

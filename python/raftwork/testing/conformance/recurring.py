@@ -248,7 +248,7 @@ class RecurringContract(Contract):
         assert not storage.delete_schedule(name)
         assert not storage.pause_schedule(name)
         assert not storage.resume_schedule(name)
-        assert not storage.trigger_schedule(name, *storage.new_ids(1))
+        assert not storage.trigger_schedule(name, storage.new_ids(1)[0])
         assert not storage.move_schedule(name, 1, 1, 2)
         assert fired(storage, Firing(name, 1, 1, 2, [])) is None
 
