@@ -64,6 +64,11 @@ class Keyring:
         self.overhead = 2 + len(self.first) + MARK_BYTES + NONCE_BYTES + TAG_BYTES if keys else 0
         """Bytes that sealing adds."""
 
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the keys, in their order."""
+        return list(self._keys)
+
     @classmethod
     def of(cls, keys: str | None, file: str | None) -> Keyring:
         """What checked settings say.

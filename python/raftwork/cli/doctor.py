@@ -17,10 +17,13 @@ from raftwork.cli.measure import sync_seconds
 from raftwork.cli.output import say, show, table
 from raftwork.cli.target import Target, common, directory_of, target_options
 from raftwork.config import Source
+from raftwork.errors import RaftworkError
+from raftwork.keyring import Keyring
 from raftwork.secret import MASK, Masked
 
 __all__ = ["doctor"]
 
+EXIT_USAGE = 2
 EXIT_STORAGE = 3
 
 SPARE_BYTES_LEAST = 1 << 30
@@ -36,11 +39,11 @@ SYNC_MS_MOST = 20.0
 @target_options
 @common
 def doctor(directory: Path | None, salvage: bool, accept_loss: bool, yes: bool, target: Target, as_json: bool) -> int:
-    """Check the settings, the disk, and the data DIRECTORY (by default that of the application).
+    """Check the settings, the disk, the keys of payloads, and the data DIRECTORY (by default the application's).
 
     Reads only, also while the application runs. With --salvage, what is damaged is set aside, and what was written
     after it is lost; the files as they were are kept in quarantine/. Exits 0 when all is well, 3 when the data is
-    damaged.
+    damaged, 2 when the keys cannot be used.
     """
     app = target.application()
     path = directory if directory is not None else directory_of(app.setting("storage"))
@@ -48,20 +51,43 @@ def doctor(directory: Path | None, salvage: bool, accept_loss: bool, yes: bool, 
         raise click.UsageError("--accept-loss goes with --salvage.")
     if salvage:
         return _salvage(path, accept_loss, yes, as_json)
-    data = _data_report(path)
+    data, keys = _data_report(path), _keys_report(app)
     report = {
         "settings": [_setting(row) for row in app.config.rows()],
         "checks": _checks(path),
+        "keys": keys,
         "directory": None if path is None else str(path.absolute()),
         "data": data,
     }
     show(report, as_json, lambda: _print(app, report))
-    return EXIT_STORAGE if _damaged(data) else 0
+    if _damaged(data):
+        return EXIT_STORAGE
+    return 0 if keys is None or keys["usable"] else EXIT_USAGE
 
 
 def _setting(row: Source) -> dict[str, Any]:
     value = MASK if isinstance(row.value, Masked) else row.value
     return {"name": row.name, "value": value, "from": row.place}
+
+
+def _keys_report(app: Raftwork) -> dict[str, Any] | None:
+    """Which keys encrypt payloads, by their ids and never themselves; None when no setting names any."""
+    given, file = app.setting("encryption_keys"), app.setting("encryption_key_file")
+    if given is None and file is None:
+        return None
+    report = {
+        "from": "encryption_keys" if file is None else "encryption_key_file",
+        "file": None if file is None else str(Path(file).absolute()),
+        "usable": False,
+        "encrypts": None,
+        "ids": [],
+        "problem": None,
+    }
+    try:
+        keys = Keyring.of(given, file)
+    except RaftworkError as error:
+        return report | {"problem": str(error)}
+    return report | {"usable": True, "encrypts": keys.first, "ids": keys.ids}
 
 
 def _data_report(path: Path | None) -> dict[str, Any] | None:
@@ -113,11 +139,23 @@ def _print(app: Raftwork, report: dict[str, Any]) -> None:
     ]
     table(["Check", "Measured#", "Limit#", "Advice"], checks, empty="")
     say("")
+    if report["keys"] is not None:
+        _print_keys(report["keys"])
     if report["data"] is None:
         where = report["directory"]
         say(f"There is no data directory {where} yet." if where else "This storage has no data directory here.")
         return
     _print_data(report["data"])
+
+
+def _print_keys(keys: dict[str, Any]) -> None:
+    say(f"Keys of payloads: {keys['from']}" + ("" if keys["file"] is None else f", {keys['file']}"))
+    if keys["usable"]:
+        say(f"  encrypts: {keys['encrypts']}")
+        say(f"  decrypts: {', '.join(keys['ids'])}")
+    else:
+        say(f"  Problem: {keys['problem']}")
+    say("")
 
 
 def _print_data(data: dict[str, Any]) -> None:

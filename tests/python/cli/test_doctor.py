@@ -1,5 +1,6 @@
 """`raftwork doctor` and `raftwork bench`."""
 
+import base64
 import importlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,61 @@ def test_doctor_says_where_settings_come_from(raftwork: Any, shop: Path, monkeyp
     assert places["max_crashes"] == "environment RAFTWORK_MAX_CRASHES"
     assert places["timeout"] == "default"
     assert "fdatasync" in raftwork("doctor").out
+
+
+KEYS = {id: base64.b64encode(id.encode() * 8).decode() for id in ("2026", "2025")}
+
+
+def test_doctor_says_which_keys_encrypt_and_decrypt_and_never_shows_them(
+    raftwork: Any, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert raftwork("doctor", "--json").json["keys"] is None
+    file = shop / "payload.keys"
+    file.write_text("".join(f"{id}:{key}\n" for id, key in KEYS.items()))
+    file.chmod(0o600)
+    monkeypatch.setenv("RAFTWORK_ENCRYPTION_KEY_FILE", "payload.keys")
+    told, answer = raftwork("doctor"), raftwork("doctor", "--json")
+    assert told.status == answer.status == 0, answer.err
+    assert answer.json["keys"] == {
+        "from": "encryption_key_file",
+        "file": str(file),
+        "usable": True,
+        "encrypts": "2026",
+        "ids": ["2026", "2025"],
+        "problem": None,
+    }
+    assert "encrypts: 2026" in told.out
+    assert "decrypts: 2026, 2025" in told.out
+    assert not any(key in said for key in KEYS.values() for said in (told.out, told.err, answer.out, answer.err))
+
+
+def test_doctor_says_why_keys_cannot_be_used(raftwork: Any, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = shop / "payload.keys"
+    monkeypatch.setenv("RAFTWORK_ENCRYPTION_KEY_FILE", str(file))
+
+    def problem() -> str:
+        told, answer = raftwork("doctor"), raftwork("doctor", "--json")
+        keys = answer.json["keys"]
+        assert told.status == answer.status == 2
+        assert (keys["usable"], keys["ids"], keys["encrypts"]) == (False, [], None)
+        assert f"Problem: {keys['problem']}" in told.out
+        assert KEYS["2026"][:20] not in told.out + answer.out
+        found: str = keys["problem"]
+        return found
+
+    assert "No such file" in problem()
+    file.write_text(f"2026:{KEYS['2026']}\n")
+    file.chmod(0o644)
+    assert "chmod 600" in problem()
+    file.chmod(0o600)
+    assert raftwork("doctor").status == 0
+    file.write_text(f"2026:{KEYS['2026'][:20]}\n")
+    assert "the key '2026' is not 32 bytes in base64" in problem()
+    file.write_text("# nothing\n")
+    assert "has no key" in problem()
+    file.write_text(f"2026:{KEYS['2026']}\n")
+    monkeypatch.setenv("RAFTWORK_ENCRYPTION_KEYS", f"2026:{KEYS['2026']}")
+    assert "both set" in problem()
 
 
 def test_doctor_finds_a_changed_byte_and_salvages_on_request(raftwork: Any, shop: Path) -> None:
