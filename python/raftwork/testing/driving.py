@@ -7,7 +7,8 @@
   turn, so an error comes out of the outermost call and never out of an `enqueue` inside of another job, where there is
   none in production either.
 * An error is raised after the job's report is stored, and ends the turn: what is still due is for the next one.
-* Each run has a session of its own, so that a crash costs no other job its lease.
+* Each run has a session of its own, so that a crash costs no other job its lease. What a worker has open while it
+  works, they share until one crashes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from raftwork import clock, descriptions
 from raftwork.app import Raftwork
@@ -27,8 +28,8 @@ from raftwork.job import JobState, outcome_of
 from raftwork.outcomes import Outcome
 from raftwork.storage.base import ClaimedJob, Clause
 from raftwork.testing.executing import Executor, loop_runs_here
+from raftwork.testing.holding import NotStarted
 from raftwork.testing.stand_in import HarnessStorage
-from raftwork.worker.binding import Binding, bindings_of
 from raftwork.worker.decide import OWN_FRAMES
 from raftwork.worker.ending import Code, ending_of
 from raftwork.worker.failure import user_frames
@@ -85,7 +86,6 @@ class Claim:
 
     job: ClaimedJob
     session: int
-    bindings: dict[str, Binding] = field(repr=False)
     crash: Crash | None
 
     @property
@@ -108,7 +108,7 @@ class Driver:
         self._silent: list[tuple[int, int]] = []
         self._now_ms = 0
         self.storage = HarnessStorage(self.run_inline, self._arun_inline, lambda job: self._executor.cancel(job))
-        self._executor = Executor(self.storage, app.codecs)
+        self._executor = Executor(self.storage, app)
         self.crashes: deque[Crash] = deque()
         """One for each of the next runs."""
 
@@ -118,6 +118,10 @@ class Driver:
         self._now_ms = self.storage.totals()["now_ms"]
         self.storage.close_session(session)
         self.advance(max(0, clock.now_ms() - self._now_ms))
+
+    def end_worker(self) -> None:
+        """End what is around a worker, while the application still has its storage here."""
+        self._executor.end_worker()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -160,7 +164,7 @@ class Driver:
         turn = self._turn(options)
         with _entered(turn):
             while (claim := self._claim(turn)) is not None:
-                report = self._executor.run(claim.bindings, claim.job) if claim.runs else None
+                report = self._executor.run(claim.job) if claim.runs else None
                 self._end(turn, claim, report)
         return self._outcome(turn)
 
@@ -171,12 +175,13 @@ class Driver:
         task = asyncio.current_task()
         cancelled_before = task.cancelling() if task is not None else 0
         with _entered(turn):
-            while (claim := self._claim(turn)) is not None:
-                report = await self._executor.arun(claim.bindings, claim.job) if claim.runs else None
-                self._end(turn, claim, report)
-                if task is not None and task.cancelling() > cancelled_before:
-                    # The job took the blow: whoever cancelled this call waits for its end all the same.
-                    turn.failed = asyncio.CancelledError()
+            async with self._executor.holding.on_this_loop():
+                while (claim := self._claim(turn)) is not None:
+                    report = await self._executor.arun(claim.job) if claim.runs else None
+                    self._end(turn, claim, report)
+                    if task is not None and task.cancelling() > cancelled_before:
+                        # The job took the blow: whoever cancelled this call waits for its end all the same.
+                        turn.failed = asyncio.CancelledError()
         return self._outcome(turn)
 
     def run_inline(self) -> None:
@@ -194,20 +199,20 @@ class Driver:
     def _claim(self, turn: Turn) -> Claim | None:
         if turn.failed is not None:
             return None
-        # Made anew for each: a job may have registered a task, or begun a queue.
-        bindings = bindings_of(self._app)
+        # Asked anew for each: a job may have registered a task, or begun a queue.
+        functions = list(self._app.tasks)
         queues = turn.options.queues or self._filled_queues()
         if turn.count >= turn.options.jobs_max or turn.depth > DEPTH_MAX:
-            if self.storage.due(queues, list(bindings)):
+            if self.storage.due(queues, functions):
                 turn.failed = _runaway(turn)
             return None
         session = self.storage.open_session("worker", ttl_ms=self._app.setting("session_ttl"))
-        jobs = self.storage.claim(session, [(queue, 1) for queue in queues], list(bindings))
+        jobs = self.storage.claim(session, [(queue, 1) for queue in queues], functions)
         if not jobs:
             self.storage.close_session(session)
             return None
         turn.count += 1
-        return Claim(jobs[0], session, bindings, self.crashes.popleft() if self.crashes else None)
+        return Claim(jobs[0], session, self.crashes.popleft() if self.crashes else None)
 
     def _filled_queues(self) -> list[str]:
         filled = [queue.name for queue in self.storage.queues() if queue.enqueued and not queue.paused]
@@ -227,6 +232,8 @@ class Driver:
         self, turn: Turn, job: ClaimedJob, report: bytes, error: BaseException | None
     ) -> BaseException | None:
         """What the caller is to get of a run that has ended."""
+        if isinstance(error, NotStarted):
+            return error.error  # The job was given back.
         ending, codecs = ending_of(report), self._app.codecs
         if ending.code is Code.RELEASE:
             # Only whoever ends the loop has a job released: Ctrl-C, or a cancellation of this very call.
@@ -248,6 +255,7 @@ class Driver:
         return error
 
     def _crash(self, turn: Turn, claim: Claim, crash: Crash) -> None:
+        self._executor.holding.die()
         if crash.silent:
             self._silent.append((self._now_ms + self._app.setting("session_ttl"), claim.session))
             return

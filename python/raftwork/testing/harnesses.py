@@ -99,6 +99,7 @@ class Harness:
             capture = Capture(line_sink)
             capture.install()
             stack.callback(capture.remove)
+            stack.callback(self._driver.end_worker)
             self._stack = stack.pop_all()
         return self
 
