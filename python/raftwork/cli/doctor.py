@@ -75,7 +75,7 @@ def _keys_report(app: Raftwork) -> dict[str, Any] | None:
     given, file = app.setting("encryption_keys"), app.setting("encryption_key_file")
     if given is None and file is None:
         return None
-    report = {
+    report: dict[str, Any] = {
         "from": "encryption_keys" if file is None else "encryption_key_file",
         "file": None if file is None else str(Path(file).absolute()),
         "usable": False,
