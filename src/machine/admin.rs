@@ -210,6 +210,7 @@ impl Machine {
                 continue;
             }
             job.spec = self.intern(&spec, form);
+            self.note_away(&job, false);
             let slot = self.add(job, Tally::restore);
             self.rejoin(slot);
             codes.push(code::DONE);

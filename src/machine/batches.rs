@@ -5,13 +5,14 @@
 //! * A batch takes members until it finishes: also while it is sealed, as its jobs may add others.
 //! * It finishes at the index at which it is sealed and no member is pending, and begins again when one is requeued. To its
 //!   children it is a parent like a job: that is all that callbacks are.
-//! * A finished batch is forgotten after a while; jobs keep its id.
+//! * A finished batch is forgotten after a while; jobs keep its id. Until then it knows the jobs that were cancelled because
+//!   of it and left memory, as they come back when it begins again.
 
 use std::sync::Arc;
 
-use super::decode::{bytes, check_name, number, Place as _, Result};
-use super::flows::{BatchId, Todo, Word};
-use super::job::State;
+use super::decode::{bytes, check_name, list, number, Place as _, Result};
+use super::flows::{BatchId, Standing, Todo, Word};
+use super::job::{Job, State};
 use super::load::COUNTER_MAX;
 use super::outcome::{self, Outcome, Refusal};
 use super::Machine;
@@ -23,6 +24,8 @@ use crate::base::{limits, Error, JobId, Millis};
 const PAGE_MAX: u64 = 1_000;
 /// A batch without its name, its places in the tables included.
 const WEIGHT_BASE: usize = 400;
+/// Items of a batch in an image: the last is there only if jobs are away.
+const ITEMS: usize = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
@@ -38,6 +41,8 @@ pub(super) struct Batch {
     pub ended: [u64; 3],
     /// When it finished, and how.
     pub finished: Option<(Millis, State)>,
+    /// Jobs that were cancelled because of how it finished, and left memory since; at most `UPKEEP_ITEMS_MAX`.
+    pub away: Vec<JobId>,
 }
 
 /// Answers to the verbs.
@@ -84,14 +89,18 @@ impl Batch {
     }
 
     pub fn weight(&self) -> u64 {
-        (WEIGHT_BASE + self.name.len()) as u64
+        (WEIGHT_BASE + self.name.len() + size_of::<JobId>() * self.away.len()) as u64
     }
 
-    /// `[id, name, outer, number, opened, sealed, cancelled, total, succeeded, failed, cancelled, [finished, outcome] | nil]`
+    /// `[id, name, outer, number, opened, sealed, cancelled, total, succeeded, failed, cancelled, [finished, outcome] | nil]`,
+    /// and behind them `[id]` if jobs are away.
     pub fn encode(&self, id: BatchId, writer: &mut Writer) {
-        writer.array(12).id(id).str(&self.name).option(self.outer, |writer, outer| {
-            writer.id(outer);
-        });
+        writer.array(ITEMS + usize::from(!self.away.is_empty())).id(id).str(&self.name).option(
+            self.outer,
+            |writer, outer| {
+                writer.id(outer);
+            },
+        );
         writer.u64(self.number).u64(self.opened.0).bool(self.sealed).bool(self.cancelled).u64(self.total);
         self.ended.iter().for_each(|count| {
             writer.u64(*count);
@@ -99,9 +108,15 @@ impl Batch {
         writer.option(self.finished, |writer, (at, outcome)| {
             writer.array(2).u64(at.0).u64(outcome.code().into());
         });
+        if !self.away.is_empty() {
+            writer.array(self.away.len());
+            self.away.iter().for_each(|job| {
+                writer.id(*job);
+            });
+        }
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+    fn decode(reader: &mut Reader<'_>, items: usize) -> Result<Self> {
         Ok(Batch {
             name: batch_name(reader)?.into(),
             outer: reader.option(|reader| reader.id())?,
@@ -117,6 +132,7 @@ impl Batch {
                 let state = State::from_code(reader.u64()?).filter(|state| state.is_final());
                 Ok((at, state.ok_or_else(|| Error::Invalid("outcome: not a final state".into()))?))
             })?,
+            away: if items > ITEMS { list(reader, "away", limits::UPKEEP_ITEMS_MAX, Reader::id)? } else { Vec::new() },
         })
     }
 
@@ -174,6 +190,7 @@ impl Machine {
             total: 0,
             ended: [0; 3],
             finished: None,
+            away: Vec::new(),
         };
         self.bytes += batch.weight();
         self.flows.batches.insert(id, Arc::new(batch));
@@ -287,6 +304,33 @@ impl Machine {
         }
     }
 
+    /// A job leaves memory, or is back: the batches because of which it was cancelled know the jobs that are away.
+    pub(super) fn note_away(&mut self, job: &Job, away: bool) {
+        let edges = job.flow().into_iter().flat_map(|flow| flow.standing());
+        for (_, edge) in edges.filter(|(_, edge)| edge.standing == Standing::Unmet) {
+            let Some(shared) = self.flows.batches.get_mut(&edge.parent) else { continue };
+            let before = shared.weight();
+            let batch = Arc::make_mut(shared);
+            if !away {
+                batch.away.retain(|id| *id != job.id);
+            } else if batch.away.len() < limits::UPKEEP_ITEMS_MAX {
+                batch.away.push(job.id);
+            }
+            self.bytes = self.bytes - before + batch.weight();
+        }
+    }
+
+    /// Jobs that are not in memory and come back when this batch, or one around it, begins again.
+    pub fn away(&self, batch: BatchId) -> Vec<JobId> {
+        let known = self.trees(batch).filter_map(|id| self.flows.batches.get(&id));
+        known.flat_map(|batch| batch.away.iter().copied()).collect()
+    }
+
+    /// The batch of a job in memory.
+    pub fn batch_of(&self, job: JobId) -> Option<BatchId> {
+        self.job(job).and_then(|(job, _)| job.flow()?.batch)
+    }
+
     /// Forgets batches that finished long ago.
     pub(super) fn forget_batches(&mut self, items_max: usize) -> usize {
         let mut done = 0;
@@ -329,9 +373,12 @@ impl Machine {
 
     /// One batch out of an image.
     pub(super) fn load_batch(&mut self, reader: &mut Reader<'_>) -> Result<()> {
-        reader.array_of(12, "a batch")?;
+        let items = reader.array()?;
+        if !(ITEMS..=ITEMS + 1).contains(&items) {
+            return Err(Error::Invalid(format!("a batch of {items} items")));
+        }
         let id = reader.id()?;
-        let batch = Batch::decode(reader)?;
+        let batch = Batch::decode(reader, items)?;
         self.bytes += batch.weight();
         if let Some((at, _)) = batch.finished {
             self.flows.over.insert((at, id));

@@ -125,6 +125,9 @@ impl Machine {
             self.tell_children(job.id, Word::Ended(None, None));
             job.flow().and_then(|flow| flow.batch).into_iter().for_each(|batch| self.member_gone(batch));
         }
+        if archive {
+            self.note_away(&job, true);
+        }
         self.bytes -= job.weight();
         self.tallies(home, |tally| if archive { tally.archive(state) } else { tally.delete(state) });
         self.specs.release(job.spec);

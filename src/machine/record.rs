@@ -419,10 +419,11 @@ fn batch_of(flow: &[u8]) -> Result<Option<JobId>> {
     reader.option(Reader::id)
 }
 
-/// The ids of jobs that come back with this one.
-pub fn children(record: &[u8]) -> Result<Vec<JobId>> {
-    let ids = JobRecord::decode(record)?.children;
-    Ok(ids.chunks(16).filter_map(JobId::from_slice).collect())
+/// The ids of jobs that come back with this one, and its batch.
+pub fn relatives(record: &[u8]) -> Result<(Vec<JobId>, Option<JobId>)> {
+    let record = JobRecord::decode(record)?;
+    let children = record.children.chunks(16).filter_map(JobId::from_slice).collect();
+    Ok((children, record.flow.map(batch_of).transpose()?.flatten()))
 }
 
 fn decode_attempt<'a>(r: &mut Reader<'a>) -> Result<AttemptRecord<'a>> {

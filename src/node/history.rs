@@ -1,11 +1,11 @@
 //! Jobs that left memory and are asked for again: their records go back into the log, ahead of the request.
 //!
 //! `Requeue`, `Delete` and the parents in `Enqueue` speak of jobs in memory; with a job that is requeued come those that were
-//! cancelled for it. A record that the archive holds is first put back by `Restore`, which
+//! cancelled because of it, or because of its batch, which begins again. A record that the archive holds is first put back by `Restore`, which
 //! waits in the inbox before the request and so is applied before it. Nothing is taken from the archive but by `Delete`:
 //! a newer record of the same job replaces the older one when it is archived again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::ticket::Ticket;
 use super::{own_request, Shared};
@@ -31,14 +31,21 @@ impl Shared {
         let archive = self.archive.read();
         let Some(archive) = &*archive else { return Ok(()) };
         let mut records = Vec::new();
-        let (mut bytes, mut asked) = (0, ids.len());
+        let mut bytes = 0;
+        let mut known: BTreeSet<JobId> = ids.iter().copied().collect();
         let mut gone = VecDeque::from(self.gone(&ids));
+        if operation == REQUEUE {
+            let batches: Vec<_> = ids.iter().filter_map(|id| self.machine.read().batch_of(*id)).collect();
+            let others = batches.into_iter().flat_map(|batch| self.machine.read().away(batch));
+            gone.extend(others.filter(|id| known.insert(*id)));
+        }
         while let Some(id) = gone.pop_front() {
             let Some(record) = archive.get(id)? else { continue };
-            if operation == REQUEUE && asked < FLOW_JOBS_MAX {
-                let children = self.gone(&record::children(&record)?);
-                asked += children.len();
-                gone.extend(children);
+            if operation == REQUEUE && known.len() < FLOW_JOBS_MAX {
+                let (children, batch) = record::relatives(&record)?;
+                let others = batch.map_or_else(Vec::new, |batch| self.machine.read().away(batch));
+                let relatives = self.gone(&[children, others].concat());
+                gone.extend(relatives.into_iter().filter(|id| known.insert(*id)));
             }
             bytes += record.len();
             records.push(record);

@@ -189,6 +189,36 @@ def test_j11_a_parent_out_of_the_archive_counts_and_brings_its_children_along(st
     check_counts(storage)
 
 
+@pytest.mark.parametrize("reopened", [False, True], ids=["same", "reopened"])
+def test_j11_a_batch_that_begins_again_brings_its_callbacks_out_of_the_archive(
+    storage: RaftStorage, directory: Path, reopened: bool
+) -> None:
+    """Its failed member left memory before they were cancelled: what is to come back cannot stand in its record."""
+    worker = Worker(storage)
+    inner, outer = storage.new_ids(2)
+    storage.open_batch(outer, "outer")
+    storage.open_batch(inner, "inner", outer)
+    callbacks = [put(storage, flow=Flow(((batch, 0, False),))) for batch in (outer, inner)]
+    last = put(storage, flow=Flow(((callbacks[0], 0, False),)))
+    member = put(storage, flow=Flow((), inner))
+    job = worker.one()
+    worker.report(result_failed(job.id, job.token, ERROR))
+    until_archived(storage, 1)
+    storage.seal_batch(inner)
+    storage.seal_batch(outer)
+    until_archived(storage, storage.counts()["created"])
+    if reopened:  # Whoever opens the directory next knows it from the snapshot that closing left.
+        storage.close()
+        storage = RaftStorage(directory)
+        worker = Worker(storage)
+    assert storage.requeue([member]) == [Change.DONE]
+    assert [known(storage, id).state for id in (*callbacks, last)] == [JobState.AWAITING] * 3
+    worker.succeed(worker.one())
+    assert [known(storage, id).state for id in callbacks] == [JobState.ENQUEUED] * 2
+    check_counts(storage)
+    storage.close()
+
+
 class Forgetful:
     """A client whose node misses a parent, as one does that looked into the archive before the parent went there."""
 
