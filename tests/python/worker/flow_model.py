@@ -117,12 +117,15 @@ class Model:
         self._cancel(self.jobs[number])
 
     def retry(self, number: int) -> None:
-        """A job that has ended runs again, whatever it waited for."""
+        """A job that has ended runs again, in spite of parents that ended otherwise, and after those that did not end."""
         self._begin_write()
         job = self.jobs[number]
-        job.edges.clear()
+        job.edges = [edge for edge in job.edges if edge.standing != "unmet"]
         job.attempts = job.crashes = 0
-        self._enqueued(job)
+        if any(edge.standing == "open" for edge in job.edges):
+            job.state = "awaiting"
+        else:
+            self._enqueued(job)
         self._begun_again(number)
 
     def advance(self, seconds: int) -> None:

@@ -1,4 +1,4 @@
-"""Random programs of flows, batches, limits and crashes do as a model says, step by step (J4, J6, J8, J11, J12, J13)."""
+"""Random programs of flows, batches, limits and crashes do as a model says at each step (J4, J6, J8, J11, J12, J13)."""
 
 from __future__ import annotations
 
