@@ -45,7 +45,7 @@ class Job:
     delay: int = 0
     batch: str | None = None
     limits: frozenset[str] = frozenset()
-    """Names that begin with `limit` or `rate`."""
+    """Names: `rate` is one, all others are limits."""
     edges: list[Edge] = field(default_factory=list)
     state: str = "awaiting"
     due: int = 0
@@ -117,7 +117,7 @@ class Model:
         self._cancel(self.jobs[number])
 
     def retry(self, number: int) -> None:
-        """A job that has ended runs again, in spite of parents that ended otherwise, and after those that did not end."""
+        """A job that has ended runs again, in spite of parents that ended otherwise, after those that did not end."""
         self._begin_write()
         job = self.jobs[number]
         job.edges = [edge for edge in job.edges if edge.standing != "unmet"]
@@ -209,7 +209,7 @@ class Model:
 
     def _has_room(self, job: Job) -> bool:
         for name in job.limits:
-            if name.startswith("limit"):
+            if name != "rate":
                 running = [
                     other for other in self.jobs.values() if other.state == "processing" and name in other.limits
                 ]

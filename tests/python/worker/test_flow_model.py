@@ -13,7 +13,7 @@ from raftwork.testing import Harness, harness
 from worker import flow_model as model
 from worker.flow_model import Edge, Ending, Kind, Model, Node
 
-LIMITS = {f"limit-{n}": Limit(model.AT_ONCE, name=f"limit-{n}") for n in range(2)}
+LIMITS = {name: Limit(model.AT_ONCE, name=name) for name in ("limit", "other")}
 RATES = {"rate": Rate(model.STARTS, f"{round(model.WINDOW_S * 1_000)}ms", window="sliding", name="rate")}
 CALLBACKS: Sequence[Kind] = ("success", "failure", "finish")
 STEP_S = 3
@@ -42,19 +42,24 @@ class Do(NamedTuple):
     which: int = 0
 
 
+# Weighted, so that batches fail, members are retried, and limits are held by the dead in most programs.
+scripts_of_jobs = st.sampled_from([[], [], ["discard"], ["add"]]) | st.lists(
+    st.sampled_from(get_args(Ending)), max_size=3
+)
+some_limits = st.sampled_from([(), (), ("limit",), ("limit",), ("rate",), ("limit", "other", "rate")])
 jobs = st.builds(
     NewJob,
-    script=st.lists(st.sampled_from(get_args(Ending)), max_size=3),
+    script=scripts_of_jobs,
     parents=st.lists(st.integers(0, 30), max_size=2),
     on=st.sampled_from(get_args(Kind)),
-    batch=st.none() | st.integers(0, 5),
-    limits=st.frozensets(st.sampled_from([*LIMITS, *RATES]), max_size=2),
-    delay=st.sampled_from([0, 0, 1, 2]),
+    batch=st.none() | st.integers(0, 5) | st.integers(0, 5),
+    limits=some_limits.map(frozenset),
+    delay=st.sampled_from([0, 0, 0, 1, 2]),
 )
 numbers = st.integers(0, 30)
-verbs = ["batch", "nested", "seal", "seal", "cancel batch", "cancel", "retry", "retry", "advance", "drain", "drain"]
-others = st.builds(Do, st.sampled_from([*verbs, "crash", "silent crash"]), numbers)
-programs = st.lists(jobs | others, max_size=30)
+verbs = ["batch", "batch", "nested", "seal", "seal", "cancel batch", "cancel", "retry", "retry", "retry", "advance"]
+verbs += ["drain", "drain", "drain", "crash", "silent crash", "silent crash"]
+programs = st.lists(jobs | st.builds(Do, st.sampled_from(verbs), numbers), min_size=10, max_size=40)
 
 
 class Stage:
@@ -156,16 +161,22 @@ class Stage:
                 self.model.cancel_batch(name)
 
     def change(self, step: Do) -> None:
-        if not self.jobs:
-            return
-        job = self.model.jobs[list(self.jobs)[step.which % len(self.jobs)]]
-        if step.what == "cancel":
-            self.jobs[job.number].cancel()
-            self.model.cancel(job.number)
+        final = step.what == "retry"
         # What becomes of a batch that was cancelled, when a member of it begins again, the documents do not say.
-        elif job.state in model.FINAL and not self.model.in_cancelled(job.batch):
-            assert self.jobs[job.number].retry()
-            self.model.retry(job.number)
+        some = [
+            job.number
+            for job in self.model.jobs.values()
+            if (job.state in model.FINAL) is final and not (final and self.model.in_cancelled(job.batch))
+        ]
+        if not some:
+            return
+        number = some[step.which % len(some)]
+        if final:
+            assert self.jobs[number].retry()
+            self.model.retry(number)
+        else:
+            self.jobs[number].cancel()
+            self.model.cancel(number)
 
     def drain(self) -> None:
         self.h.drain()
