@@ -106,12 +106,24 @@ pub enum Bug {
     OrphanAfterCrash,
     /// A member of a batch that is requeued counts as one more.
     RequeuedCountsTwice,
+    /// What one command does not settle of a flow is forgotten.
+    RestForgotten,
+    /// Whoever comes back from the archive does not hear of its parents.
+    ComesBackDeaf,
+    /// A child that waits again takes its unique key, whoever has it by now.
+    KeyTakenTwice,
+    /// Batches inside of a cancelled one go on.
+    InnerGoesOn,
     /// A limit lets one more run than it says.
     LimitOneMore,
     /// A limit that has room again is told to nobody.
     LimitStaysFull,
     /// A rate forgets its starts with its last job.
     RateForgotten,
+    /// A limit whose number changes holds back as many as before.
+    TunedStays,
+    /// A firing that stores nothing leaves its slot to others.
+    SkippedSlotStays,
     /// A learner counts to majorities.
     LearnerVotes,
     /// A member that is behind tells others that they are none.

@@ -224,7 +224,9 @@ impl Machine {
     pub(super) fn begin_cancel(&mut self, batch: BatchId, reason: Option<Arc<str>>) {
         let next = JobId::default();
         self.flows.todo.push_back(Todo::Members { batch, next, reason: reason.clone() });
-        self.flows.todo.push_back(Todo::Inner { batch, next, reason });
+        if !has(Bug::InnerGoesOn) {
+            self.flows.todo.push_back(Todo::Inner { batch, next, reason });
+        }
         self.edit_batch(batch, |batch| (batch.sealed, batch.cancelled) = (true, true));
     }
 

@@ -189,7 +189,9 @@ impl Machine {
         let mut forms = self.forms(std::iter::once(&plan.spec))?;
         let mut fire = |job| self.fire_one(&name, &plan, &mut forms[0], job);
         let codes: Vec<u8> = jobs.iter().map(&mut fire).collect();
-        self.schedules.edit(&name, |schedule| (schedule.next, schedule.last_slot) = (at.next, Some(at.slot)));
+        if !(has(Bug::SkippedSlotStays) && codes.iter().all(|code| *code == code::SKIPPED)) {
+            self.schedules.edit(&name, |schedule| (schedule.next, schedule.last_slot) = (at.next, Some(at.slot)));
+        }
         fired(code::DONE, &codes)
     }
 

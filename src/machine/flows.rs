@@ -26,6 +26,25 @@ use super::table::Slot;
 use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, Error, JobId, Millis};
 
+#[cfg(feature = "sim")]
+thread_local! {
+    static SETTLED_MAX: std::cell::Cell<usize> = const { std::cell::Cell::new(limits::UPKEEP_ITEMS_MAX) };
+}
+
+/// From here on a command of this thread goes on with so few items of the list, so that a small flow takes several.
+#[cfg(feature = "sim")]
+pub fn settle_at_most(items: usize) {
+    SETTLED_MAX.set(items);
+}
+
+/// How many items of the list one command does.
+pub fn settled_max() -> usize {
+    #[cfg(feature = "sim")]
+    return SETTLED_MAX.get();
+    #[cfg(not(feature = "sim"))]
+    limits::UPKEEP_ITEMS_MAX
+}
+
 /// A batch has an id like a job, so that both can be parents.
 pub type BatchId = JobId;
 

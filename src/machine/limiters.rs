@@ -265,7 +265,9 @@ impl Machine {
         if limit.kind != Kind::Concurrency {
             self.judge(number);
         }
-        self.refresh_all(number);
+        if !has(Bug::TunedStays) {
+            self.refresh_all(number);
+        }
         self.tell_room(number, before);
     }
 

@@ -73,7 +73,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::planted::{has, Bug};
-use crate::base::{limits, Error, JobId, LeaseToken, LogIndex, Millis, NodeId, Result, SessionId};
+use crate::base::{Error, JobId, LeaseToken, LogIndex, Millis, NodeId, Result, SessionId};
 use access::Access;
 use command::{Command, Request};
 use digests::Digests;
@@ -96,6 +96,8 @@ pub use blob::Blob;
 pub use cluster::Member;
 pub use command::{check, parents};
 pub use digests::Differs;
+#[cfg(feature = "sim")]
+pub use flows::{settle_at_most, settled_max};
 pub use holding::Mode;
 pub use image::{Image, STATE_VERSION};
 pub use job::Job;
@@ -218,7 +220,7 @@ impl Machine {
         let ticks = matches!(request.command, Command::Tick { .. });
         let outcome = self.verb(index, request.command);
         if outcome.is_ok() && !ticks {
-            self.work_off(limits::UPKEEP_ITEMS_MAX);
+            self.work_off(flows::settled_max());
         }
         let reply = outcome::encode(index, &outcome);
         self.after(request.session, request.sequence, &reply);

@@ -1,5 +1,6 @@
 //! What the leader's timer asks for, at most so many items a command: `Tick` and `Evict`.
 
+use super::flows::settled_max;
 use super::job::State;
 use super::outcome::{self, Outcome};
 use super::record::JobRecord;
@@ -19,7 +20,7 @@ impl Machine {
             let old = old.map(|session| session.id);
             old.map(|session| self.end_session(session, false));
         }
-        let mut done = self.work_off(items_max);
+        let mut done = self.work_off(items_max.min(settled_max()));
         done += self.expire(items_max - done);
         done += self.promote(items_max - done);
         done += self.end_pauses(items_max - done);
@@ -28,7 +29,7 @@ impl Machine {
         while done < items_max && self.unique.forget_ended(self.clock) {
             done += 1;
         }
-        done += self.work_off(items_max - done);
+        done += self.work_off((items_max - done).min(settled_max()));
         outcome::number(done as u64)
     }
 

@@ -11,7 +11,8 @@ use raftwork::replica::{Members, Replica};
 use crate::flows;
 use crate::limits;
 use crate::locks::Book;
-use crate::record::Record;
+use crate::model::Reply;
+use crate::record::{reply, Record};
 use crate::schedules;
 use crate::tokens;
 use crate::wire::{self, Command, End};
@@ -46,7 +47,12 @@ impl Ledger {
         self.answers += 1;
         self.answered_index = self.answered_index.max(index);
         match command {
-            Command::Enqueue { jobs, .. } => self.acknowledged.extend(jobs.iter().map(|job| job.id)),
+            Command::Enqueue { jobs, .. } => {
+                // Whose unique key is held is not stored.
+                let Reply::Codes(codes) = reply(command, payload) else { unreachable!("a code for each job") };
+                let stored = jobs.iter().zip(codes).filter(|(_, code)| *code != 2);
+                self.acknowledged.extend(stored.map(|(job, _)| job.id));
+            }
             Command::Claim { .. } => {
                 for job in wire::claimed(payload) {
                     let other = self.leases.insert((job.id, job.token), index);

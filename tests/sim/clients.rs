@@ -315,7 +315,11 @@ impl Client {
             Err((code, ..)) if code == "lease_lost" && self.locks.is_some() => {
                 self.locks.iter_mut().for_each(|locks| locks.refused(&asked.command));
             }
-            Err((code, ..)) if self.flows.is_some() && flows::Book::is_refusal(&code) => ledger.flows.refuses(),
+            Err((code, ..)) if self.flows.is_some() && flows::refusal(&code).is_some() => {
+                ledger.flows.refuses();
+                let code = flows::refusal(&code).expect("looked at just now");
+                ledger.record.learns(self.number, asked, &Fate::Refused(index, code));
+            }
             Err((code, ..)) if code == "feature_level" && matches!(asked.command, Command::Own(Own::SetLevel(_))) => {}
             Err((code, message, _)) => panic!("client {}: {code}: {message}", self.number),
         }

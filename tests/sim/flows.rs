@@ -2,8 +2,10 @@
 //!
 //! They run in clusters of their own, with the faults of all others. Parents succeed, fail, crash, are cancelled,
 //! deleted and requeued; batches are opened inside of each other, take members of everybody, are sealed and cancelled.
-//! When the trouble is over their owners seal what is open, and nobody may wait any more. The reference model knows no
-//! flows: instead of it a machine that nothing befalls plays the log, and each entry is judged by what clients wanted.
+//! Some jobs have unique keys, so that a child is not stored, makes way while it waits, or finds its key taken when its
+//! parent is requeued. In every other cluster jobs leave memory soon, and come back from an archive with their children. In
+//! most a command settles so few that a cascade takes many, with crashes and new leaders between them. When the trouble is
+//! over their owners seal what is open, and nobody may wait any more. Each entry is judged by what clients wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::catch_unwind;
@@ -13,26 +15,46 @@ use raftwork::base::planted::Bug;
 use raftwork::base::{JobId, LogIndex};
 use raftwork::machine::flows::Standing;
 use raftwork::machine::job::State;
-use raftwork::machine::{Effects, Machine};
+use raftwork::machine::{self, record, Effects, Machine};
+use raftwork::replica::{entry, Proposal};
 
 use crate::cluster::{Cluster, Event};
-use crate::model::Reply;
+use crate::node::Ticket;
 use crate::random::Random;
-use crate::record::{self, Record};
 use crate::replay::Log;
 use crate::wire::flows::Batch;
 use crate::wire::{self, Command, Job, Own, Spec};
 use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
 
 /// Mistakes that only these clients can meet.
-const BUGS: [Bug; 3] = [Bug::SettleTwice, Bug::OrphanAfterCrash, Bug::RequeuedCountsTwice];
+const BUGS: [Bug; 7] = [
+    Bug::SettleTwice,
+    Bug::OrphanAfterCrash,
+    Bug::RequeuedCountsTwice,
+    Bug::RestForgotten,
+    Bug::ComesBackDeaf,
+    Bug::KeyTakenTwice,
+    Bug::InnerGoesOn,
+];
 /// Jobs and batches of one client: few, as each is looked at after each entry.
 const JOBS: u64 = 60;
 const BATCHES: u64 = 8;
 /// The newest jobs and batches, which new ones wait for or join.
 const NEWEST: usize = 6;
+/// Unique keys that some jobs have.
+const KEYS: u64 = 4;
+/// Jobs that finish between two evictions.
+const EVICT_EVERY: u64 = 10;
+/// How many items of a cascade one command does: all that these clients have, or few.
+const LATER: usize = 1_000;
+const SETTLED_MAX: [usize; 6] = [1, 1, 2, 5, LATER, LATER];
 /// What a child may meet: its parent was deleted or its batch is closed by now, or it would wait for itself.
 const REFUSALS: [&str; 4] = ["unknown_parent", "unknown_batch", "batch_closed", "cycle"];
+
+/// A refusal of these clients, as a history has it.
+pub fn refusal(code: &str) -> Option<&'static str> {
+    REFUSALS.into_iter().find(|known| *known == code)
+}
 
 /// What is known of flows outside of the cluster.
 #[derive(Debug, Default)]
@@ -42,6 +64,12 @@ pub struct Book {
     batches: Vec<JobId>,
     /// Each job that somebody asked for, with its parents, the ends that it waits for, and whether it takes results.
     asked: BTreeMap<JobId, Vec<Parent>>,
+    /// Of these, those with a unique key: who waits for one may wait for the holder instead.
+    keyed: BTreeSet<JobId>,
+    /// Records of final jobs, as each was when it became so, and the ordinal of the newest.
+    archive: BTreeMap<JobId, Vec<u8>>,
+    archived: u64,
+    pub restored: u64,
     /// Jobs that somebody asked to delete.
     pub deleted: BTreeSet<JobId>,
     pub looks: u64,
@@ -53,11 +81,11 @@ impl Book {
     /// The state of a node: nobody is stuck, nobody went on too early, and batches count their members.
     pub fn sees(&mut self, index: u64, machine: &Machine) {
         self.looks += 1;
+        for (ordinal, id, record) in machine.finished(self.archived, usize::MAX, usize::MAX) {
+            self.archive.insert(id, record);
+            self.archived = ordinal;
+        }
         machine.flows_hold().unwrap_or_else(|error| panic!("J11: at {index}: {error}"));
-    }
-
-    pub fn is_refusal(code: &str) -> bool {
-        REFUSALS.contains(&code)
     }
 
     pub fn refuses(&mut self) {
@@ -65,7 +93,7 @@ impl Book {
     }
 
     /// At rest: no work is left, no batch is unfinished, and no job waits for a parent.
-    pub fn rests(&mut self, log: &Log, record: &Record, machines: &[&Machine]) {
+    pub fn rests(&mut self, log: &Log, machines: &[&Machine]) {
         for machine in machines {
             assert!(!machine.is_behind(), "J11: work on flows is left");
             assert_eq!(machine.tally().count(State::Awaiting), 0, "J11: jobs wait for parents that are over");
@@ -73,33 +101,25 @@ impl Book {
                 assert!(!["open", "sealed"].contains(&&*state), "J11: batch {id} is {state}, and nobody is pending");
             }
         }
-        self.play(log, record, machines);
+        self.play(log, machines);
     }
 
-    /// Plays the log on a machine of its own: it gives every answer that a client got, ends as all members did, and at
-    /// every entry each child does what its parents say.
-    fn play(&mut self, log: &Log, record: &Record, machines: &[&Machine]) {
-        let (mut machine, mut children, mut replies) = (Machine::default(), BTreeMap::new(), BTreeMap::new());
+    /// Plays the log on a machine of its own: it ends as all members did, and at every entry each child does what its
+    /// parents say.
+    fn play(&mut self, log: &Log, machines: &[&Machine]) {
+        let (mut machine, mut children) = (Machine::default(), BTreeMap::new());
         for (index, now, request) in log.requests() {
             let reply = machine.apply(LogIndex(index), now, request, &mut Effects::default());
-            let reply = reply.unwrap_or_else(|error| panic!("entry {index}: {error}"));
-            replies.insert(index, (request, reply));
+            reply.unwrap_or_else(|error| panic!("entry {index}: {error}"));
             self.sees(index, &machine);
             for (id, parents) in &self.asked {
-                let before = children.remove(id);
+                // One that is in the archive, or was deleted, stands as it stood.
                 let Some(child) = Child::of(*id, &machine) else { continue };
-                self.settled += u64::from(child.follows(before.as_ref(), *id, parents, index, &machine));
+                let before = children.remove(id);
+                let keyed = &self.keyed;
+                self.settled += u64::from(child.follows(before.as_ref(), *id, (parents, keyed), index, &machine));
                 children.insert(*id, child);
             }
-        }
-        for told in &record.told {
-            let first = replies.get(&told.index).filter(|(request, _)| *request == told.request);
-            let (_, reply) = first.unwrap_or_else(|| panic!("D1: no entry {} for an answer with it", told.index));
-            let reply = match wire::reply(reply) {
-                (index, Ok(payload)) => (index, record::reply(&record.sent[&told.request], &payload)),
-                (index, Err(_)) => (index, Reply::Refused("session_expired")),
-            };
-            assert_eq!(reply, (told.index, told.reply.clone()), "entry {} is answered differently", told.index);
         }
         for other in machines {
             assert_eq!(machine.digest(), other.digest(), "L6: a member differs from the log");
@@ -114,6 +134,8 @@ type Parent = (JobId, u64, bool);
 struct Child {
     generation: u32,
     state: State,
+    parents: Vec<JobId>,
+    /// The places of those that it has not heard of.
     open: BTreeSet<usize>,
     /// By the place of each parent that told: whether it gave a result.
     outputs: Vec<(usize, bool)>,
@@ -122,10 +144,11 @@ struct Child {
 impl Child {
     fn of(id: JobId, machine: &Machine) -> Option<Self> {
         let (job, _) = machine.job(id)?;
-        let mut child =
-            Self { generation: job.generation, state: job.state, open: BTreeSet::new(), outputs: Vec::new() };
+        let (parents, open, outputs) = (Vec::new(), BTreeSet::new(), Vec::new());
+        let mut child = Self { generation: job.generation, state: job.state, parents, open, outputs };
         if let Some(flow) = job.flow() {
             let open = flow.edges.iter().enumerate().filter(|(_, edge)| edge.standing == Standing::Open);
+            child.parents = flow.edges.iter().map(|edge| edge.parent).collect();
             child.open = open.map(|(place, _)| place).collect();
             child.outputs = flow.outputs.iter().map(|(place, output)| (*place as usize, output.is_some())).collect();
         }
@@ -133,8 +156,15 @@ impl Child {
     }
 
     /// Whether it was settled by this entry. It never is twice in one generation; and if it may go on, all that it
-    /// still waited for ended as it should.
-    fn follows(&self, before: Option<&Self>, id: JobId, parents: &[Parent], index: u64, machine: &Machine) -> bool {
+    /// still waited for ended as it should: in clusters that settle all at once, else only the model tells.
+    fn follows(
+        &self,
+        before: Option<&Self>,
+        id: JobId,
+        (parents, keyed): (&[Parent], &BTreeSet<JobId>),
+        index: u64,
+        machine: &Machine,
+    ) -> bool {
         let waits = self.state == State::Awaiting;
         let waited = before.map_or(!parents.is_empty(), |before| before.state == State::Awaiting);
         let again = before.is_some_and(|before| before.generation != self.generation);
@@ -142,10 +172,12 @@ impl Child {
         if waits || !waited {
             return false;
         }
-        if self.state != State::Cancelled {
+        if self.state != State::Cancelled && machine::settled_max() >= LATER {
             let all = (0..parents.len()).collect();
             for place in before.map_or(&all, |before| &before.open) {
-                let (parent, on, uses) = parents[*place];
+                let ((asked, on, uses), parent) = (parents[*place], self.parents[*place]);
+                // Whose key was held, so that it was not stored, has the holder in its place.
+                assert!(parent == asked || keyed.contains(&asked), "J11: child {id} waits for {parent}, not {asked}");
                 let end = end_of(parent, machine).unwrap_or_default();
                 let met = !end.is_empty() && (on == 2 || (end == "succeeded") == (on == 0));
                 assert!(met, "J11: child {id} goes on at {index}, and its parent {parent} did not end as it should");
@@ -169,7 +201,7 @@ fn end_of(id: JobId, machine: &Machine) -> Option<String> {
 }
 
 /// The state of each batch.
-fn batches(machine: &Machine) -> BTreeMap<JobId, String> {
+pub fn batches(machine: &Machine) -> BTreeMap<JobId, String> {
     let mut question = Writer::new();
     question.array(3).u64(40).nil().u64(1_000);
     let answer = machine.view(question.as_bytes()).expect("a question that is known");
@@ -184,6 +216,38 @@ fn batch(reader: &mut Reader<'_>) -> raftwork::base::Result<(JobId, String)> {
     let state = reader.str()?.to_owned();
     (0..8).try_for_each(|_| reader.raw().map(drop))?;
     Ok((id, state))
+}
+
+impl Cluster {
+    /// Puts jobs that a request speaks of, and that left memory, back ahead of it, as a node does (`history` of the nodes).
+    pub fn bring_back(&mut self, node: usize, request: &[u8]) {
+        let book = &mut self.ledger.flows;
+        let (mut gone, brings_children) = match self.ledger.record.sent.get(request) {
+            _ if book.archive.is_empty() => return,
+            Some(Command::Requeue(ids)) => (ids.clone(), true),
+            Some(Command::Enqueue { jobs, .. }) => {
+                (jobs.iter().flat_map(|job| &job.parents).map(|it| it.0).collect(), false)
+            }
+            _ => return,
+        };
+        let replica = self.nodes[node].replica.as_ref().expect("it is up");
+        let machine = replica.machine().read();
+        let (mut records, mut known) = (Vec::new(), BTreeSet::new());
+        while let Some(id) = gone.pop() {
+            let is_new = known.insert(id) && machine.job(id).is_none() && !book.deleted.contains(&id);
+            let Some(record) = book.archive.get(&id).filter(|_| is_new) else { continue };
+            if brings_children {
+                gone.extend(record::children(record).expect("a record of the machine"));
+            }
+            records.push(record.clone());
+        }
+        drop(machine);
+        if !records.is_empty() {
+            book.restored += records.len() as u64;
+            let request = wire::request(0, 0, 0, &Command::Restore(records));
+            self.nodes[node].requests.push(Proposal { entry: entry::frame(&request), ticket: Ticket::Own });
+        }
+    }
 }
 
 /// One client's side.
@@ -229,7 +293,9 @@ impl Flowing {
 
     /// Does something to a job of anybody.
     fn disturb(&self, random: &mut Random, book: &mut Book) -> Command {
-        let ids = vec![*random.pick(newest(&book.jobs))];
+        // An old one is in the archive.
+        let jobs = if random.chance(250) { &book.jobs } else { newest(&book.jobs) };
+        let ids = vec![*random.pick(jobs)];
         match random.below(8) {
             0 | 1 => Command::Cancel { ids, reason: "simulated".into() },
             2 => {
@@ -257,10 +323,12 @@ impl Flowing {
             known.push(job.id);
             jobs.push(job);
         }
+        book.keyed.extend(jobs.iter().filter(|job| job.unique.is_some()).map(|job| job.id));
         book.asked.extend(jobs.iter().map(|job| (job.id, job.parents.clone())));
         let spec = Spec {
             queue: if random.chance(250) { "other" } else { "default" }.into(),
             priority: i64::from(random.chance(200)),
+            unique_mode: random.below(2),
             max_attempts: random.between(1, 2),
             max_crashes: random.between(1, 3),
             expires: random.chance(50).then(|| random.between(100, 2_000)),
@@ -282,6 +350,7 @@ impl Flowing {
         Job {
             id: self.id(self.jobs, 0),
             args: vec![7; 10],
+            unique: random.chance(150).then(|| format!("key {}", random.below(KEYS))),
             delay: if random.chance(150) { random.between(1, 1_000) } else { 0 },
             parents: parents.into_iter().map(|(parent, (on, uses))| (parent, on, uses)).collect(),
             batch: (random.chance(400) && !batches.is_empty()).then(|| *random.pick(batches)),
@@ -311,15 +380,17 @@ fn newest(ids: &[JobId]) -> &[JobId] {
     &ids[ids.len().saturating_sub(NEWEST)..]
 }
 
-/// A cluster whose clients enqueue children. Gives how many were settled, and what was refused.
-fn run(seed: u64) -> [u64; 2] {
+/// A cluster whose clients enqueue children. Gives how many were settled, what was refused, and how many came back.
+fn run(seed: u64) -> [u64; 3] {
     let mut random = Random::new(seed ^ 0xf1_0e);
+    machine::settle_at_most(*random.pick(&SETTLED_MAX));
     let (nodes, clients) = (*random.pick(&[1, 3, 3, 5]), random.between(1, 3) as usize);
     let mut cluster = Cluster::new(seed, nodes, clients, random.between(2, 4) as usize);
     for client in cluster.clients.iter_mut() {
         (client.curious, client.tokens) = (false, None);
         client.flows = (!client.works).then(|| Flowing::new(client.number));
     }
+    cluster.nodes.iter_mut().for_each(|node| node.evict_every = EVICT_EVERY);
     cluster.after(2 * SECOND, Event::Fault);
     cluster.after(TROUBLE, Event::Calm);
     cluster.run_until(TROUBLE + 1);
@@ -331,7 +402,7 @@ fn run(seed: u64) -> [u64; 2] {
     }
     rest::check(&mut cluster);
     let book = &cluster.ledger.flows;
-    [book.settled, book.refused]
+    [book.settled, book.refused, book.restored]
 }
 
 /// J11: at every index flows hold, and each child is settled once. J6: no job waits for ever.
@@ -342,7 +413,7 @@ fn j11_j6_each_child_is_settled_once() {
         return;
     }
     let seeds = number("RAFTWORK_SIM_FLOW_SEEDS").unwrap_or(60);
-    let mut sum = [0; 2];
+    let mut sum = [0; 3];
     for seed in 0..seeds {
         let found = catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
             eprintln!("seed {seed} failed; run it again with RAFTWORK_SIM_FLOW_SEED={seed}");
@@ -350,9 +421,9 @@ fn j11_j6_each_child_is_settled_once() {
         });
         sum.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
     }
-    let [settled, refused] = sum;
-    println!("{seeds} seeds: {settled} children were settled, {refused} commands refused");
-    assert!(settled > seeds * 10 && refused > seeds, "the simulation lost its teeth: {sum:?}");
+    let [settled, refused, restored] = sum;
+    println!("{seeds} seeds: {settled} children were settled, {refused} commands refused, {restored} jobs restored");
+    assert!(settled > seeds * 10 && refused > seeds && restored > seeds, "the simulation lost its teeth: {sum:?}");
 }
 
 /// Every mistake with flows that can be switched on is found by one of the first seeds.

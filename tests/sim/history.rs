@@ -8,15 +8,19 @@
 //! * `began`, `ended`: whole numbers of one monotonic clock that all processes share. No `ended`: it was never answered.
 //! * `session`, `sequence`: what makes the request one request, however often it is sent. Lines with the same are one.
 //! * `index`: the log index of the answer; of a read, that of the state that it saw.
-//! * `answer`: null if unknown. `error`: `unknown`, `not_committed` (never takes effect) or `session_expired`.
+//! * `answer`: null if unknown. `error`: `unknown`, `not_committed` (never takes effect), `session_expired`, or why it was
+//!   refused at its index: `unknown_parent`, `unknown_batch`, `batch_closed`, `cycle`.
 //! * `#` begins a remark.
 //!
 //! | operation           | arguments                                                          | answer                       |
 //! |---------------------|--------------------------------------------------------------------|------------------------------|
 //! | `open`              |                                                                    | the session                  |
-//! | `enqueue`           | `jobs`: `id delay queue priority max_attempts max_crashes crash_delay expires` | 0 created, 1 known |
+//! | `enqueue`           | `jobs`: `id delay queue priority max_attempts max_crashes crash_delay expires`, and if it has any, `batch unique replace`, `parents`: `job on`, `limits`: `key n rate` | codes: 0 created, 1 known, 2 held, 3 replaced |
 //! | `claim`             | `session queues max`                                               | `job token attempt crashes`  |
 //! | `finish`            | `results`: `job token end delay`                                   | codes of `machine::outcome`  |
+//! | `delete`            | `jobs`: ids                                                        | codes of `machine::outcome`  |
+//! | `open_batch`        | `batch outer`                                                      | one code, see `batches`      |
+//! | `seal_batch`, `cancel_batch` | `batch`                                                   | one code                     |
 //! | `cancel`, `requeue` | `jobs`: ids                                                        | codes of `machine::outcome`  |
 //! | `close`, `expire`   | `session`                                                          | true                         |
 //! | `read`              | `jobs`: ids; `consistency`: `local session linearizable`           | names of states, null: none  |
@@ -46,13 +50,25 @@ pub const NEVER: u64 = u64::MAX;
 pub enum Act {
     Open,
     Enqueue(Vec<NewJob>),
-    Claim { session: u64, queues: Vec<String>, max: u64 },
+    Claim {
+        session: u64,
+        queues: Vec<String>,
+        max: u64,
+    },
     Finish(Vec<Finished>),
     Cancel(Vec<JobId>),
     Requeue(Vec<JobId>),
+    Delete(Vec<JobId>),
+    /// A batch, and the one around it.
+    OpenBatch(JobId, Option<JobId>),
+    SealBatch(JobId),
+    CancelBatch(JobId),
     Close(u64),
     Expire(u64),
-    Read { jobs: Vec<JobId>, consistency: Consistency },
+    Read {
+        jobs: Vec<JobId>,
+        consistency: Consistency,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +88,21 @@ pub struct NewJob {
     pub max_crashes: u64,
     pub crash_delay: u64,
     pub expires: bool,
+    /// With the end that it waits for: 0 success, 1 failure, 2 finish.
+    pub parents: Vec<(JobId, u64)>,
+    pub batch: Option<JobId>,
+    pub unique: Option<String>,
+    /// It takes the key of one that waits.
+    pub replaces: bool,
+    pub limits: Vec<Limit>,
+}
+
+/// How many jobs of a key run at once; of a rate, how many start in a time that a history does not tell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limit {
+    pub rate: bool,
+    pub key: String,
+    pub n: u64,
 }
 
 /// What a worker says about one run.
@@ -102,6 +133,8 @@ pub enum Answer {
     NotCommitted,
     /// The session had ended. What was sent before under the same sequence may have taken effect before that.
     SessionExpired,
+    /// For this reason, and nothing changed.
+    Refused(String),
     Session(u64),
     Codes(Vec<u8>),
     Leases(Vec<Lease>),
@@ -118,6 +151,9 @@ const ENDS: [(&str, End); 7] = [
     ("cancelled", End::Cancelled),
     ("crashed", End::Crashed),
 ];
+
+/// Which end of a parent a job waits for.
+const ONS: [(&str, u64); 3] = [("success", 0), ("failure", 1), ("finish", 2)];
 
 const CONSISTENCIES: [(&str, Consistency); 3] =
     [("local", Consistency::Local), ("session", Consistency::Session), ("linearizable", Consistency::Linearizable)];
@@ -165,6 +201,10 @@ impl Operation {
             "finish" => Act::Finish(arguments.get("results").list(finished)?),
             "cancel" => Act::Cancel(ids()?),
             "requeue" => Act::Requeue(ids()?),
+            "delete" => Act::Delete(ids()?),
+            "open_batch" => Act::OpenBatch(id(arguments.get("batch"))?, optional_id(arguments.get("outer"))?),
+            "seal_batch" => Act::SealBatch(id(arguments.get("batch"))?),
+            "cancel_batch" => Act::CancelBatch(id(arguments.get("batch"))?),
             "close" => Act::Close(session()?),
             "expire" => Act::Expire(session()?),
             "read" => Act::Read {
@@ -197,6 +237,7 @@ impl Operation {
             Answer::Unknown => (Json::Null, Json::Null),
             Answer::NotCommitted => (Json::Null, Json::Text("not_committed".into())),
             Answer::SessionExpired => (Json::Null, Json::Text("session_expired".into())),
+            Answer::Refused(code) => (Json::Null, Json::Text(code.clone())),
             Answer::Session(session) => (whole(*session), Json::Null),
             Answer::Codes(codes) => (Json::List(codes.iter().map(|code| whole((*code).into())).collect()), Json::Null),
             Answer::Leases(leases) => (Json::List(leases.iter().map(lease_json).collect()), Json::Null),
@@ -223,7 +264,7 @@ impl Operation {
 
 impl Act {
     fn json(&self) -> (&'static str, Json) {
-        let ids = |jobs: &[JobId]| Json::List(jobs.iter().map(|job| Json::Text(job.to_string())).collect());
+        let ids = |jobs: &[JobId]| Json::List(jobs.iter().map(id_json).collect());
         match self {
             Act::Open => ("open", map([])),
             Act::Enqueue(jobs) => ("enqueue", map([("jobs", Json::List(jobs.iter().map(NewJob::json).collect()))])),
@@ -244,6 +285,13 @@ impl Act {
             }
             Act::Cancel(jobs) => ("cancel", map([("jobs", ids(jobs))])),
             Act::Requeue(jobs) => ("requeue", map([("jobs", ids(jobs))])),
+            Act::Delete(jobs) => ("delete", map([("jobs", ids(jobs))])),
+            Act::OpenBatch(batch, outer) => {
+                let outer = outer.as_ref().map_or(Json::Null, id_json);
+                ("open_batch", map([("batch", id_json(batch)), ("outer", outer)]))
+            }
+            Act::SealBatch(batch) => ("seal_batch", map([("batch", id_json(batch))])),
+            Act::CancelBatch(batch) => ("cancel_batch", map([("batch", id_json(batch))])),
             Act::Close(session) => ("close", map([("session", whole(*session))])),
             Act::Expire(session) => ("expire", map([("session", whole(*session))])),
             Act::Read { jobs, consistency } => {
@@ -269,6 +317,25 @@ impl NewJob {
             ("max_crashes", whole(self.max_crashes)),
             ("crash_delay", whole(self.crash_delay)),
             ("expires", Json::Bool(self.expires)),
+            (
+                "parents",
+                some(
+                    self.parents.iter().map(|(parent, on)| map([("job", id_json(parent)), ("on", name_of(&ONS, *on))])),
+                ),
+            ),
+            ("batch", self.batch.as_ref().map_or(Json::Null, id_json)),
+            ("unique", self.unique.clone().map_or(Json::Null, Json::Text)),
+            ("replace", if self.replaces { Json::Bool(true) } else { Json::Null }),
+            (
+                "limits",
+                some(self.limits.iter().map(|limit| {
+                    map([
+                        ("key", Json::Text(limit.key.clone())),
+                        ("n", whole(limit.n)),
+                        ("rate", if limit.rate { Json::Bool(true) } else { Json::Null }),
+                    ])
+                })),
+            ),
         ])
     }
 }
@@ -276,6 +343,20 @@ impl NewJob {
 fn map<const N: usize>(items: [(&str, Json); N]) -> Json {
     let known = items.into_iter().filter(|(_, value)| *value != Json::Null);
     Json::Map(known.map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+fn id_json(id: &JobId) -> Json {
+    Json::Text(id.to_string())
+}
+
+/// A list, or nothing if it is empty.
+fn some(items: impl Iterator<Item = Json>) -> Json {
+    let items: Vec<Json> = items.collect();
+    if items.is_empty() {
+        Json::Null
+    } else {
+        Json::List(items)
+    }
 }
 
 fn whole(number: u64) -> Json {
@@ -312,7 +393,8 @@ fn answer(act: &Act, json: &Json) -> Result<Answer, String> {
         }
         Act::Enqueue(jobs) => codes(jobs.len(), value)?,
         Act::Finish(results) => codes(results.len(), value)?,
-        Act::Cancel(jobs) | Act::Requeue(jobs) => codes(jobs.len(), value)?,
+        Act::Cancel(jobs) | Act::Requeue(jobs) | Act::Delete(jobs) => codes(jobs.len(), value)?,
+        Act::OpenBatch(..) | Act::SealBatch(_) | Act::CancelBatch(_) => codes(1, value)?,
     })
 }
 
@@ -321,6 +403,7 @@ fn failure(name: &str) -> Result<Answer, String> {
         "unknown" => Ok(Answer::Unknown),
         "not_committed" => Ok(Answer::NotCommitted),
         "session_expired" => Ok(Answer::SessionExpired),
+        known if crate::flows::refusal(known).is_some() => Ok(Answer::Refused(known.into())),
         other => Err(format!("error `{other}` is not known")),
     }
 }
@@ -350,6 +433,27 @@ fn id(json: &Json) -> Result<JobId, String> {
     Ok(JobId(number.to_be_bytes()))
 }
 
+fn optional_id(json: &Json) -> Result<Option<JobId>, String> {
+    (*json != Json::Null).then(|| id(json)).transpose()
+}
+
+fn list<T>(json: &Json, item: fn(&Json) -> Result<T, String>) -> Result<Vec<T>, String> {
+    if *json == Json::Null {
+        Ok(Vec::new())
+    } else {
+        json.list(item)
+    }
+}
+
+fn parent(json: &Json) -> Result<(JobId, u64), String> {
+    Ok((id(json.get("job"))?, named(&ONS, json.get("on").text().unwrap_or("success"))?))
+}
+
+fn limit(json: &Json) -> Result<Limit, String> {
+    let (key, n) = (json.get("key").text()?.into(), json.get("n").number()?);
+    Ok(Limit { rate: *json.get("rate") == Json::Bool(true), key, n })
+}
+
 fn new_job(json: &Json) -> Result<NewJob, String> {
     Ok(NewJob {
         id: id(json.get("id"))?,
@@ -363,6 +467,11 @@ fn new_job(json: &Json) -> Result<NewJob, String> {
         max_crashes: json.get("max_crashes").number_or(3)?,
         crash_delay: json.get("crash_delay").number_or(0)?,
         expires: *json.get("expires") == Json::Bool(true),
+        parents: list(json.get("parents"), parent)?,
+        batch: optional_id(json.get("batch"))?,
+        unique: json.get("unique").text().ok().map(str::to_owned),
+        replaces: *json.get("replace") == Json::Bool(true),
+        limits: list(json.get("limits"), limit)?,
     })
 }
 
@@ -381,5 +490,6 @@ fn lease(json: &Json) -> Result<Lease, String> {
         token: json.get("token").number()?,
         attempt: json.get("attempt").number_or(1)?,
         crashes: json.get("crashes").number_or(0)?,
+        outputs: Vec::new(),
     })
 }

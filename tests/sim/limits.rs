@@ -18,7 +18,7 @@ use crate::wire::{Command, Job, Limit, Own, Spec};
 use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
 
 /// Mistakes that only these clients can meet.
-const BUGS: [Bug; 3] = [Bug::LimitOneMore, Bug::LimitStaysFull, Bug::RateForgotten];
+const BUGS: [Bug; 4] = [Bug::LimitOneMore, Bug::LimitStaysFull, Bug::RateForgotten, Bug::TunedStays];
 /// Jobs of one client: few, as each waits for others.
 const JOBS: u64 = 60;
 const LOOSE: &str = "loose";

@@ -9,12 +9,15 @@
 //!    have taken effect at any time after they began, once or never; what nodes do by themselves (sessions that end,
 //!    jobs that become due) may happen wherever nothing contradicts it.
 //! 3. What spans jobs: a claim leaves nobody behind who was ready for certain, nor hands out somebody who stood behind
-//!    (J8) (`ready`). A batch is there as a whole or not at all (L4). Tokens rise and are given once (J2, K2).
+//!    (J8) (`ready`). Children and batches follow (`follow`), and limits hold (`limits`). A batch is there as a whole or not at all (L4). Tokens rise and are given once (J2, K2).
 //!
 //! Operations without an index are placed by time alone. A history that is refused is wrong; one that is accepted may be
 //! wrong where the checker allows more than the system should do, as it sees neither the log nor the clock of the cluster.
 //! `replay` is exact, where the log is known.
 
+mod batch;
+mod follow;
+mod limits;
 mod object;
 mod ready;
 mod state;
@@ -23,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raftwork::base::JobId;
 
-use crate::history::{Act, Answer, Consistency, Operation, NEVER};
+use crate::history::{Act, Answer, Consistency, NewJob, Operation, NEVER};
 use object::{Object, Part, What};
 
 /// What was looked at.
@@ -47,6 +50,10 @@ pub fn check(operations: &[Operation]) -> Result<Summary, String> {
         seen.insert(*id, object.search(&known).map_err(|why| format!("job {}: {why}", name(*id)))?);
     }
     ready::check(&requests, &objects, &seen)?;
+    if known.spans_jobs {
+        follow::check(&requests, &objects, &seen)?;
+        limits::check(&requests, &objects, &seen)?;
+    }
     whole_batches(&requests, &seen)?;
     let unknown = requests.iter().filter(|request| request.answer == Answer::Unknown).count();
     Ok(Summary { operations: operations.len(), jobs: objects.len(), unknown })
@@ -196,6 +203,11 @@ pub struct Known {
     closed: BTreeSet<u64>,
     /// Claims that may have handed something out: behind the first index, before the second.
     claims: Vec<(u64, u64)>,
+    /// Whether jobs wait for each other, belong together or share limits.
+    spans_jobs: bool,
+    /// Keys that a job may take from another that waits, and whether anybody cancels batches.
+    replaced: BTreeSet<String>,
+    cancels_batches: bool,
     /// When answers came, with the largest index until then.
     answered: Vec<(u64, u64)>,
 }
@@ -221,7 +233,23 @@ impl Known {
         Ok(known)
     }
 
+    /// What other jobs may do to a job.
+    fn learn_of_others(&mut self, act: &Act) {
+        match act {
+            Act::Enqueue(jobs) => {
+                let keys = jobs.iter().filter(|job| job.replaces).filter_map(|job| job.unique.clone());
+                self.replaced.extend(keys);
+                let alone = |job: &NewJob| job.parents.is_empty() && job.unique.is_none() && job.limits.is_empty();
+                self.spans_jobs |= !jobs.iter().all(|job| alone(job) && job.batch.is_none());
+            }
+            Act::CancelBatch(_) => self.cancels_batches = true,
+            Act::OpenBatch(..) => self.spans_jobs = true,
+            _ => {}
+        }
+    }
+
     fn learn(&mut self, request: &Operation) {
+        self.learn_of_others(&request.act);
         let Some(index) = request.index else {
             match &request.act {
                 Act::Claim { .. } if request.answer == Answer::Unknown => {
@@ -282,7 +310,11 @@ fn objects<'a>(requests: &'a [Operation], known: &Known) -> BTreeMap<JobId, Obje
             _ => None,
         };
         match &request.act {
+            Act::Enqueue(_) if matches!(request.answer, Answer::Refused(_)) => {
+                follow::refused(request).into_iter().for_each(|(id, what)| add(id, 0, what));
+            }
             Act::Enqueue(jobs) => {
+                follow::joined(request).into_iter().for_each(|(id, what)| add(id, 0, what));
                 for (at, job) in jobs.iter().enumerate() {
                     add(job.id, at, What::Enqueue(job, code(at)));
                 }
@@ -301,6 +333,17 @@ fn objects<'a>(requests: &'a [Operation], known: &Known) -> BTreeMap<JobId, Obje
             }
             Act::Cancel(jobs) => jobs.iter().enumerate().for_each(|(at, id)| add(*id, at, What::Cancel(code(at)))),
             Act::Requeue(jobs) => jobs.iter().enumerate().for_each(|(at, id)| add(*id, at, What::Requeue(code(at)))),
+            Act::Delete(jobs) => jobs.iter().enumerate().for_each(|(at, id)| add(*id, at, What::Delete(code(at)))),
+            Act::OpenBatch(..) if matches!(request.answer, Answer::Refused(_)) => {
+                follow::refused(request).into_iter().for_each(|(id, what)| add(id, 0, what));
+            }
+            Act::OpenBatch(id, outer) => {
+                let took = outer.filter(|_| code(0) == Some(0));
+                took.into_iter().for_each(|outer| add(outer, 0, What::Takes(true)));
+                add(*id, 0, What::OpenBatch(outer.is_some(), code(0)));
+            }
+            Act::SealBatch(id) => add(*id, 0, What::SealBatch(code(0))),
+            Act::CancelBatch(id) => add(*id, 0, What::CancelBatch(code(0))),
             Act::Read { jobs, .. } => {
                 let Answer::States(states) = &request.answer else { continue };
                 for (at, (id, state)) in jobs.iter().zip(states).enumerate() {
@@ -331,7 +374,9 @@ fn whole_batches(requests: &[Operation], seen: &BTreeMap<JobId, object::Seen>) -
     for request in requests {
         let Act::Enqueue(jobs) = &request.act else { continue };
         let of = |place: fn(&object::Seen) -> Option<u64>| {
-            let known = jobs.iter().filter_map(move |job| Some((place(seen.get(&job.id)?)?, job.id)));
+            // Whose unique key is held does not come.
+            let jobs = jobs.iter().filter(|job| job.unique.is_none());
+            let known = jobs.filter_map(move |job| Some((place(seen.get(&job.id)?)?, job.id)));
             known.collect::<Vec<_>>()
         };
         let (first, last) = (of(|seen| seen.there).into_iter().min(), of(|seen| seen.absent).into_iter().max());

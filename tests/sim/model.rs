@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 
 use raftwork::base::JobId;
+use raftwork::machine::settled_max;
 
 use crate::wire::{Command, End, Limit, Own, Spec};
 
+mod flows;
 mod limits;
+mod restore;
 mod schedules;
 pub use limits::Rate;
 pub use schedules::Schedule;
@@ -21,6 +24,8 @@ pub struct Lease {
     pub token: u64,
     pub attempt: u64,
     pub crashes: u64,
+    /// Results of parents that it uses, by the place of the parent.
+    pub outputs: Vec<(u64, Option<Vec<u8>>)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +40,7 @@ pub enum Reply {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
+    Awaiting,
     Scheduled,
     Enqueued,
     Processing { session: u64, token: u64 },
@@ -49,6 +55,7 @@ use State::*;
 impl State {
     pub fn name(&self) -> &'static str {
         match self {
+            Awaiting => "awaiting",
             Scheduled => "scheduled",
             Enqueued => "enqueued",
             Processing { .. } => "processing",
@@ -85,6 +92,9 @@ pub struct Job {
     /// Its number among the jobs that finished.
     ordinal: u64,
     limits: Vec<Limit>,
+    unique: Option<String>,
+    flow: Option<flows::Flow>,
+    result: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -112,6 +122,9 @@ pub struct Model {
     /// How many jobs of a key may run at once, and the starts of others.
     concurrency: BTreeMap<String, u64>,
     rates: BTreeMap<String, Rate>,
+    flows: flows::Flows,
+    /// The feature level: whether a command that raises it is refused.
+    level: u64,
     sessions: BTreeMap<u64, Session>,
     clock: u64,
     moves: u64,
@@ -119,6 +132,8 @@ pub struct Model {
     ordinal: u64,
 }
 
+/// `Spec::unique_mode`.
+const REPLACE: u64 = 1;
 /// Items of one tick or eviction, at most.
 const ITEMS_MAX: u64 = 1_000;
 
@@ -147,6 +162,9 @@ impl Model {
             }
         }
         let reply = (index, self.verb(index, command));
+        if !matches!(reply.1, Reply::Refused(_)) && !matches!(command, Command::Tick(_)) {
+            self.settle(settled_max() as u64);
+        }
         if let Some(session) = self.sessions.get_mut(&head.session) {
             session.replies.insert(head.sequence, reply.clone());
         }
@@ -161,10 +179,10 @@ impl Model {
             }
             Command::Close(session) => self.end_session(*session, &End::Release),
             Command::Expire(session) => self.end_session(*session, &End::Crashed("lost".into())),
-            Command::Enqueue { specs, jobs } => {
-                let create = |job: &crate::wire::Job| self.create(&specs[job.spec as usize], job);
-                Reply::Codes(jobs.iter().map(create).collect())
-            }
+            Command::Enqueue { specs, jobs } => match self.refuses(jobs) {
+                Some(refusal) => Reply::Refused(refusal),
+                None => Reply::Codes(self.enqueue(specs, jobs)),
+            },
             Command::Claim { session, queues, functions, max, .. } => {
                 if !self.sessions.contains_key(session) {
                     return Reply::Refused("session_expired");
@@ -179,12 +197,17 @@ impl Model {
             }
             Command::Cancel { ids, .. } => Reply::Codes(ids.iter().map(|id| self.cancel(*id)).collect()),
             Command::Requeue(ids) => Reply::Codes(ids.iter().map(|id| self.requeue(*id)).collect()),
+            Command::Delete(ids) => Reply::Codes(ids.iter().map(|id| self.delete(*id)).collect()),
+            Command::Restore(records) => Reply::Codes(records.iter().map(|record| self.restore(record)).collect()),
+            Command::Batch(batch) => self.batch(batch),
             Command::Tick(items) => {
                 let items = (*items).min(ITEMS_MAX);
-                let expired = (0..items).take_while(|_| self.expire_one()).count() as u64;
-                let promoted = (expired..items).take_while(|_| self.promote_one()).count() as u64;
-                let woken = (expired + promoted..items).take_while(|_| self.wake_one()).count() as u64;
-                Reply::Items(expired + promoted + woken)
+                let mut done = self.settle(items.min(settled_max() as u64));
+                for one in [Self::expire_one, Self::promote_one, Self::forget_batch, Self::wake_one] {
+                    done += (done..items).take_while(|_| one(self)).count() as u64;
+                }
+                done += self.settle((items - done).min(settled_max() as u64));
+                Reply::Items(done)
             }
             Command::Evict(ordinal) => {
                 let before = self.jobs.len();
@@ -198,6 +221,11 @@ impl Model {
                 let before = self.tokens.len();
                 self.tokens.retain(|secret, token| token.name != *which && crate::tokens::id(secret) != *which);
                 Reply::Items((before - self.tokens.len()) as u64)
+            }
+            Command::Own(Own::SetLevel(level)) if *level < self.level => Reply::Refused("feature_level"),
+            Command::Own(Own::SetLevel(level)) => {
+                self.level = *level;
+                Reply::Nothing
             }
             // About the cluster itself, not about jobs.
             Command::Own(_) => Reply::Nothing,
@@ -222,16 +250,56 @@ impl Model {
         Reply::Items(ended)
     }
 
-    fn create(&mut self, spec: &Spec, new: &crate::wire::Job) -> u8 {
+    fn enqueue(&mut self, specs: &[Spec], jobs: &[crate::wire::Job]) -> Vec<u8> {
+        let mut holders = BTreeMap::new();
+        let mut codes = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let spec = &specs[job.spec as usize];
+            let holder =
+                job.unique.as_ref().filter(|_| !self.jobs.contains_key(&job.id)).and_then(|key| self.holder(key));
+            let waits = |state: &State| state.waits() || *state == Awaiting;
+            codes.push(match holder {
+                None => self.create(spec, job, &holders),
+                Some(holder) if spec.unique_mode == REPLACE && waits(&self.jobs[&holder].state) => {
+                    self.move_to(holder, Cancelled);
+                    self.create(spec, job, &holders);
+                    3
+                }
+                Some(holder) => {
+                    holders.insert(job.id, holder);
+                    2
+                }
+            });
+        }
+        codes
+    }
+
+    /// Who has a unique key: the job with it that is not over.
+    fn holder(&self, key: &str) -> Option<JobId> {
+        let holds = |job: &Job| job.unique.as_deref() == Some(key) && !job.state.is_final();
+        self.jobs.iter().find(|(_, job)| holds(job)).map(|(id, _)| *id)
+    }
+
+    fn other_holder(&self, id: JobId) -> Option<JobId> {
+        let key = self.jobs[&id].unique.as_ref()?;
+        self.holder(key).filter(|holder| *holder != id)
+    }
+
+    /// `holders`: jobs of the same command that were not stored, and who has their keys.
+    fn create(&mut self, spec: &Spec, new: &crate::wire::Job, holders: &BTreeMap<JobId, JobId>) -> u8 {
         if self.jobs.contains_key(&new.id) {
             return 1;
         }
+        let flow = self.join(new, holders);
+        let awaits = flow.as_ref().is_some_and(|flow| !flow.edges.is_empty());
+        let batch = flow.as_ref().and_then(|flow| flow.batch);
         let due = new.run_at.unwrap_or(self.clock + new.delay).max(self.clock);
+        let later = if due > self.clock { Scheduled } else { Enqueued };
         let job = Job {
             spec: spec.clone(),
-            state: if due > self.clock { Scheduled } else { Enqueued },
+            state: if awaits { Awaiting } else { later },
             due,
-            deadline: spec.expires.map(|span| due + span),
+            deadline: spec.expires.filter(|_| !awaits).map(|span| due + span),
             moved: self.next_move(),
             attempt: 0,
             crashes: 0,
@@ -239,9 +307,14 @@ impl Model {
             told_to_stop: false,
             ordinal: 0,
             limits: new.limits.clone(),
+            unique: new.unique.clone(),
+            flow,
+            result: None,
         };
         self.jobs.insert(new.id, job);
         self.hold(new.id, true);
+        batch.into_iter().for_each(|batch| self.change(batch, |_| ()));
+        self.catch_up(new.id);
         0
     }
 
@@ -254,13 +327,19 @@ impl Model {
         let moved = self.next_move();
         self.ordinal += u64::from(state.is_final());
         let (ends, job) = (state.is_final(), self.jobs.get_mut(&id).expect("whoever moves a job has looked for it"));
-        let again = job.state.is_final();
+        let (waited, again) = (job.state == Awaiting, job.state.is_final());
         (job.state, job.moved, job.ordinal) = (state, moved, self.ordinal);
         if again {
             self.hold(id, false);
         }
         if ends {
             self.let_go(id);
+        }
+        if ends && waited && self.jobs[&id].flow.as_ref().is_some_and(|flow| flow.count(flows::Standing::Unmet) == 0) {
+            self.void(id, flows::Standing::Open); // It was not cancelled for a parent, so none brings it back.
+        }
+        if ends != again {
+            self.turned(id);
         }
     }
 
@@ -279,7 +358,8 @@ impl Model {
         self.starts(id);
         let job = self.jobs.get_mut(&id)?;
         job.attempt += 1;
-        Some(Lease { job: id, token, attempt: job.attempt, crashes: job.crashes })
+        let outputs = job.flow.as_ref().map_or(Vec::new(), |flow| flow.outputs.clone());
+        Some(Lease { job: id, token, attempt: job.attempt, crashes: job.crashes, outputs })
     }
 
     fn finish(&mut self, id: JobId, token: u64, end: &End) -> u8 {
@@ -317,6 +397,9 @@ impl Model {
                 }
             }
         };
+        if let End::Succeeded(result) = end {
+            job.result = result.clone();
+        }
         job.due = clock
             + match end {
                 End::Snooze(delay, _) | End::Retry(delay, _) => *delay,
@@ -344,7 +427,7 @@ impl Model {
         if job.state.is_final() {
             return 3;
         }
-        if job.state.waits() {
+        if job.state.waits() || job.state == Awaiting {
             self.move_to(id, Cancelled);
             return 0;
         }
@@ -353,17 +436,44 @@ impl Model {
     }
 
     fn requeue(&mut self, id: JobId) -> u8 {
-        let clock = self.clock;
-        let Some(job) = self.jobs.get_mut(&id) else { return 2 };
-        if matches!(job.state, Enqueued | Processing { .. }) {
+        let Some(job) = self.jobs.get(&id) else { return 2 };
+        if matches!(job.state, Awaiting | Enqueued | Processing { .. }) {
             return 3;
         }
         if job.state.is_final() {
-            job.generation += 1;
-            (job.attempt, job.crashes, job.told_to_stop) = (0, 0, false);
-            job.deadline = job.spec.expires.map(|span| clock + span);
+            if self.other_holder(id).is_some() {
+                return 5;
+            }
+            self.void(id, flows::Standing::Unmet);
+            self.begin_again(id);
         }
-        self.move_to(id, Enqueued);
+        let waits = self.jobs[&id].flow.as_ref().is_some_and(|flow| flow.count(flows::Standing::Open) > 0);
+        self.move_to(id, if waits { Awaiting } else { Enqueued });
+        0
+    }
+
+    /// A new generation.
+    fn begin_again(&mut self, id: JobId) {
+        let clock = self.clock;
+        let job = self.jobs.get_mut(&id).expect("the caller looked at it");
+        let waits = job.flow.as_ref().is_some_and(|flow| flow.count(flows::Standing::Open) > 0);
+        job.generation += 1;
+        (job.attempt, job.crashes, job.told_to_stop, job.result) = (0, 0, false, None);
+        job.deadline = job.spec.expires.filter(|_| !waits).map(|span| clock + span);
+    }
+
+    fn delete(&mut self, id: JobId) -> u8 {
+        match self.jobs.get(&id).map(|job| &job.state) {
+            None => return 2,
+            Some(Processing { .. }) => return 4,
+            Some(_) => {}
+        }
+        let job = self.jobs.remove(&id).expect("it was there just now");
+        if !job.state.is_final() {
+            job.limits.iter().for_each(|limit| self.forget(limit));
+            self.tell_gone(id);
+            job.flow.and_then(|flow| flow.batch).into_iter().for_each(|batch| self.change(batch, |_| ()));
+        }
         0
     }
 

@@ -22,7 +22,7 @@ use crate::Micros;
 pub const DIR: &str = "/disk/node";
 /// Microseconds of one sync of a healthy disk.
 pub const SYNC_MICROS: u64 = 200;
-/// Jobs that finish between two evictions.
+/// Jobs that finish between two evictions, unless somebody says otherwise.
 const EVICT_EVERY: u64 = 60;
 /// The wall clock when the simulation begins.
 pub const EPOCH_MS: i64 = 1_800_000_000_000;
@@ -95,6 +95,7 @@ pub struct Node {
     /// Whether finished jobs leave memory, and up to which ordinal it asked for that.
     pub evicts: bool,
     pub memory: Memory,
+    pub evict_every: u64,
     evicted: u64,
     joins: bool,
     /// It runs the next version of the program.
@@ -132,6 +133,7 @@ impl Node {
             led: None,
             heard: 1,
             evicts: seed.is_multiple_of(2),
+            evict_every: EVICT_EVERY,
             evicted: 0,
             joins,
             newer: false,
@@ -244,8 +246,8 @@ impl Node {
     /// Forgets old finished jobs, as if the archive had them.
     fn evict(&mut self) {
         let upto = self.replica.as_ref().map_or(0, |replica| replica.machine().read().finished_upto());
-        if self.evicts && upto > self.evicted + EVICT_EVERY {
-            self.evicted = upto - EVICT_EVERY / 2;
+        if self.evicts && upto > self.evicted + self.evict_every {
+            self.evicted = upto - self.evict_every / 2;
             let evicted = self.evicted;
             self.propose(|w| {
                 w.array(2).u64(14).u64(evicted);

@@ -7,8 +7,10 @@ use raftwork::base::JobId;
 use raftwork::machine::Machine;
 
 use crate::clients::Asked;
+use crate::flows;
 use crate::history::{self, Act, Answer, Consistency, Finished, NewJob, Operation, NEVER};
 use crate::model::{Lease, Reply};
+use crate::wire::flows::Batch;
 use crate::wire::schedules::Recur;
 use crate::wire::{self, Command, End, Job, Own, Spec};
 use crate::Micros;
@@ -27,6 +29,8 @@ pub enum Fate<'a> {
     Done(u64, &'a [u8]),
     /// The session had ended at this index.
     SessionExpired(u64),
+    /// Refused at this index, for this reason.
+    Refused(u64, &'static str),
     /// Nothing was applied, and it is not sent again.
     NotCommitted,
     /// Nobody knows.
@@ -42,8 +46,9 @@ pub struct Record {
     pub sent: BTreeMap<Vec<u8>, Command>,
     /// Requests that must never be in the log (D2).
     pub refused: BTreeSet<Vec<u8>>,
-    /// Jobs that somebody asked for.
+    /// Jobs and batches that somebody asked for, and whether there are batches among them.
     jobs: Vec<JobId>,
+    batches: bool,
 }
 
 /// Processes of a history that are nodes, and those that are clients which read beside their requests.
@@ -56,6 +61,10 @@ impl Record {
         if let Command::Enqueue { jobs, .. } = command {
             self.jobs.extend(jobs.iter().map(|job| job.id));
         }
+        if let Command::Batch(Batch::Open(id, ..)) = command {
+            self.jobs.push(*id);
+            self.batches = true;
+        }
         // A sequence that was refused is used again.
         self.refused.remove(request);
         self.sent.insert(request.to_owned(), command.clone());
@@ -67,6 +76,7 @@ impl Record {
         let (ended, index, answer) = match fate {
             Fate::Done(index, payload) => (self.now, Some(*index), answer(&reply(&asked.command, payload))),
             Fate::SessionExpired(index) => (self.now, Some(*index), Answer::SessionExpired),
+            Fate::Refused(index, code) => (self.now, Some(*index), Answer::Refused((*code).into())),
             Fate::NotCommitted => (self.now, None, Answer::NotCommitted),
             Fate::Unknown => (NEVER, None, Answer::Unknown),
         };
@@ -92,6 +102,7 @@ impl Record {
         let (index, reply) = match fate {
             Fate::Done(index, payload) => (*index, reply(&asked.command, payload)),
             Fate::SessionExpired(index) => (*index, Reply::Refused("session_expired")),
+            Fate::Refused(index, code) => (*index, Reply::Refused(code)),
             Fate::NotCommitted if asked.request.is_some() => {
                 self.refused.insert(asked.bytes.clone());
                 return;
@@ -125,12 +136,14 @@ impl Record {
     }
 
     fn reads(&mut self, process: u64, began: Micros, jobs: Vec<JobId>, consistency: Consistency, machine: &Machine) {
+        let batches = if self.batches { flows::batches(machine) } else { BTreeMap::new() };
         // Of those that are in the archive, nobody knows here in which state they were.
         let jobs: Vec<JobId> = match machine.evicted_upto() {
             0 => jobs,
-            _ => jobs.into_iter().filter(|id| machine.job(*id).is_some()).collect(),
+            _ => jobs.into_iter().filter(|id| machine.job(*id).is_some() || batches.contains_key(id)).collect(),
         };
-        let state = |id: &JobId| machine.job(*id).map(|(job, _)| job.state.name().to_owned());
+        let job = |id: &JobId| machine.job(*id).map(|(job, _)| job.state.name().to_owned());
+        let state = |id: &JobId| job(id).or_else(|| batches.get(id).cloned());
         let answer = Answer::States(jobs.iter().map(state).collect());
         let (act, index) = (Act::Read { jobs, consistency }, Some(machine.applied().0));
         self.operations.push(Operation { process, began, ended: self.now, request: None, act, index, answer });
@@ -153,6 +166,10 @@ pub fn act(command: &Command) -> Option<Act> {
         Command::Finish(results) => Act::Finish(results.iter().map(finished).collect()),
         Command::Cancel { ids, .. } => Act::Cancel(ids.clone()),
         Command::Requeue(ids) => Act::Requeue(ids.clone()),
+        Command::Delete(ids) => Act::Delete(ids.clone()),
+        Command::Batch(Batch::Open(id, _, outer)) => Act::OpenBatch(*id, *outer),
+        Command::Batch(Batch::Seal(id)) => Act::SealBatch(*id),
+        Command::Batch(Batch::Cancel(id, _)) => Act::CancelBatch(*id),
         _ => return None,
     })
 }
@@ -167,7 +184,16 @@ fn new_job(job: &Job, spec: &Spec) -> NewJob {
         max_crashes: spec.max_crashes,
         crash_delay: spec.crash_delay,
         expires: spec.expires.is_some(),
+        parents: job.parents.iter().map(|(parent, on, _)| (*parent, *on)).collect(),
+        batch: job.batch,
+        unique: job.unique.clone(),
+        replaces: spec.unique_mode == 1,
+        limits: job.limits.iter().map(limit).collect(),
     }
+}
+
+fn limit(limit: &wire::Limit) -> history::Limit {
+    history::Limit { rate: limit.kind > 0, key: limit.key.clone(), n: limit.n }
 }
 
 fn finished((job, token, end): &(JobId, u64, End)) -> Finished {
@@ -205,6 +231,7 @@ pub fn reply(command: &Command, payload: &[u8]) -> Reply {
                 token: job.token,
                 attempt: job.attempt,
                 crashes: job.crashes,
+                outputs: job.outputs,
             };
             Reply::Leases(wire::claimed(payload).into_iter().map(lease).collect())
         }
@@ -231,6 +258,7 @@ pub fn answer(reply: &Reply) -> Answer {
         Reply::Codes(codes) => Answer::Codes(codes.clone()),
         Reply::Leases(leases) => Answer::Leases(leases.clone()),
         Reply::Items(_) | Reply::Nothing => Answer::Done,
-        Reply::Refused(_) => Answer::SessionExpired,
+        Reply::Refused("session_expired") => Answer::SessionExpired,
+        Reply::Refused(code) => Answer::Refused((*code).into()),
     }
 }

@@ -17,6 +17,7 @@ use crate::record::Record;
 use crate::schedules;
 use crate::wire::{digest, Command, Own};
 
+const RESTORE: u64 = 15;
 const SET_LEVEL: u64 = 19;
 
 /// The entries that were applied, each as the first node that applied it had it.
@@ -150,6 +151,7 @@ impl Log {
             same_jobs(&model.jobs, machine);
             same_tokens(&model.tokens, machine);
             same_schedules(&model, machine);
+            same_flows(&model, machine);
         }
     }
 }
@@ -202,6 +204,18 @@ fn same_schedules(model: &Model, machine: &Machine) {
     }
 }
 
+/// The same batches, and every edge of a job where the model has it.
+fn same_flows(model: &Model, machine: &Machine) {
+    let (mine, theirs) = (model.batches(), crate::flows::batches(machine));
+    assert_eq!(mine, theirs, "J11: the model holds other batches");
+    for (id, job) in &model.jobs {
+        let flow = machine.job(*id).and_then(|(job, _)| job.flow());
+        let theirs =
+            flow.map(|flow| flow.edges.iter().map(|edge| (edge.parent, edge.standing as u8)).collect::<Vec<_>>());
+        assert_eq!(job.edges(), theirs, "J11: what job {id} waits for");
+    }
+}
+
 fn same_jobs(jobs: &BTreeMap<JobId, Job>, machine: &Machine) {
     assert_eq!(jobs.len(), machine.len(), "the model holds another number of jobs");
     for (id, mine) in jobs {
@@ -230,11 +244,19 @@ fn by_a_node(request: &[u8]) -> Option<Command> {
     reader.array().ok()?;
     let operation = reader.u64().ok()?;
     // What they say about the cluster, and who may do what: the model does not care for the words.
-    if (16..=24).contains(&operation) {
-        return Some(Command::Own(Own::SetLevel(1)));
+    if (16..=24).contains(&operation) && operation != SET_LEVEL {
+        return Some(Command::Own(Own::DropMember(1)));
+    }
+    if operation == RESTORE {
+        let records = reader.array().ok()?;
+        return (0..records)
+            .map(|_| reader.bin().map(<[u8]>::to_vec).ok())
+            .collect::<Option<_>>()
+            .map(Command::Restore);
     }
     let operand = reader.u64().ok()?;
     match operation {
+        SET_LEVEL => Some(Command::Own(Own::SetLevel(operand))),
         3 => Some(Command::Expire(operand)),
         13 => Some(Command::Tick(operand)),
         14 => Some(Command::Evict(operand)),

@@ -78,14 +78,14 @@ pub fn check(cluster: &mut Cluster) {
     let machines: Vec<&Machine> = machines.iter().map(|(_, machine)| &**machine).collect();
     cluster.log.is_known(&cluster.ledger.record);
     if cluster.clients.iter().any(|client| client.flows.is_some()) {
-        return cluster.ledger.flows.rests(&cluster.log, &cluster.ledger.record, &machines);
+        cluster.ledger.flows.rests(&cluster.log, &machines);
     }
     cluster.log.check(&cluster.ledger.record, &machines);
     if let Some(path) = std::env::var_os("RAFTWORK_SIM_HISTORY") {
         std::fs::write(path, history::print(&cluster.ledger.record.operations)).expect("the history can be written");
     }
-    if cluster.clients.iter().any(|client| client.limits.is_some()) {
-        return; // It knows no limits, which hold jobs back that look ready; the model plays them.
+    if cluster.log.excused && cluster.clients.iter().any(|client| client.flows.is_some()) {
+        return; // Time may have gone on by years, after which batches are forgotten.
     }
     linear::check(&cluster.ledger.record.operations).unwrap_or_else(|why| panic!("the history has no order: {why}"));
 }

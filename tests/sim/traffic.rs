@@ -76,6 +76,7 @@ impl Cluster {
                     let packet = Packet::Answer { number, answer: Err(error) };
                     return self.send_later(Place::Node(node), from, packet, 0);
                 }
+                self.bring_back(node, &bytes);
                 let ticket = Ticket::Write { client, number };
                 self.nodes[node].requests.push(Proposal { entry: entry::frame(&bytes), ticket });
             }

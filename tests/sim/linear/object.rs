@@ -15,6 +15,15 @@ pub enum What<'a> {
     Finish(&'a Finished, Option<u8>),
     Cancel(Option<u8>),
     Requeue(Option<u8>),
+    Delete(Option<u8>),
+    /// A batch, and whether it is inside of another.
+    OpenBatch(bool, Option<u8>),
+    SealBatch(Option<u8>),
+    CancelBatch(Option<u8>),
+    /// This batch took members; or it was said to take none.
+    Takes(bool),
+    /// Somebody waits for this job or batch; or was told that there is none.
+    Is(bool),
     Read(Option<&'a str>),
     /// The session ended here: by a word of its own, by the leader, or some time before.
     Closed(u64),
@@ -63,10 +72,20 @@ pub struct Ready {
     pub since: Since,
 }
 
+/// Where the job may have stood behind an entry and before another, or, with one index, as of this entry.
+#[derive(Debug)]
+pub struct Moment {
+    pub behind: u64,
+    pub before: u64,
+    pub may: BTreeSet<At>,
+}
+
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub ready: Vec<Ready>,
+    /// Where the job may have stood, if anybody wants to know.
+    pub moments: Vec<Moment>,
     /// The first index at which the job was there for certain, and the last one at which it was not.
     pub there: Option<u64>,
     pub absent: Option<u64>,
@@ -125,6 +144,10 @@ impl<'a> Object<'a> {
         }
     }
 
+    fn reads(&self, step: &Step) -> bool {
+        matches!(step, Step::Exact(part) if matches!(self.parts[*part].what, What::Read(_)))
+    }
+
     fn index(&self, step: &Step) -> Option<u64> {
         match step {
             Step::Exact(part) => self.parts[*part].of.index,
@@ -160,6 +183,7 @@ impl<'a> Object<'a> {
             let gap = Gap { known, spec, behind, before };
             self.close(&mut states, place, &gap);
             seen.note_ready(&states, &gap, indexes.iter().all(Option::is_some));
+            seen.note(&states, behind, before, known);
             let Some(step) = self.steps.get(place) else { break };
             let after = self.take(&states, step, &gap);
             if after.is_empty() {
@@ -167,6 +191,9 @@ impl<'a> Object<'a> {
             }
             states = after;
             let index = self.index(step);
+            if let (Some(index), true) = (index, self.reads(step)) {
+                seen.note(&states, index, index, known);
+            }
             if states.iter().all(|state| state.at == At::Absent) {
                 seen.absent = index.or(seen.absent);
             } else if states.iter().all(|state| state.at != At::Absent) {
@@ -235,6 +262,27 @@ impl<'a> Object<'a> {
 }
 
 impl Seen {
+    /// Keeps where the job may be, in a history with more than single jobs.
+    fn note(&mut self, states: &BTreeSet<State>, behind: u64, before: u64, known: &Known) {
+        if known.spans_jobs {
+            self.moments.push(Moment { behind, before, may: states.iter().map(|state| state.at).collect() });
+        }
+    }
+
+    /// Where the job may have stood as of an entry: as a read of it says, else as the stretch around it does.
+    pub fn at(&self, index: u64) -> BTreeSet<At> {
+        let read = self.moments.iter().rev().find(|moment| (moment.behind, moment.before) == (index, index));
+        match read {
+            Some(read) => read.may.clone(),
+            None => self.between(index, index + 1),
+        }
+    }
+
+    /// Where it may have stood at any time between two entries, the first one applied and the second one not.
+    pub fn between(&self, from: u64, upto: u64) -> BTreeSet<At> {
+        let stretches = self.moments.iter().filter(|moment| moment.behind < upto && moment.before > from);
+        stretches.flat_map(|moment| &moment.may).copied().collect()
+    }
     /// Notes the stretch if the job was ready in it, whatever else happened.
     fn note_ready(&mut self, states: &BTreeSet<State>, gap: &Gap<'_>, all_exact: bool) {
         let since = states.first().and_then(|state| state.since);

@@ -1,9 +1,11 @@
-//! What spans jobs: whether claims took those who were ready, in their order (J8).
+//! What spans jobs: whether claims took those who were ready, in their order (J8). A job with limits is looked at only
+//! where these can hold nobody back, or hold back the other one too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftwork::base::JobId;
 
+use super::limits::{self, Key};
 use super::object::{Object, Seen};
 use super::state::Since;
 use super::{name, show};
@@ -25,6 +27,7 @@ pub fn check(
     objects: &BTreeMap<JobId, Object<'_>>,
     seen: &BTreeMap<JobId, Seen>,
 ) -> Result<(), String> {
+    let all = Limited { objects, seen, keys: limits::keys(objects), any: has_limits(objects) };
     let mut turns: Vec<(u64, Turn, &NewJob, Place)> = Vec::new();
     let mut places: BTreeMap<(JobId, u64), Place> = BTreeMap::new();
     for (id, seen) in seen {
@@ -48,9 +51,38 @@ pub fn check(
                 Turn::Goes => line.remove(&place),
             };
         }
-        look(claim, &lines, &places)?;
+        look(claim, &lines, &places, &all)?;
     }
     Ok(())
+}
+
+fn has_limits(objects: &BTreeMap<JobId, Object<'_>>) -> bool {
+    objects.values().any(|object| object.spec().is_some_and(|spec| !spec.limits.is_empty()))
+}
+
+/// Limits hold back jobs that look ready.
+struct Limited<'a> {
+    objects: &'a BTreeMap<JobId, Object<'a>>,
+    seen: &'a BTreeMap<JobId, Seen>,
+    keys: BTreeMap<&'a str, Key>,
+    any: bool,
+}
+
+impl Limited<'_> {
+    /// Whether a job may have started at this entry, for certain.
+    fn is_free(&self, id: JobId, index: u64) -> bool {
+        let limits = self.objects[&id].spec().map_or(&[][..], |spec| &spec.limits);
+        limits.iter().all(|limit| !limit.rate && limits::has_room(&self.keys[limit.key.as_str()], self.seen, index))
+    }
+
+    /// Whether whatever holds back one job holds back another one too: it has no key that the other one has not.
+    fn is_as_free(&self, id: JobId, other: JobId) -> bool {
+        let keys = |id: JobId| {
+            let limits = self.objects[&id].spec().map_or(&[][..], |spec| &spec.limits);
+            limits.iter().map(|limit| (limit.rate, &limit.key)).collect::<BTreeSet<_>>()
+        };
+        !self.any || keys(id).is_subset(&keys(other))
+    }
 }
 
 fn claims(requests: &[Operation]) -> Vec<&Operation> {
@@ -64,6 +96,7 @@ fn look(
     claim: &Operation,
     lines: &BTreeMap<&str, BTreeSet<Place>>,
     places: &BTreeMap<(JobId, u64), Place>,
+    all: &Limited<'_>,
 ) -> Result<(), String> {
     let (Act::Claim { queues, max, .. }, Answer::Leases(leases), Some(index)) =
         (&claim.act, &claim.answer, claim.index)
@@ -73,18 +106,24 @@ fn look(
     let given: Vec<Place> = leases.iter().filter_map(|lease| places.get(&(lease.job, index)).copied()).collect();
     for queue in queues {
         let Some(line) = lines.get(queue.as_str()) else { continue };
-        if let Some((_, _, id)) = line.first().filter(|_| (leases.len() as u64) < *max) {
+        let is_left = (leases.len() as u64) < *max;
+        if let Some((_, _, id)) = line.iter().find(|(.., id)| is_left && all.is_free(*id, index)) {
             return Err(format!("job {} was ready, and {} left it there", name(*id), show(claim)));
         }
-        let first = line.iter().find(|(_, since, _)| since.is_some());
-        let behind = given.iter().find(|place| place.1.is_some() && first.is_some_and(|first| first < place));
-        if let (Some(first), Some(behind)) = (first, behind.filter(|_| queues.len() == 1)) {
-            let (first, behind) = (name(first.2), name(behind.2));
-            return Err(format!("J8: job {first} stood before job {behind}, which {} took", show(claim)));
+        if queues.len() > 1 {
+            continue;
+        }
+        for behind in given.iter().filter(|place| place.1.is_some()) {
+            let before = line.range(..*behind).filter(|(_, since, _)| since.is_some());
+            if let Some(first) = before.into_iter().find(|first| all.is_as_free(first.2, behind.2)) {
+                let (first, behind) = (name(first.2), name(behind.2));
+                return Err(format!("J8: job {first} stood before job {behind}, which {} took", show(claim)));
+            }
         }
     }
     let known: Vec<&Place> = given.iter().filter(|place| place.1.is_some()).collect();
-    match known.windows(2).find(|pair| pair[0] > pair[1]).filter(|_| queues.len() == 1) {
+    let wrong = |pair: &[&Place]| pair[0] > pair[1] && all.is_as_free(pair[1].2, pair[0].2);
+    match known.windows(2).find(|pair| wrong(pair)).filter(|_| queues.len() == 1) {
         Some(pair) => {
             Err(format!("J8: job {} was given before job {}: {}", name(pair[0].2), name(pair[1].2), show(claim)))
         }

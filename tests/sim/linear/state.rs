@@ -1,5 +1,6 @@
 //! Where one job may stand, and how it gets from there to somewhere else.
 
+use super::batch::BatchAt;
 use super::object::{Part, What};
 use super::Known;
 use crate::history::{Answer, End, Finished, NewJob};
@@ -8,10 +9,13 @@ use crate::model::Lease;
 /// The code for a job that is not in memory.
 const UNKNOWN: u8 = 2;
 
-/// Where the job stands.
+/// Where the job stands, or the batch, if that is what has the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
     Absent,
+    /// It was there.
+    Deleted,
+    Awaiting,
     Scheduled,
     Enqueued,
     Held {
@@ -24,6 +28,9 @@ pub enum At {
     Succeeded,
     Failed,
     Cancelled,
+    /// Cancelled for a parent: it waits again if that is requeued.
+    GivenUp,
+    Batch(BatchAt),
 }
 
 use At::*;
@@ -52,6 +59,18 @@ pub struct Gap<'a> {
     pub before: u64,
 }
 
+impl Gap<'_> {
+    /// Unseen: with its batch, or for another job with its key.
+    fn may_be_cancelled(&self) -> bool {
+        let replaced = |spec: &NewJob| spec.unique.as_ref().is_some_and(|key| self.known.replaced.contains(key));
+        self.is_in_a_cancelled_batch() || self.spec.is_some_and(replaced)
+    }
+
+    fn is_in_a_cancelled_batch(&self) -> bool {
+        self.known.cancels_batches && self.spec.is_some_and(|spec| spec.batch.is_some())
+    }
+}
+
 impl State {
     fn is(&self, at: At) -> Self {
         Self { at, since: None, ..self.clone() }
@@ -60,6 +79,23 @@ impl State {
     /// What nodes do by themselves, and claims that nobody heard of again.
     pub fn unseen(&self, gap: &Gap<'_>) -> Vec<State> {
         let mut reached = Vec::new();
+        match self.at {
+            Batch(batch) => return batch.unseen(gap.known).map(|next| self.is(Batch(next))).collect(),
+            Awaiting => {
+                let delayed = gap.spec.is_some_and(|spec| spec.delay > 0);
+                reached.extend([self.is(if delayed { Scheduled } else { Enqueued }), self.is(GivenUp)]);
+            }
+            GivenUp => {
+                reached.push(State { attempt: 0, crashes: 0, told_to_stop: false, ..self.is(Awaiting) });
+            }
+            _ => {}
+        }
+        if matches!(self.at, Awaiting | Scheduled | Retrying | Enqueued) && gap.may_be_cancelled() {
+            reached.push(self.is(Cancelled));
+        }
+        if matches!(self.at, Held { .. } | HeldBySomebody) && gap.is_in_a_cancelled_batch() && !self.told_to_stop {
+            reached.push(State { told_to_stop: true, ..self.clone() });
+        }
         if matches!(self.at, Scheduled | Retrying) {
             reached.push(self.is(Enqueued));
         }
@@ -111,11 +147,23 @@ impl State {
         let since =
             part.of.index.filter(|_| part.of.answer != Answer::SessionExpired).map(|index| (index, part.position));
         let (mut next, code) = match part.what {
+            What::Enqueue(job, code @ Some(2)) if job.unique.is_some() && self.is_absent() => ((2, self.clone()), code),
+            What::Enqueue(job, Some(3)) if job.unique.is_some() => (self.enqueued(job), Some(0)),
             What::Enqueue(job, code) => (self.enqueued(job), code),
             What::Claim(session, lease) => return self.claimed(session, lease),
             What::Finish(result, code) => (self.finished(result, spec), code),
             What::Cancel(code) => (self.cancelled(), code),
-            What::Requeue(code) => (self.requeued(), code),
+            What::Requeue(Some(5)) => {
+                let held = spec.is_some_and(|spec| spec.unique.is_some()) && self.is_final();
+                return held.then(|| self.clone());
+            }
+            What::Requeue(code) => (self.requeued(spec), code),
+            What::Delete(code) => (self.deleted(), code),
+            What::OpenBatch(inside, code) => (self.batch(|at| BatchAt::opened(at, inside)), code),
+            What::SealBatch(code) => (self.batch(BatchAt::sealed), code),
+            What::CancelBatch(code) => (self.batch(BatchAt::cancelled), code),
+            What::Takes(takes) => return self.takes(takes).then(|| self.clone()),
+            What::Is(known) => return self.is_known(known).then(|| self.clone()),
             What::Read(state) => return (state == self.name()).then(|| self.clone()),
             What::Gone(gone) => return (!self.is_held_by(gone)).then(|| self.clone()),
             What::Closed(gone) if self.is_held_by(gone) => return Some(self.released()),
@@ -132,7 +180,11 @@ impl State {
     }
 
     fn is_final(&self) -> bool {
-        matches!(self.at, Succeeded | Failed | Cancelled)
+        matches!(self.at, Succeeded | Failed | Cancelled | GivenUp)
+    }
+
+    fn is_absent(&self) -> bool {
+        matches!(self.at, Absent | Deleted)
     }
 
     fn is_held_by(&self, session: u64) -> bool {
@@ -141,20 +193,23 @@ impl State {
 
     fn name(&self) -> Option<&'static str> {
         Some(match self.at {
-            Absent => return None,
+            Absent | Deleted => return None,
+            Awaiting => "awaiting",
+            Batch(batch) => batch.name(),
             Scheduled => "scheduled",
             Enqueued => "enqueued",
             Held { .. } | HeldBySomebody => "processing",
             Retrying => "retrying",
             Succeeded => "succeeded",
             Failed => "failed",
-            Cancelled => "cancelled",
+            Cancelled | GivenUp => "cancelled",
         })
     }
 
     fn enqueued(&self, job: &NewJob) -> (u8, State) {
         match self.at {
-            Absent => (0, self.is(if job.delay > 0 { Scheduled } else { Enqueued })),
+            Absent | Deleted if !job.parents.is_empty() => (0, self.is(Awaiting)),
+            Absent | Deleted => (0, self.is(if job.delay > 0 { Scheduled } else { Enqueued })),
             _ => (1, self.clone()),
         }
     }
@@ -167,7 +222,7 @@ impl State {
 
     fn finished(&self, result: &Finished, spec: Option<&NewJob>) -> (u8, State) {
         match self.at {
-            Absent => return (2, self.clone()),
+            Absent | Deleted => return (2, self.clone()),
             Held { token, .. } if token == result.token => {}
             _ => return (1, self.clone()),
         }
@@ -189,21 +244,49 @@ impl State {
 
     fn cancelled(&self) -> (u8, State) {
         match self.at {
-            Absent => (2, self.clone()),
-            Scheduled | Enqueued | Retrying => (0, self.is(Cancelled)),
+            Absent | Deleted | Batch(_) => (2, self.clone()),
+            Awaiting | Scheduled | Enqueued | Retrying => (0, self.is(Cancelled)),
             Held { .. } | HeldBySomebody => (1, State { told_to_stop: true, ..self.clone() }),
-            Succeeded | Failed | Cancelled => (3, self.clone()),
+            Succeeded | Failed | Cancelled | GivenUp => (3, self.clone()),
         }
     }
 
-    fn requeued(&self) -> (u8, State) {
+    /// In spite of parents that it was cancelled for; for those that have not ended it waits again. As nobody is told which
+    /// these are, it waits, and may be let go at once.
+    fn requeued(&self, spec: Option<&NewJob>) -> (u8, State) {
         match self.at {
-            Absent => (2, self.clone()),
+            Absent | Deleted | Batch(_) => (2, self.clone()),
             Scheduled | Retrying => (0, self.is(Enqueued)),
-            Enqueued | Held { .. } | HeldBySomebody => (3, self.clone()),
-            Succeeded | Failed | Cancelled => {
-                (0, State { attempt: 0, crashes: 0, told_to_stop: false, ..self.is(Enqueued) })
+            Awaiting | Enqueued | Held { .. } | HeldBySomebody => (3, self.clone()),
+            Succeeded | Failed | Cancelled | GivenUp => {
+                let waits = spec.is_some_and(|spec| !spec.parents.is_empty());
+                let next = self.is(if waits { Awaiting } else { Enqueued });
+                (0, State { attempt: 0, crashes: 0, told_to_stop: false, ..next })
             }
         }
+    }
+
+    fn deleted(&self) -> (u8, State) {
+        match self.at {
+            Absent | Deleted | Batch(_) => (2, self.clone()),
+            Held { .. } | HeldBySomebody => (4, self.clone()),
+            _ => (0, self.is(Deleted)),
+        }
+    }
+
+    /// What a verb does to a batch; nothing is there before it is opened.
+    fn batch(&self, verb: impl Fn(Option<BatchAt>) -> (u8, Option<BatchAt>)) -> (u8, State) {
+        let before = if let Batch(batch) = self.at { Some(batch) } else { None };
+        let (code, after) = verb(before);
+        (code, after.map_or_else(|| self.clone(), |after| self.is(Batch(after))))
+    }
+
+    fn takes(&self, takes: bool) -> bool {
+        matches!(self.at, Batch(batch) if batch.is_over_or_cancelled() != takes)
+    }
+
+    /// One that left memory for the archive may be known or not.
+    fn is_known(&self, known: bool) -> bool {
+        self.is_final() || matches!(self.at, Absent | Deleted) != known
     }
 }

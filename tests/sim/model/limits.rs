@@ -68,7 +68,7 @@ impl Model {
         }
     }
 
-    fn forget(&mut self, limit: &Limit) {
+    pub(super) fn forget(&mut self, limit: &Limit) {
         if self.holders(limit).any(|job| !job.state.is_final()) {
             return;
         }

@@ -1,5 +1,7 @@
 //! Recurring schedules in the reference model.
 
+use std::collections::BTreeMap;
+
 use raftwork::base::JobId;
 
 use super::{Model, Reply};
@@ -93,7 +95,7 @@ impl Model {
             self.cancel(open);
         }
         self.recurrences.insert(id, (name.to_owned(), slot));
-        self.create(&spec, &Job { id, args, ..Job::default() })
+        self.create(&spec, &Job { id, args, ..Job::default() }, &BTreeMap::new())
     }
 }
 
