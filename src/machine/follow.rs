@@ -144,13 +144,22 @@ impl Machine {
         changed
     }
 
-    /// A new child hears of those parents that ended before.
+    /// A child that is new here hears of those parents that ended before.
     pub(super) fn catch_up(&mut self, slot: Slot) {
         let edges = self.table.get(slot).flow().map_or(0, |flow| flow.edges.len() as u32);
         for position in 0..edges {
             let Some(flow) = self.table.get(slot).flow() else { return };
             let edge = &flow.edges[position as usize];
-            if let Some(word) = self.word_of(edge.parent).filter(|_| edge.standing == Standing::Open) {
+            let word = match edge.standing {
+                Standing::Open => self.word_of(edge.parent),
+                // It comes back from the archive, and a parent that let it down may have gone on since.
+                Standing::Unmet => {
+                    let known = self.is_over(edge.parent);
+                    known.map(|_| self.word_of(edge.parent).unwrap_or(Word::Again))
+                }
+                Standing::Met | Standing::Void => None,
+            };
+            if let Some(word) = word {
                 self.hear(slot, position, &word);
             }
         }

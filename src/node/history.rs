@@ -1,7 +1,8 @@
 //! Jobs that left memory and are asked for again: their records go back into the log, ahead of the request.
 //!
 //! `Requeue`, `Delete` and the parents in `Enqueue` speak of jobs in memory; with a job that is requeued come those that were
-//! cancelled because of it, or because of its batch, which begins again. A record that the archive holds is first put back by `Restore`, which
+//! cancelled because of it, or because of its batch, which begins again. With a parent come the former, too: when it goes
+//! again, its new record names those that are there. A record that the archive holds is first put back by `Restore`, which
 //! waits in the inbox before the request and so is applied before it. Nothing is taken from the archive but by `Delete`:
 //! a newer record of the same job replaces the older one when it is archived again.
 
@@ -20,7 +21,7 @@ const DELETE: u64 = 10;
 const RESTORE: u64 = 15;
 /// Bytes of records in one `Restore`: well below what one command may have.
 const RESTORE_BYTES: usize = 1 << 20;
-/// Jobs that come back with those that are requeued, about: the caller waits for it.
+/// Jobs that come back with others, about: the caller waits for it.
 const FLOW_JOBS_MAX: usize = 10_000;
 
 impl Shared {
@@ -33,19 +34,27 @@ impl Shared {
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut known: BTreeSet<JobId> = ids.iter().copied().collect();
-        let mut gone = VecDeque::from(self.gone(&ids));
+        let gone: BTreeSet<JobId> = self.gone(&ids).into_iter().collect();
+        let here: BTreeSet<JobId> = known.difference(&gone).copied().collect();
+        let mut left: VecDeque<JobId> = gone.into_iter().collect();
         if operation == REQUEUE {
-            let batches: Vec<_> = ids.iter().filter_map(|id| self.machine.read().batch_of(*id)).collect();
+            // Children leave memory behind their parent, but one that came back with it may go again before it.
+            left.extend(&here);
+            let batches: Vec<_> = here.iter().filter_map(|id| self.machine.read().batch_of(*id)).collect();
             let others = batches.into_iter().flat_map(|batch| self.machine.read().away(batch));
-            gone.extend(others.filter(|id| known.insert(*id)));
+            left.extend(others.filter(|id| known.insert(*id)));
         }
-        while let Some(id) = gone.pop_front() {
+        while let Some(id) = left.pop_front() {
             let Some(record) = archive.get(id)? else { continue };
-            if operation == REQUEUE && known.len() < FLOW_JOBS_MAX {
+            if operation != DELETE && known.len() < FLOW_JOBS_MAX {
                 let (children, batch) = record::relatives(&record)?;
-                let others = batch.map_or_else(Vec::new, |batch| self.machine.read().away(batch));
+                let begins_again = batch.filter(|_| operation == REQUEUE);
+                let others = begins_again.map_or_else(Vec::new, |batch| self.machine.read().away(batch));
                 let relatives = self.gone(&[children, others].concat());
-                gone.extend(relatives.into_iter().filter(|id| known.insert(*id)));
+                left.extend(relatives.into_iter().filter(|id| known.insert(*id)));
+            }
+            if here.contains(&id) {
+                continue;
             }
             bytes += record.len();
             records.push(record);

@@ -222,24 +222,22 @@ impl Cluster {
     /// Puts jobs that a request speaks of, and that left memory, back ahead of it, as a node does (`history` of the nodes).
     pub fn bring_back(&mut self, node: usize, request: &[u8]) {
         let book = &mut self.ledger.flows;
-        let (mut gone, brings_children) = match self.ledger.record.sent.get(request) {
+        let mut gone = match self.ledger.record.sent.get(request) {
             _ if book.archive.is_empty() => return,
-            Some(Command::Requeue(ids)) => (ids.clone(), true),
-            Some(Command::Enqueue { jobs, .. }) => {
-                (jobs.iter().flat_map(|job| &job.parents).map(|it| it.0).collect(), false)
-            }
+            Some(Command::Requeue(ids)) => ids.clone(),
+            Some(Command::Enqueue { jobs, .. }) => jobs.iter().flat_map(|job| &job.parents).map(|it| it.0).collect(),
             _ => return,
         };
         let replica = self.nodes[node].replica.as_ref().expect("it is up");
         let machine = replica.machine().read();
         let (mut records, mut known) = (Vec::new(), BTreeSet::new());
         while let Some(id) = gone.pop() {
-            let is_new = known.insert(id) && machine.job(id).is_none() && !book.deleted.contains(&id);
+            let is_new = known.insert(id) && !book.deleted.contains(&id);
             let Some(record) = book.archive.get(&id).filter(|_| is_new) else { continue };
-            if brings_children {
-                gone.extend(record::children(record).expect("a record of the machine"));
+            gone.extend(record::children(record).expect("a record of the machine"));
+            if machine.job(id).is_none() {
+                records.push(record.clone());
             }
-            records.push(record.clone());
         }
         drop(machine);
         if !records.is_empty() {

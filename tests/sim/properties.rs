@@ -1,5 +1,7 @@
 //! The checker against the model: whatever the model did is accepted, and nothing that was spoilt afterwards.
 
+use std::collections::BTreeMap;
+
 use raftwork::base::JobId;
 
 use crate::history::{self, Act, Answer, Consistency, Operation, NEVER};
@@ -7,9 +9,13 @@ use crate::linear;
 use crate::model::{Head, Model, Reply};
 use crate::random::Random;
 use crate::record;
-use crate::wire::{Command, End, Job, Spec};
+use crate::wire::flows::Batch;
+use crate::wire::{Command, End, Job, Limit, Spec};
 
 const HISTORIES: u64 = 400;
+
+/// Parents, batch, unique key and limits.
+type Ties = (Vec<(JobId, u64, bool)>, Option<JobId>, Option<String>, Vec<Limit>);
 
 /// One process of a made-up history.
 #[derive(Default)]
@@ -28,6 +34,9 @@ struct Maker {
     jobs: Vec<JobId>,
     processes: Vec<Process>,
     operations: Vec<Operation>,
+    /// Jobs wait for each other, share keys and belong to batches.
+    spans: bool,
+    batches: Vec<JobId>,
     /// Per mille of requests whose fate the history does not know.
     unknown: u64,
 }
@@ -39,12 +48,13 @@ impl Maker {
         let processes = (0..random.between(2, 5)).map(|_| Process::default()).collect();
         let (model, index, time) = (Model::default(), 1, 1_000);
         let (jobs, operations) = (Vec::new(), Vec::new());
-        let mut maker = Maker { random, model, index, time, jobs, processes, operations, unknown };
+        let (spans, batches) = (random.chance(500), Vec::new());
+        let mut maker = Maker { random, model, index, time, jobs, processes, operations, spans, batches, unknown };
         for _ in 0..maker.random.between(10, 120) {
             maker.step();
         }
         maker.time += 1_000;
-        let all = maker.jobs.clone();
+        let all = maker.jobs.iter().chain(&maker.batches).copied().collect();
         maker.read(999, all, Consistency::Linearizable);
         maker.operations
     }
@@ -79,7 +89,9 @@ impl Maker {
     }
 
     fn read(&mut self, process: usize, jobs: Vec<JobId>, consistency: Consistency) {
-        let state = |id: &JobId| self.model.jobs.get(id).map(|job| job.state.name().to_owned());
+        let batches = self.model.batches();
+        let job = |id: &JobId| self.model.jobs.get(id).map(|job| job.state.name().to_owned());
+        let state = |id: &JobId| job(id).or_else(|| batches.get(id).cloned());
         let answer = Answer::States(jobs.iter().map(state).collect());
         let act = Act::Read { jobs, consistency };
         self.note(process, act, Some(self.index), answer);
@@ -90,6 +102,9 @@ impl Maker {
             return Command::Open { ttl: 1, kind: "worker".into(), host: "h".into() };
         };
         let held = self.processes[process].held.clone();
+        if self.spans && self.random.chance(120) {
+            return self.batch();
+        }
         match self.random.below(10) {
             0..=2 => self.enqueue(),
             3..=4 => Command::Claim {
@@ -122,12 +137,52 @@ impl Maker {
         let jobs = (0..self.random.between(1, 3)).map(|_| {
             let id = crate::wire::id(&format!("j{}", self.jobs.len()));
             self.jobs.push(id);
-            Job { id, delay: if self.random.chance(200) { self.random.between(1, 50) } else { 0 }, ..Job::default() }
+            let (parents, batch, unique, limits) = self.ties();
+            let ties = Job { parents, batch, unique, limits, ..Job::default() };
+            Job { id, delay: if self.random.chance(200) { self.random.between(1, 50) } else { 0 }, ..ties }
         });
         let jobs = jobs.collect();
         let priority = self.random.below(2) as i64;
         let expires = self.random.chance(100).then_some(60);
-        Command::Enqueue { specs: vec![Spec { priority, expires, ..Spec::default() }], jobs }
+        let unique_mode = self.random.below(2);
+        Command::Enqueue { specs: vec![Spec { priority, expires, unique_mode, ..Spec::default() }], jobs }
+    }
+
+    /// What ties the newest job to others.
+    fn ties(&mut self) -> Ties {
+        if !self.spans {
+            return Ties::default();
+        }
+        let mut parents = BTreeMap::new();
+        for _ in 0..self.random.below(3) {
+            let from = if self.random.chance(200) { &self.batches } else { &self.jobs[..self.jobs.len() - 1] };
+            if !from.is_empty() {
+                let parent = *self.random.pick(from);
+                parents.insert(parent, self.random.below(3));
+            }
+        }
+        let parents = parents.into_iter().map(|(parent, on)| (parent, on, false)).collect();
+        let batch = (!self.batches.is_empty() && self.random.chance(300)).then(|| *self.random.pick(&self.batches));
+        let unique = self.random.chance(150).then(|| format!("u{}", self.random.below(2)));
+        let (kind, n) = (if self.random.chance(200) { 2 } else { 0 }, self.random.between(1, 2));
+        let (key, window) = (format!("k{}", self.random.below(2)), if kind > 0 { 30 } else { 0 });
+        let limits = if self.random.chance(300) { vec![Limit { kind, key, n, window, burst: 0 }] } else { Vec::new() };
+        (parents, batch, unique, limits)
+    }
+
+    fn batch(&mut self) -> Command {
+        let any = |maker: &mut Self| maker.random.pick(&maker.batches.clone()).to_owned();
+        match self.random.below(5) {
+            0 | 1 if !self.batches.is_empty() => Command::Batch(Batch::Seal(any(self))),
+            2 if !self.batches.is_empty() => Command::Batch(Batch::Cancel(any(self), String::new())),
+            3 if !self.jobs.is_empty() => Command::Delete(vec![*self.random.pick(&self.jobs)]),
+            _ => {
+                let outer = (!self.batches.is_empty() && self.random.chance(300)).then(|| any(self));
+                let id = crate::wire::id(&format!("b{}", self.batches.len()));
+                self.batches.push(id);
+                Command::Batch(Batch::Open(id, "m".into(), outer))
+            }
+        }
     }
 
     /// Applies a request, or does not, and tells the truth about it, or nothing.
@@ -146,7 +201,7 @@ impl Maker {
         let it = &mut self.processes[process];
         match &reply {
             Reply::Session(session) => it.session = Some(*session),
-            Reply::Refused(_) => it.session = None,
+            Reply::Refused("session_expired") => it.session = None,
             Reply::Leases(leases) => it.held.extend(leases.iter().map(|lease| (lease.job, lease.token))),
             _ => {}
         }
@@ -221,7 +276,7 @@ fn jobs_of(operation: &Operation) -> Vec<JobId> {
     match &operation.act {
         Act::Enqueue(jobs) => jobs.iter().map(|job| job.id).collect(),
         Act::Finish(results) => results.iter().map(|result| result.job).collect(),
-        Act::Cancel(jobs) | Act::Requeue(jobs) => jobs.clone(),
+        Act::Cancel(jobs) | Act::Requeue(jobs) | Act::Delete(jobs) => jobs.clone(),
         _ => Vec::new(),
     }
 }

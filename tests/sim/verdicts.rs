@@ -4,11 +4,17 @@ use crate::{history, linear};
 
 /// `= good: title` or `= bad WORDS: title`, then the operations. The refusal of a bad one has the words in it.
 const VERDICTS: &str = include_str!("verdicts.txt");
+/// The same of flows, unique keys and limits.
+const SPANNING: &str = include_str!("verdicts_spanning.txt");
+
+fn cases() -> impl Iterator<Item = &'static str> {
+    VERDICTS.split("= ").skip(1).chain(SPANNING.split("= ").skip(1))
+}
 
 #[test]
 fn known_verdicts_are_given() {
     let (mut wrong, mut good, mut bad) = (Vec::new(), 0, 0);
-    for case in VERDICTS.split("= ").skip(1) {
+    for case in cases() {
         let (head, lines) = case.split_once('\n').expect("a head and its operations");
         let (verdict, title) = head.split_once(": ").expect("a verdict and a title");
         let operations = history::parse(lines).unwrap_or_else(|error| panic!("{title}: {error}"));
@@ -30,7 +36,7 @@ fn known_verdicts_are_given() {
 
 #[test]
 fn what_is_printed_can_be_read() {
-    for case in VERDICTS.split("= ").skip(1) {
+    for case in cases() {
         let operations = history::parse(case.split_once('\n').expect("a head").1).expect("a history");
         assert_eq!(history::parse(&history::print(&operations)), Ok(operations));
     }

@@ -219,6 +219,21 @@ def test_j11_a_batch_that_begins_again_brings_its_callbacks_out_of_the_archive(
     storage.close()
 
 
+def test_j11_a_parent_that_came_back_for_another_child_takes_the_first_along(storage: RaftStorage) -> None:
+    """Its record is written anew when it goes into the archive again, and must still name the children that it let down."""
+    worker = Worker(storage)
+    failing = put(storage)
+    child = put(storage, flow=Flow(((failing, 0, False),)))
+    job = worker.one()
+    worker.report(result_failed(job.id, job.token, ERROR))
+    until_archived(storage, 2)
+    late = put(storage, flow=Flow(((failing, 0, False),)))
+    until_archived(storage, 3)
+    assert storage.requeue([failing]) == [Change.DONE]
+    assert [known(storage, id).state for id in (child, late)] == [JobState.AWAITING] * 2
+    check_counts(storage)
+
+
 class Forgetful:
     """A client whose node misses a parent, as one does that looked into the archive before the parent went there."""
 

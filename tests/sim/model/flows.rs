@@ -116,6 +116,9 @@ impl Model {
 
     /// Why none of these jobs may come.
     pub(super) fn refuses(&self, jobs: &[NewJob]) -> Option<&'static str> {
+        if jobs.iter().all(|job| job.batch.is_none() && job.parents.is_empty()) {
+            return None;
+        }
         let mut earlier = BTreeMap::new();
         for job in jobs {
             let mut behind = 0;
@@ -389,16 +392,21 @@ impl Model {
         let edges = self.jobs[&child].flow.as_ref().map_or(0, |flow| flow.edges.len());
         for position in 0..edges {
             let edge = self.jobs[&child].flow.as_ref().expect("it has edges").edges[position].clone();
-            if edge.standing != Open {
+            if !matches!(edge.standing, Open | Unmet) {
                 continue;
             }
+            // A parent that let it down, before it went into the archive, may have gone on since.
+            let again = edge.standing == Unmet;
             let word = match (self.jobs.get(&edge.parent), self.flows.batches.get(&edge.parent)) {
                 (Some(job), _) if job.state.is_final() => Word::Ended(Some(job.state.clone()), job.result.clone()),
+                (Some(_), _) if again => Word::Again,
                 (Some(_), _) => continue,
                 (None, Some(batch)) => match &batch.finished {
                     Some((_, outcome)) => Word::Ended(Some(outcome.clone()), None),
+                    None if again => Word::Again,
                     None => continue,
                 },
+                (None, None) if again => continue,
                 (None, None) => Word::Ended(None, None),
             };
             self.hear(child, position, &word);
