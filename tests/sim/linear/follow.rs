@@ -159,7 +159,7 @@ impl Family<'_> {
         for read in self.seen[&id].moments.iter().filter(|moment| moment.behind == moment.before) {
             let may_be_unmet = |(parent, on): &(JobId, u64)| {
                 let unmet = |at: &At| matches!(at, At::Absent | At::Deleted) || (is_over(at) && !is_met(at, *on));
-                self.between(*parent, came, read.before).is_none_or(|may| may.iter().any(unmet))
+                self.between(*parent, came, read.before + 1).is_none_or(|may| may.iter().any(unmet))
             };
             if certainly(&read.may, |at| *at == At::GivenUp) && !spec.parents.iter().any(may_be_unmet) {
                 let (child, index) = (name(id), read.before);
