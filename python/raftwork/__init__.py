@@ -43,6 +43,7 @@ from raftwork.errors import (
     LockMismatch,
     LockNotHeld,
     LockTimeout,
+    LogsUnavailable,
     MigrationError,
     NodeFailed,
     NotCommitted,
@@ -75,6 +76,7 @@ from raftwork.flows import Batch, BatchInfo, Chain, chain
 from raftwork.job import Job, JobInfo, JobState
 from raftwork.limits import Limit, Rate
 from raftwork.lock import Lock, LockInfo, ReadWriteLock
+from raftwork.logs import JobLogs
 from raftwork.middleware import EnqueueCall
 from raftwork.operators import BulkAnswer
 from raftwork.options import Unique
@@ -120,6 +122,7 @@ __all__ = [
     "JobError",
     "JobFailed",
     "JobInfo",
+    "JobLogs",
     "JobNotFound",
     "JobState",
     "KeyMissing",
@@ -134,6 +137,7 @@ __all__ = [
     "LockMismatch",
     "LockNotHeld",
     "LockTimeout",
+    "LogsUnavailable",
     "MigrationError",
     "NodeFailed",
     "NotCommitted",

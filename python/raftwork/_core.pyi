@@ -226,10 +226,13 @@ class Fetcher:
         """Wait until every result left so far is stored."""
 
     def events(self, timeout: float | None = None) -> list[tuple[str, bytes, int]]:
-        """What happened to running jobs: `("cancel" | "lost", job, token)` or `("session_lost", b"", 0)`.
+        """What happened to running jobs: `("cancel" | "lost" | "lines", job, token)` or `("session_lost", b"", 0)`.
 
         Waits for the first one. An empty list: nothing within `timeout` seconds, or the fetcher is closed.
         """
+
+    def tell_lines(self, job_id: bytes, token: int, lines: list[str] | None, first: int = 0) -> None:
+        """Answer `lines`: what the job logged, of which the first line has the number `first`. None: it does not run."""
 
     def fd(self) -> int:
         """A file descriptor that is readable while `next_many` would give something, or raise. Never read from it."""

@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from raftwork import events, filters
+from raftwork import events, filters, following
 from raftwork.bulk import CHUNK_JOBS, Bulk
 from raftwork.codecs import Codecs
 from raftwork.errors import InvalidFilter, InvalidOption
 from raftwork.flow_info import FlowInfo
 from raftwork.job import Job, JobInfo
 from raftwork.limits import JobLimits
+from raftwork.logs import JobLogs
 from raftwork.operators import BulkAnswer, change_one, changed, not_found
 from raftwork.reading import SESSION, Reading
 from raftwork.storage.base import Change, Clause, JobPage, Storage
@@ -120,6 +121,10 @@ class Door(ABC):
     def job_flow(self, job: bytes, reading: Reading) -> FlowInfo:
         """For `Job.flow` and `Batch.flow`."""
         return FlowInfo.of(*self.storage.flow(job, reading))
+
+    def job_logs(self, job: bytes) -> JobLogs:
+        """For `Job.logs`."""
+        return following.logs_of(self, job)
 
     def job_wait(self, job: bytes, timeout: float | None) -> JobInfo:
         """For `Job.result`."""

@@ -51,6 +51,7 @@ __all__ = [
     "LockMismatch",
     "LockNotHeld",
     "LockTimeout",
+    "LogsUnavailable",
     "MigrationError",
     "NodeFailed",
     "NotCommitted",
@@ -422,6 +423,12 @@ class BatchNotFound(JobError, LookupError):
     """No batch has this id, or it was forgotten, 14 days after it finished."""
 
     code = "RW412"
+
+
+class LogsUnavailable(JobError):
+    """The job runs, and its worker cannot be asked what it has logged so far. The job itself goes on."""
+
+    code = "RW413"
 
 
 class JobFailed(JobError):

@@ -24,6 +24,7 @@ from raftwork.durations import Duration
 from raftwork.errors import JobCancelled, JobFailed, PayloadError, RemoteError, SerializationError
 from raftwork.flow_info import FlowInfo
 from raftwork.limits import JobLimits
+from raftwork.logs import JobLogs
 from raftwork.output import Output
 from raftwork.reading import NOWHERE, SESSION, AsOf, Consistency, Reading, read_as
 from raftwork.remote_error import FINGERPRINT_HEADING
@@ -315,6 +316,10 @@ class JobDoor(Protocol):
         """The flow around one job or batch."""
         ...
 
+    def job_logs(self, job: bytes) -> JobLogs:
+        """What the job has logged."""
+        ...
+
     def job_wait(self, job: bytes, timeout: float | None) -> JobInfo:
         """The job when it is final."""
         ...
@@ -394,6 +399,21 @@ class Job(Generic[R_co]):
     async def aflow(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> FlowInfo:
         """`flow` for a running event loop."""
         return await asyncio.to_thread(self.flow, consistency=consistency, max_staleness=max_staleness)
+
+    def logs(self) -> JobLogs:
+        """What the job has logged: the last 500 lines so far if it runs, wherever its worker is; else the last 50 that
+        were stored when it failed last. Empty with a `reason` when there are none.
+
+        Raises:
+            JobNotFound: there is no such job.
+            LogsUnavailable: it runs, and its worker cannot be asked. The message says why.
+            AccessDenied: the token lacks `read`.
+        """
+        return self._door.job_logs(self._id)
+
+    async def alogs(self) -> JobLogs:
+        """`logs` for a running event loop."""
+        return await asyncio.to_thread(self._door.job_logs, self._id)
 
     @property
     def state(self) -> JobState:

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::node::access::Principal;
+pub use crate::node::lines::Ask;
 pub use crate::node::{Done, View, WaitId, WatchEvent, WatchId, Watcher};
 
 /// Called at least every 100 ms while a caller waits; its error ends the wait.
@@ -41,6 +42,8 @@ pub trait Backend: Send + Sync {
     fn arm(&self, watch: WatchId, queues: &[&str], functions: &[&str]) -> bool;
     fn disarm(&self, watch: WatchId);
     fn unwatch(&self, watch: WatchId);
+    /// What the worker behind this watch says to an ask for log lines, see `node::lines`.
+    fn told_lines(&self, watch: WatchId, ask: Ask, answer: Vec<u8>);
     /// Says that the session lives. `done` runs when whoever decides has confirmed it.
     fn heartbeat(&self, session: SessionId, done: Done<()>);
     /// This session belongs to the calling process. Where that is the process that holds the state, it cannot lapse.
@@ -138,6 +141,10 @@ impl Backend for Node {
 
     fn unwatch(&self, watch: WatchId) {
         Node::unwatch(self, watch);
+    }
+
+    fn told_lines(&self, watch: WatchId, ask: Ask, answer: Vec<u8>) {
+        Node::told_lines(self, watch, ask, &answer);
     }
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {

@@ -68,7 +68,7 @@ pub fn needed(kind: Kind, payload: &[u8]) -> Option<Capability> {
         // Its request is judged by itself.
         Kind::Submit => None,
         // What these name is judged: a session must be the sender's own, queues must be open to it.
-        Kind::Watch | Kind::Unwatch | Kind::Heartbeat | Kind::Arm | Kind::Disarm => None,
+        Kind::Watch | Kind::Unwatch | Kind::Heartbeat | Kind::Arm | Kind::Disarm | Kind::Lines => None,
         Kind::View if View::decode(payload).and_then(|view| number(&view.question)) == Ok(VIEW_LEVEL) => None,
         Kind::View | Kind::Health | Kind::Metrics | Kind::Wait => Some(Capability::Read),
         Kind::ForgetWait | Kind::Fresh => None,

@@ -1,6 +1,6 @@
 //! What the payloads of frames say. Read from a peer that nobody has checked.
 
-use super::backend::WatchEvent;
+use super::backend::{Ask, WatchEvent};
 use super::wire::{MAGIC, VERSION};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, JobId, LeaseToken, LogIndex, Millis, Result, SessionId};
@@ -8,6 +8,8 @@ use crate::net::Secret;
 
 /// The event that a lock was handed over.
 const GRANTED: u64 = 6;
+/// The event that log lines are wanted.
+const LINES: u64 = 7;
 
 /// The first words of both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,8 +195,14 @@ pub fn decode_ask(bytes: &[u8]) -> Result<(Vec<&str>, Vec<&str>)> {
     Ok((names()?, names()?))
 }
 
-/// `[number, job, token]`; of a lock `[6, its number, token]`.
+/// `[number, job, token]`; of a lock `[6, its number, token]`; of log lines `[7, session, job, token, from]`, which a worker
+/// of an earlier version does not know, and leaves alone.
 pub fn encode_event(event: WatchEvent) -> Vec<u8> {
+    if let WatchEvent::Lines(ask) = event {
+        let mut out = Writer::new();
+        ask.write(out.array(5).u64(LINES));
+        return out.into_bytes();
+    }
     if let WatchEvent::Granted(number, token) = event {
         let mut out = Writer::new();
         out.array(3).u64(GRANTED).u64(number).u64(token.0);
@@ -206,7 +214,7 @@ pub fn encode_event(event: WatchEvent) -> Vec<u8> {
         WatchEvent::Lost(job, token) => (3, Some(job), token.0),
         WatchEvent::SessionClosed => (4, None, 0),
         WatchEvent::NodeClosed => (5, None, 0),
-        WatchEvent::Granted(..) => unreachable!("it has a form of its own"),
+        WatchEvent::Granted(..) | WatchEvent::Lines(_) => unreachable!("it has a form of its own"),
     };
     let mut out = Writer::new();
     out.array(3).u64(number);
@@ -219,8 +227,14 @@ pub fn encode_event(event: WatchEvent) -> Vec<u8> {
 
 pub fn decode_event(bytes: &[u8]) -> Result<WatchEvent> {
     let mut reader = Reader::new(bytes);
-    reader.array_of(3, "an event")?;
+    let items = reader.array()?;
     let number = reader.u64()?;
+    if number == LINES && items == 5 {
+        return Ok(WatchEvent::Lines(Ask::read(&mut reader)?));
+    }
+    if items != 3 {
+        return Err(Error::Invalid(format!("an event of {items} items")));
+    }
     if number == GRANTED {
         return Ok(WatchEvent::Granted(reader.u64()?, LeaseToken(reader.u64()?)));
     }
@@ -234,6 +248,23 @@ pub fn decode_event(bytes: &[u8]) -> Result<WatchEvent> {
         (5, _) => Ok(WatchEvent::NodeClosed),
         _ => Err(Error::Invalid(format!("an event of kind {number}"))),
     }
+}
+
+/// `[session, job, token, from, answer]`.
+pub fn encode_lines(ask: Ask, answer: &[u8]) -> Vec<u8> {
+    let mut out = Writer::with_capacity(answer.len() + 64);
+    ask.write(out.array(5));
+    out.bin(answer);
+    out.into_bytes()
+}
+
+pub fn decode_lines(bytes: &[u8]) -> Result<(Ask, Vec<u8>)> {
+    let mut reader = Reader::new(bytes);
+    reader.array_of(5, "log lines")?;
+    let ask = Ask::read(&mut reader)?;
+    let answer = reader.bin()?.to_vec();
+    reader.end()?;
+    Ok((ask, answer))
 }
 
 /// Up to where the log is in the state: 8 bytes.

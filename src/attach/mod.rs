@@ -22,4 +22,4 @@ pub mod remote;
 pub mod server;
 pub mod wire;
 
-pub use backend::{Backend, Check, Done, View, WaitId, WatchEvent, WatchId, Watcher};
+pub use backend::{Ask, Backend, Check, Done, View, WaitId, WatchEvent, WatchId, Watcher};

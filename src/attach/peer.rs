@@ -187,6 +187,13 @@ impl Peer {
                     self.backend.disarm(watch);
                 }
             }
+            Kind::Lines => {
+                let watch = self.state.lock().watches.get(&id).copied();
+                if let Some(watch) = watch {
+                    let (ask, answer) = message::decode_lines(&payload)?;
+                    self.backend.told_lines(watch, ask, answer);
+                }
+            }
             Kind::Heartbeat => {
                 let session = message::decode_session(&payload)?;
                 let peer = self.clone();

@@ -5,7 +5,7 @@
 //!
 //! A node on another machine may hang while its kernel keeps the connection up: `mind_silence` ends it then.
 
-use super::backend::{Done, View, WatchEvent, Watcher};
+use super::backend::{Ask, Done, View, WatchEvent, Watcher};
 use super::message::{self, Greeting};
 use super::place::{Address, Other};
 use super::wire::{self, Kind};
@@ -90,6 +90,8 @@ struct State {
     questions: BTreeMap<u64, Question>,
     watches: BTreeMap<u64, Arc<dyn Watcher>>,
     ended: bool,
+    /// It has asked for log lines, so it knows what is sent then.
+    asks_for_lines: bool,
     /// When the last frame came.
     heard: Instant,
     /// When it was asked whether it lives, if it was since then.
@@ -128,7 +130,9 @@ impl Remote {
         stream.set_deadline(None)?;
         let outgoing = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX)?;
         let (questions, watches) = (BTreeMap::new(), BTreeMap::new());
-        let state = State { questions, watches, ended: false, heard: Instant::now(), knocked: None };
+        let asks_for_lines = false;
+        let (heard, knocked) = (Instant::now(), None);
+        let state = State { questions, watches, ended: false, asks_for_lines, heard, knocked };
         let remote = Arc::new(Self { outgoing, owner, state: Mutex::new(state) });
         let reading = remote.clone();
         std::thread::Builder::new()
@@ -189,6 +193,13 @@ impl Remote {
 
     pub fn disarm(&self, watch: u64) {
         self.say(Kind::Disarm, watch, &[]);
+    }
+
+    /// Answers an ask of this owner. One that did not ask may be of a version that does not know the answer.
+    pub fn told_lines(&self, watch: u64, ask: Ask, answer: &[u8]) {
+        if self.state.lock().asks_for_lines {
+            self.say(Kind::Lines, watch, &message::encode_lines(ask, answer));
+        }
     }
 
     pub fn unwatch(&self, watch: u64) {
@@ -303,6 +314,9 @@ impl Remote {
         let sink = self.state.lock().watches.get(&id).cloned();
         // The end of the owner's node is not the end of the state: the connection ends too, and another takes over.
         if let (Some(sink), Ok(event)) = (sink, message::decode_event(payload)) {
+            if matches!(event, WatchEvent::Lines(_)) {
+                self.state.lock().asks_for_lines = true;
+            }
             if event != WatchEvent::NodeClosed {
                 sink.event(event);
             }

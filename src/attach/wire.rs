@@ -46,6 +46,9 @@ pub enum Kind {
     Enroll = 14,
     /// Answer: `Reply` with what the node counts, as text.
     Metrics = 15,
+    /// What a worker says to an `Event` that asks for log lines; the request id is that of the watch. No answer. Sent to an
+    /// owner that asked for it only: earlier versions do not know it.
+    Lines = 16,
     /// Answer to anything: status 0 and bytes, or an error.
     Reply = 64,
     /// The connection is open: magic, cluster, group, process of the owner.
@@ -64,7 +67,7 @@ impl Kind {
         use Kind::*;
         let owner = [
             Hello, Submit, View, Wait, ForgetWait, Watch, Unwatch, Arm, Heartbeat, Health, Disarm, Fresh, Order,
-            Enroll, Metrics,
+            Enroll, Metrics, Lines,
         ];
         let attached = [Reply, Welcome, Refused, Event, Enrolled];
         let known = owner.into_iter().chain(attached).find(|kind| *kind as u8 == frame.kind);

@@ -192,6 +192,14 @@ pub const TOKENS_MAX: usize = 1_000;
 pub const CAPABILITIES_MAX: usize = 64;
 /// Invitations that nobody has used yet; each lives a quarter of an hour.
 pub const INVITATIONS_MAX: usize = 64;
+/// Bytes of log lines of a running job in one answer; the newest are kept.
+pub const LINES_BYTES_MAX: usize = 256 << 10;
+/// Different questions for log lines that one node has on the way. Each takes a thread for as long as its worker needs.
+pub const LINES_ASKS_MAX: usize = 64;
+/// Those who wait for the answers, and asks of workers that wait.
+pub const LINES_CALLERS_MAX: usize = 1_024;
+/// Asks for log lines that one worker has not answered; beyond it the oldest are dropped.
+pub const LINES_UNTOLD_MAX: usize = 256;
 /// Remembered acts about the cluster itself. Older ones are dropped.
 pub const ACTS_MAX: usize = 1_000;
 /// Bytes of an address: the longest name of a host (253), a colon and a port.

@@ -4,7 +4,7 @@ use super::link::{begin_watch, Link, Owner, Wait, Watch};
 use super::patience::{Patience, Slot};
 use crate::attach::backend::Check;
 use crate::attach::remote::{Question, Remote};
-use crate::attach::{Backend, Done, View, WaitId, WatchId, Watcher};
+use crate::attach::{Ask, Backend, Done, View, WaitId, WatchId, Watcher};
 use crate::base::{limits, Error, JobId, LogIndex, Result, SessionId};
 use crate::node::Node;
 use std::sync::Arc;
@@ -260,6 +260,18 @@ impl Backend for Link {
             (Some(watch), Owner::Us(node, _)) => node.unwatch(WatchId(watch.there)),
             (Some(watch), Owner::Other(remote)) => remote.unwatch(watch.there),
             _ => {}
+        }
+    }
+
+    fn told_lines(&self, watch: WatchId, ask: Ask, answer: Vec<u8>) {
+        let state = self.state.lock();
+        let Some(there) = state.watches.get(&watch).map(|watch| watch.there) else { return };
+        let owner = state.owner.clone();
+        drop(state);
+        match owner {
+            Owner::Us(node, _) => node.told_lines(WatchId(there), ask, &answer),
+            Owner::Other(remote) => remote.told_lines(there, ask, &answer),
+            _ => {} // Whoever asked is gone.
         }
     }
 

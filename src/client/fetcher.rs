@@ -43,6 +43,8 @@ pub struct Wish {
 pub enum Event {
     Cancel(JobId, LeaseToken),
     Lost(JobId, LeaseToken),
+    /// Somebody wants its log lines: see `tell_lines`.
+    Lines(JobId, LeaseToken),
     SessionLost,
 }
 
@@ -68,6 +70,7 @@ impl Fetcher {
             buffer: Buffer::new(wish.prefetch, Instant::now()),
             events: VecDeque::new(),
             watch: None,
+            asks: Vec::new(),
             ended: None,
             pump: Pump::Running,
         };
@@ -176,6 +179,12 @@ impl Fetcher {
             }
         }
         Ok(state.events.drain(..).collect())
+    }
+
+    /// The log lines of a job that somebody wants, of which the first has this number. Nothing: it does not run here under
+    /// this lease.
+    pub fn tell_lines(&self, job: JobId, token: LeaseToken, lines: Option<(u64, Vec<String>)>) {
+        self.shared.tell_lines(job, token, lines);
     }
 
     /// Claims nothing more and gives back what nobody has taken.

@@ -443,7 +443,7 @@ impl Watcher for Sink {
             WatchEvent::Ready => keeper.ask_again(),
             WatchEvent::SessionClosed => keeper.end(&Error::SessionExpired),
             WatchEvent::NodeClosed => keeper.end(&Error::Closed),
-            WatchEvent::Cancel(..) | WatchEvent::Lost(..) => {}
+            WatchEvent::Cancel(..) | WatchEvent::Lost(..) | WatchEvent::Lines(_) => {}
         }
     }
 }

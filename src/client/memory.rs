@@ -5,11 +5,12 @@
 //! caller moves: then `advance` stops at every moment at which something is due.
 
 use crate::attach::backend::Check;
-use crate::attach::{Backend, Done, View, WaitId, WatchEvent, WatchId, Watcher};
+use crate::attach::{Ask, Backend, Done, View, WaitId, WatchEvent, WatchId, Watcher};
 use crate::base::codec::{Reader, Writer};
 use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, Error, JobId, LogIndex, Millis, Result, SessionId};
 use crate::machine::{self, Effects, Machine};
+use crate::node::lines::{Asks, Standing};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub struct Memory {
     /// The machine has something due earlier than before, or the memory was closed.
     due: Condvar,
     manual: bool,
+    lines: Arc<Asks>,
 }
 
 struct State {
@@ -78,7 +80,7 @@ impl Memory {
             watches: BTreeMap::new(),
             waits: BTreeMap::new(),
         };
-        let memory = Arc::new(Self { state: Mutex::new(state), due: Condvar::new(), manual });
+        let memory = Arc::new(Self { state: Mutex::new(state), due: Condvar::new(), manual, lines: Arc::default() });
         if !manual {
             let weak = Arc::downgrade(&memory);
             std::thread::Builder::new()
@@ -127,7 +129,22 @@ impl Memory {
         let news = News { events, finished };
         drop(state);
         self.due.notify_all();
+        self.lines.stop();
         news.tell(Err(Error::Closed));
+    }
+
+    fn lines(&self, ask: Ask, done: Done<Vec<u8>>) {
+        let state = self.state.lock();
+        let watches = state.watches.values().filter(|watch| watch.session == ask.session);
+        let sinks: Vec<Arc<dyn Watcher>> = watches.map(|watch| watch.sink.clone()).collect();
+        drop(state);
+        self.lines.begin(ask, done, move |asks| {
+            let push = || {
+                sinks.iter().for_each(|sink| sink.event(WatchEvent::Lines(ask)));
+                !sinks.is_empty()
+            };
+            Ok(asks.ask_worker(ask, push)?.unwrap_or_else(|| ask.none(Standing::NotConnected, "")))
+        });
     }
 
     fn now(&self, state: &State) -> Millis {
@@ -269,6 +286,11 @@ impl Backend for Memory {
     }
 
     fn view(&self, view: View, done: Done<Vec<u8>>) {
+        match Ask::of(&view.question) {
+            Ok(None) => {}
+            Ok(Some(ask)) => return self.lines(ask, done),
+            Err(error) => return done(Err(error)),
+        }
         let (index, answer) = {
             let state = self.state.lock();
             (state.index, state.machine.view(&view.question))
@@ -335,6 +357,13 @@ impl Backend for Memory {
 
     fn unwatch(&self, watch: WatchId) {
         self.state.lock().watches.remove(&watch);
+    }
+
+    fn told_lines(&self, watch: WatchId, ask: Ask, answer: Vec<u8>) {
+        let of = self.state.lock().watches.get(&watch).map(|watch| watch.session);
+        if of == Some(ask.session) {
+            self.lines.told(ask, &answer);
+        }
     }
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {

@@ -6,9 +6,10 @@ use super::patience::Patience;
 use super::request::{accepted, op, Failure};
 use super::session::Session;
 use super::signal::Signal;
-use crate::attach::{Backend, WatchEvent, WatchId, Watcher};
+use crate::attach::{Ask, Backend, WatchEvent, WatchId, Watcher};
 use crate::base::codec::Reader;
-use crate::base::{Error, Result, SessionId};
+use crate::base::{limits, Error, JobId, LeaseToken, Result, SessionId};
+use crate::node::lines::Standing;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
@@ -41,6 +42,8 @@ pub struct Shared {
 pub struct State {
     pub buffer: Buffer,
     pub events: VecDeque<Event>,
+    /// For log lines, that are not answered yet.
+    pub asks: Vec<Ask>,
     pub watch: Option<WatchId>,
     pub ended: Option<Error>,
     pub pump: Pump,
@@ -298,6 +301,38 @@ impl Shared {
         self.told.notify_all();
     }
 
+    /// Notes an ask for log lines. However many ask for those of one job, the worker is told once.
+    fn asked(&self, state: &mut State, ask: Ask) {
+        if state.ended.is_some() || state.asks.contains(&ask) {
+            return;
+        }
+        if state.asks.len() >= limits::LINES_UNTOLD_MAX {
+            state.asks.remove(0); // Whoever asked has long given up.
+        }
+        let known = state.asks.iter().any(|other| (other.job, other.token) == (ask.job, ask.token));
+        state.asks.push(ask);
+        if !known {
+            self.tell(state, Event::Lines(ask.job, ask.token));
+        }
+    }
+
+    pub fn tell_lines(&self, job: JobId, token: LeaseToken, lines: Option<(u64, Vec<String>)>) {
+        let mut state = self.state.lock();
+        let Some(watch) = state.watch else { return };
+        let all = std::mem::take(&mut state.asks);
+        let (answered, left) = all.into_iter().partition(|ask| (ask.job, ask.token) == (job, token));
+        state.asks = left;
+        drop(state);
+        let answered: Vec<Ask> = answered;
+        for ask in answered {
+            let answer = match &lines {
+                Some((first, lines)) => ask.told(*first, lines),
+                None => ask.none(Standing::NotRunning, ""),
+            };
+            self.backend.told_lines(watch, ask, answer);
+        }
+    }
+
     pub fn fence_if_lapsed(&self, state: &mut State) {
         if state.ended.is_none() && self.session.is_lapsed() {
             self.end_locked(state, Error::SessionExpired);
@@ -359,6 +394,7 @@ impl Watcher for Sink {
             }
             WatchEvent::Cancel(job, token) => shared.tell(&mut state, Event::Cancel(job, token)),
             WatchEvent::Lost(job, token) => shared.tell(&mut state, Event::Lost(job, token)),
+            WatchEvent::Lines(ask) => shared.asked(&mut state, ask),
             WatchEvent::SessionClosed => shared.end_locked(&mut state, Error::SessionExpired),
             WatchEvent::NodeClosed => shared.end_locked(&mut state, Error::Closed),
             WatchEvent::Granted(..) => {}

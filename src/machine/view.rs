@@ -23,6 +23,8 @@
 //! | `[42, id]` flow of a job or batch          | `[batch or nil, [[parent, on, standing], ...], parents, children]`: at most 100 parents, and how many there are; how many wait for it or were cancelled for it, counted up to 10,000 |
 //! | `[60, [name, token] or nil, limit]` holders | `[[[name, mode, permits, session, kind, host, pid, token, since_ms, waiters]], next or nil]`: all holders of all locks, by name and token, behind a place; the mode is lock, semaphore, read or write |
 //!
+//! 61 is a question for log lines, which the machine does not have: see `node::lines`.
+//!
 //! A machine that serves writes must not be held for long: [`Machine::ask`] answers at once what costs little, and for
 //! the rest takes a capture; [`Later::answer`] then works without the machine.
 

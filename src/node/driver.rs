@@ -346,6 +346,7 @@ impl Shared {
         if catch_unwind(AssertUnwindSafe(|| self.wakeups.stop(&stopped))).is_err() {
             log::error!("a watcher or a wait panicked");
         }
+        self.lines.stop();
         let tell = self.when_failed.lock().take();
         if let Some(tell) = tell {
             tell();

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use super::elsewhere::PAST;
 use super::inbox::Chore;
+use super::lines;
 use super::post::{LATER, REFUSED};
 use super::ticket::Ticket;
 use super::{own_request, ClusterConfig, Shared};
@@ -88,6 +89,7 @@ impl Door {
                 Err(error) => (REFUSED, error.to_string().into_bytes()),
             },
             (PAST, Some(node)) => node.answer_past(&accepted.hello),
+            (lines::ASK, Some(node)) => node.answer_lines(&accepted.hello),
             (_, Some(node)) => return node.serve_member(accepted),
             (_, None) => (LATER, b"the other side is not open yet".to_vec()),
         };

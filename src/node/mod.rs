@@ -29,6 +29,7 @@ mod history;
 mod inbox;
 mod joining;
 mod levels;
+pub mod lines;
 mod maintenance;
 mod memory;
 mod metrics;
@@ -119,6 +120,8 @@ struct Shared {
     settled: AtomicU64,
     ticks: ticks::Ticks,
     freshness: reads::Freshness,
+    /// Asks for the log lines of running jobs.
+    lines: Arc<lines::Asks>,
     /// The command that lists this node is on its way.
     listing: AtomicBool,
     /// Letters to other members. Nothing: it is alone.
@@ -421,6 +424,7 @@ impl Shared {
         }
         let idle = self.inbox.wait_idle(deadline);
         self.wakeups.stop(&Error::Closed);
+        self.lines.stop();
         self.maintenance.stop();
         self.inbox.end_core();
         driver::refuse(self.inbox.stop_and_drain(Error::Closed), &Error::Closed);

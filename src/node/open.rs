@@ -287,6 +287,7 @@ fn share(
         settled: AtomicU64::new(0),
         ticks: Default::default(),
         freshness: Default::default(),
+        lines: Default::default(),
         post,
         listing: Default::default(),
         listener: Mutex::default(),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::lines::Ask;
 use super::open::spawn;
 use super::ticket::Ticket;
 use super::{Done, Node, Shared};
@@ -89,8 +90,14 @@ impl Freshness {
 
 impl Node {
     /// Answers a question: `[as_of_index, staleness_ms or nil, payload]`; nil: it is not known how old it is. `done` is
-    /// called on this thread, unless the state lacks what the question says it must have.
+    /// called on this thread, unless the state lacks what the question says it must have, or the worker of a running job
+    /// must be asked for it.
     pub fn view(&self, view: View, done: Done<Vec<u8>>) {
+        match Ask::of(&view.question) {
+            Ok(None) => {}
+            Ok(Some(ask)) => return self.lines(ask, done),
+            Err(error) => return done(Err(error)),
+        }
         if self.is_alone() || self.shared.applied() >= view.upto {
             return done(self.shared.answer(&view));
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::lines;
 use super::Done;
 use crate::base::{limits, Error, JobId, LeaseToken, Result, SessionId};
 use crate::machine::{Effects, Machine};
@@ -36,6 +37,8 @@ pub enum WatchEvent {
     Lost(JobId, LeaseToken),
     /// A lock went to this number of the session, which waited for it.
     Granted(u64, LeaseToken),
+    /// Somebody wants log lines of a job that this session runs.
+    Lines(lines::Ask),
     /// The session ended; all its leases are gone.
     SessionClosed,
     /// The node stopped or was closed.
@@ -195,6 +198,20 @@ impl Wakeups {
         }
         drop(registry);
         drop(forgotten);
+    }
+
+    /// Tells this event to whoever watches this session here. False: nobody does.
+    pub fn push(&self, session: SessionId, event: WatchEvent) -> bool {
+        let mut calls = Calls::new();
+        self.registry.lock().tell(session, event, &mut calls);
+        let found = !calls.is_empty();
+        call(calls);
+        found
+    }
+
+    /// Which session a watch is of.
+    pub fn session_of(&self, id: WatchId) -> Option<SessionId> {
+        self.registry.lock().watches.get(&id).map(|watch| watch.session)
     }
 
     /// Tells everybody what a turn did. Called after it was applied.

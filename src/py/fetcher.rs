@@ -112,6 +112,7 @@ impl Fetcher {
             let (name, job, token) = match event {
                 Event::Cancel(job, token) => ("cancel", Some(job), token),
                 Event::Lost(job, token) => ("lost", Some(job), token),
+                Event::Lines(job, token) => ("lines", Some(job), token),
                 Event::SessionLost => ("session_lost", None, LeaseToken(0)),
             };
             let job: &[u8] = job.as_ref().map_or(&[], |JobId(bytes)| bytes);
@@ -120,6 +121,20 @@ impl Fetcher {
             list.append(PyTuple::new(py, [name, PyBytes::new(py, job).into_any(), token])?)?;
         }
         Ok(list)
+    }
+
+    #[pyo3(signature = (job_id, token, lines, first = 0))]
+    fn tell_lines(
+        &self,
+        py: Python<'_>,
+        job_id: &[u8],
+        token: u64,
+        lines: Option<Vec<String>>,
+        first: u64,
+    ) -> PyResult<()> {
+        let (inner, job) = (self.checked(py)?, super::client::job_id(py, job_id)?);
+        py.detach(|| inner.tell_lines(job, LeaseToken(token), lines.map(|lines| (first, lines))));
+        Ok(())
     }
 
     fn fd(&self, py: Python<'_>) -> PyResult<RawFd> {

@@ -1,15 +1,16 @@
 //! Attached processes: the socket, what a bad peer can do, what the end of a process means.
 
-use raftwork::attach::message::{decode_reply, encode_error, Greeting};
+use raftwork::attach::message::{decode_lines, decode_reply, encode_error, encode_event, Greeting};
 use raftwork::attach::remote::{Question, Remote};
 use raftwork::attach::server::Server;
 use raftwork::attach::wire::{encode, Kind};
-use raftwork::attach::{Backend, View, WatchEvent, Watcher};
+use raftwork::attach::{Ask, Backend, View, WatchEvent, Watcher};
 use raftwork::base::codec::{Reader, Writer};
-use raftwork::base::{ClusterId, Error, GroupId, JobId, Millis, Result, SessionId};
+use raftwork::base::{ClusterId, Error, GroupId, JobId, LeaseToken, Millis, Result, SessionId};
 use raftwork::client::memory::Memory;
 use raftwork::client::request::{accepted, envelope};
 use raftwork::net::packet::{self, HEADER_BYTES};
+use raftwork::net::Frames;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -183,6 +184,59 @@ fn an_attached_process_writes_reads_and_waits() {
     submit(&remote, &close).unwrap();
     finished.recv_timeout(WAIT).unwrap().unwrap();
     assert_eq!(events.recv_timeout(WAIT).unwrap(), WatchEvent::SessionClosed);
+}
+
+#[test]
+fn an_attached_worker_is_asked_for_log_lines_and_answers() {
+    let owner = owner();
+    let (remote, _ended) = attach(owner.dir.path());
+    let session = open_session(&remote);
+    let (watch, events) = watch(&remote, session);
+    beat(&remote, session).unwrap(); // What was sent before it has arrived.
+    let wanted = Ask { session, job: JobId([1; 16]), token: LeaseToken(3), from: 1 };
+    let mut question = Writer::new();
+    wanted.write(question.array(5).u64(61));
+    let (send, answer) = channel();
+    let question = View::of_any(question.as_bytes());
+    remote.ask(Question::View(question, Box::new(move |reply| drop(send.send(reply)))));
+    assert_eq!(events.recv_timeout(WAIT).unwrap(), WatchEvent::Lines(wanted));
+    remote.told_lines(watch, wanted, &wanted.told(0, &["one".into(), "two".into()]));
+    let told = wanted.told(1, &["two".into()]);
+    assert_eq!(answer.recv_timeout(WAIT).unwrap().unwrap(), [&[0x93, 0, 0xc0], &told[..]].concat());
+}
+
+/// It would end the connection: an earlier version knows no such frame.
+#[test]
+fn an_owner_that_never_asked_for_log_lines_gets_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+    let wanted = Ask { session: SessionId(1), job: JobId([1; 16]), token: LeaseToken(3), from: 0 };
+    let next = |stream: &mut UnixStream, frames: &mut Frames| loop {
+        if let Some(frame) = frames.take().unwrap() {
+            return frame;
+        }
+        assert!(frames.fill(stream).unwrap());
+    };
+    let owner = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut frames = Frames::new();
+        assert_eq!(next(&mut stream, &mut frames).kind, Kind::Hello as u8);
+        stream.write_all(&encode(Kind::Welcome, 0, &greeting().encode()).unwrap()).unwrap();
+        let watch = next(&mut stream, &mut frames);
+        assert_eq!(next(&mut stream, &mut frames).kind, Kind::Disarm as u8, "the answer was not sent");
+        let event = encode_event(WatchEvent::Lines(wanted));
+        stream.write_all(&encode(Kind::Event, watch.id, &event).unwrap()).unwrap();
+        let lines = next(&mut stream, &mut frames);
+        assert_eq!((lines.kind, lines.id), (Kind::Lines as u8, watch.id));
+        decode_lines(&lines.payload).unwrap()
+    });
+    let (remote, _ended) = attach(dir.path());
+    let (watch, events) = watch(&remote, wanted.session);
+    remote.told_lines(watch, wanted, b"early");
+    remote.disarm(watch);
+    assert_eq!(events.recv_timeout(WAIT).unwrap(), WatchEvent::Lines(wanted));
+    remote.told_lines(watch, wanted, b"asked");
+    assert_eq!(owner.join().unwrap(), (wanted, b"asked".to_vec()));
 }
 
 #[test]

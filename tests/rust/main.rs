@@ -19,6 +19,7 @@ mod fuzz;
 mod fuzz_machine;
 mod golden;
 mod limits;
+mod lines;
 mod members;
 mod membership;
 mod net_packet;

@@ -27,6 +27,7 @@ COMMANDS = {
     "top": ("raftwork.cli.top.command:top", "Members, queues, workers and failures, live."),
     "jobs": ("raftwork.cli.jobs:jobs", "List jobs, newest first."),
     "job": ("raftwork.cli.jobs:job", "Everything about one job."),
+    "logs": ("raftwork.cli.logs:logs", "What a job has logged, also while it runs."),
     "enqueue": ("raftwork.cli.enqueue:enqueue", "Store one job."),
     "retry": ("raftwork.cli.change:retry", "Run jobs again, with fresh attempts."),
     "cancel": ("raftwork.cli.change:cancel", "Cancel waiting jobs; tell running ones to stop."),

@@ -20,7 +20,9 @@ from raftwork.errors import InvalidOption, RaftworkError
 from raftwork.job import JobInfo
 from raftwork.limits import Carried, JobLimits
 from raftwork.reading import SESSION, Counts, Reading, Rows
+from raftwork.storage.fetching import Fetcher
 from raftwork.storage.flows import BatchRow, BatchStorage, Flow, FlowRow
+from raftwork.storage.lines import LinesStanding, LinesStorage, RunLines
 from raftwork.storage.records import (
     ERROR_BYTES_MAX,
     TRACEBACK_BYTES_MAX,
@@ -75,12 +77,14 @@ __all__ = [
     "FunctionInfo",
     "JobPage",
     "JobSpec",
+    "LinesStanding",
     "LockKind",
     "LockRow",
     "NewJob",
     "PutAnswer",
     "QueueInfo",
     "QueueLimit",
+    "RunLines",
     "ScheduleRow",
     "SessionInfo",
     "SlotJob",
@@ -99,64 +103,6 @@ __all__ = [
     "result_snoozed",
     "result_succeeded",
 ]
-
-
-class Fetcher(Protocol):
-    """One worker's source of jobs: a session of its own, with heartbeats, prefetch and batched reports behind it.
-
-    Jobs and results are bytes, so that a process executor can pass them on unread: see `decode_claimed` and `result_*`.
-    """
-
-    def next(self, timeout: float | None) -> bytes | None:
-        """The next job, or None after the time-out. Waits without polling."""
-        ...
-
-    def next_many(self, max: int, timeout: float | None) -> list[bytes]:
-        """Up to `max` jobs; waits for the first only."""
-        ...
-
-    def finish(self, result: bytes) -> None:
-        """Report one result. Queued and sent in batches; waits only when too many are under way."""
-        ...
-
-    def finish_and_next(self, result: bytes, timeout: float | None) -> bytes | None:
-        """`finish` and `next` in one call."""
-        ...
-
-    def progress(self, item: bytes) -> None:
-        """Send what `pack_progress` made. Of several for one job only the newest may be stored."""
-        ...
-
-    def flush(self, timeout: float | None) -> None:
-        """Return when everything reported so far is stored."""
-        ...
-
-    def events(self, timeout: float | None) -> list[tuple[str, bytes, int]]:
-        """What happened to held jobs: `("cancel" | "lost", job id, token)`, or `("session_lost", b"", 0)`."""
-        ...
-
-    def fd(self) -> int:
-        """A descriptor that is readable when `next_many` would give something, after it gave less than was asked."""
-        ...
-
-    def pause(self) -> None:
-        """Claim nothing more and give prefetched jobs back, without spending an attempt."""
-        ...
-
-    def resume(self) -> None:
-        """Claim again after `pause`."""
-
-    def fenced(self) -> bool:
-        """Whether no heartbeat was confirmed for two thirds of the session's life: run nothing, report nothing."""
-        ...
-
-    def session(self) -> int:
-        """The id of this worker's session."""
-        ...
-
-    def close(self, timeout: float | None) -> None:
-        """Send what is queued and end the session; jobs still held are released."""
-        ...
 
 
 class StorageLock(Protocol):
@@ -211,7 +157,7 @@ class Capabilities:
     """`advance` moves its clock, and nothing else does."""
 
 
-class Storage(BatchStorage, ABC):
+class Storage(BatchStorage, LinesStorage, ABC):
     """A place where jobs live. Opened lazily by the application; safe for many threads."""
 
     capabilities: Capabilities

@@ -51,6 +51,7 @@ from raftwork.storage.base import (
     StorageLock,
 )
 from raftwork.storage.client_flows import ClientFlows, is_short
+from raftwork.storage.client_lines import ClientLines
 from raftwork.storage.completions import Completions
 from raftwork.storage.locks import ClientLock
 from raftwork.storage.records import EXTRA_LIMITS, enqueue_command
@@ -67,7 +68,7 @@ T = TypeVar("T")
 _NO_CLASHES: list[Clash] = []
 
 
-class ClientStorage(ClientFlows, Storage):
+class ClientStorage(ClientFlows, ClientLines, Storage):
     """A storage behind `_core.Client`. Opened on first use; in a forked child, opened again there."""
 
     def __init__(self, submit_timeout_ms: int = 30_000) -> None:

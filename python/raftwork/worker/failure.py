@@ -25,6 +25,8 @@ TYPE_CHARS_MAX = 200
 MESSAGE_BYTES_MAX = 8 << 10
 TRACEBACK_BYTES_MAX = 28 << 10
 LOG_BYTES_MAX = 16 << 10
+LOG_LINES_MAX = 50
+"""Lines that are stored of those that a job has logged."""
 LINK_MESSAGE_BYTES_MAX = 2 << 10
 CHAIN_LINKS_MAX = 10
 FRAMES_MAX = 40
@@ -94,7 +96,7 @@ def log_tail(log: Iterable[str]) -> str:
     """The last lines of a job's log as the tail of its traceback field; empty when it logged nothing."""
     kept: list[str] = []
     room = LOG_BYTES_MAX - len(LOG_HEADING) - 64
-    for line in reversed(list(log)):
+    for line in reversed(list(log)[-LOG_LINES_MAX:]):
         size = len(line.encode("utf-8", "replace")) + 3
         if size > room:
             kept.append("...")

@@ -7,6 +7,7 @@ a job that was released at a shutdown, or whose lease is lost, is not reported a
 |-----------------|---------------------------------------|--------------------------------------------------------|
 | `cancel`        | somebody cancelled a running job      | the job is told; it ends as cancelled                  |
 | `lost`          | the lease went to another worker      | the job is told and taken off: its answer counts no more |
+| `lines`         | somebody wants what a running job logged | it is told; the job does not notice                 |
 | `session_lost`  | the session lapsed, or cannot be sure | all of the above for every job; a new session is opened |
 """
 
@@ -20,6 +21,7 @@ from typing import Protocol
 from raftwork import events
 from raftwork.errors import RaftworkError
 from raftwork.worker import announce
+from raftwork.worker.logs import Ring
 from raftwork.worker.run import Cause, Run
 
 __all__ = ["Board", "Listener"]
@@ -27,15 +29,19 @@ __all__ = ["Board", "Listener"]
 logger = logging.getLogger("raftwork.worker")
 
 EVENTS_WAIT_S = 1.0
+ASKED_MAX = 16
+"""Jobs whose lines are kept after they ended, as somebody asked for them: who follows one wants its last line, too."""
 
 
 class Board:
     """The running jobs of one lane by id. Each method is one step under the interpreter lock, so there is no other."""
 
-    __slots__ = ("runs",)
+    __slots__ = ("asked", "runs")
 
     def __init__(self) -> None:
         self.runs: dict[bytes, Run] = {}
+        self.asked: dict[tuple[bytes, int], Ring] = {}
+        """The lines of the jobs that were asked for last, oldest first. Used by the listener only."""
 
     def take(self, run: Run) -> bool:
         """Take a job off the board. True for the one caller who may report how it ended."""
@@ -56,6 +62,18 @@ class Board:
             announce.lost(run)
         run.stop(cause)
 
+    def lines_of(self, job_id: bytes, token: int) -> Ring | None:
+        """What a job logged on this lease. None: it does not run here, and was not asked for while it did."""
+        run = self.runs.get(job_id)
+        ring = self.asked.pop((job_id, token), None)
+        if run is not None and run.claim.token == token:
+            ring = run.ring()
+        if ring is not None:
+            self.asked[job_id, token] = ring
+            if len(self.asked) > ASKED_MAX:
+                del self.asked[next(iter(self.asked))]
+        return ring
+
     def lose_all(self) -> int:
         """Every lease of the lane is gone: tell all jobs, and let none of them report."""
         lost = [run for run in self.all() if self.take(run)]
@@ -67,6 +85,7 @@ class Board:
 
 class _Events(Protocol):
     def events(self, timeout: float | None) -> list[tuple[str, bytes, int]]: ...
+    def tell_lines(self, job_id: bytes, token: int, lines: list[str] | None, first: int = 0) -> None: ...
 
 
 class Listener:
@@ -98,7 +117,21 @@ class Listener:
                 if kind == "session_lost":
                     self._lose()
                     return
-                self._board.stop(job_id, token, Cause.LOST if kind == "lost" else Cause.CANCEL)
+                if kind == "lines":
+                    self._tell_lines(job_id, token)
+                else:
+                    self._board.stop(job_id, token, Cause.LOST if kind == "lost" else Cause.CANCEL)
+
+    def _tell_lines(self, job_id: bytes, token: int) -> None:
+        ring = self._board.lines_of(job_id, token)
+        first, lines = (0, None) if ring is None else ring.numbered()
+        if lines is not None:
+            # What cannot be written as UTF-8 must not silence the rest.
+            lines = [line.encode("utf-8", "replace").decode() for line in lines]
+        try:
+            self._fetcher.tell_lines(job_id, token, lines, first)
+        except RaftworkError as error:
+            logger.warning("The log lines of a job could not be told: %s", error)
 
     def _lose(self) -> None:
         lost = self._board.lose_all()

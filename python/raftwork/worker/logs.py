@@ -11,19 +11,42 @@ import collections
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from raftwork.errors import ConfigError
 
 __all__ = ["Capture", "LINES_MAX", "LINE_CHARS_MAX", "Ring", "check_level", "line_of", "set_up_logging"]
 
-LINES_MAX = 50
-"""Lines kept of each job."""
+LINES_MAX = 500
+"""Lines kept of each running job. With a failure fewer are stored."""
 LINE_CHARS_MAX = 500
 """Characters kept of each line."""
 
-Ring = collections.deque[str]
+
+class Ring:
+    """The last lines of one job, numbered from 0 on. May be used by many threads."""
+
+    __slots__ = ("_lines", "_lock", "_next")
+
+    def __init__(self) -> None:
+        self._lines: collections.deque[str] = collections.deque(maxlen=LINES_MAX)
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def append(self, line: str) -> None:
+        """Keep one line more; the oldest go when there are too many."""
+        with self._lock:
+            self._lines.append(line)
+            self._next += 1
+
+    def numbered(self) -> tuple[int, list[str]]:
+        """The number of the first line that is kept, and all that are."""
+        with self._lock:
+            return self._next - len(self._lines), list(self._lines)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.numbered()[1])
 
 
 def line_of(level: str, text: str) -> str:

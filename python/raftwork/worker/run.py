@@ -11,7 +11,7 @@ from typing import Protocol
 from raftwork.context import StopFlag
 from raftwork.storage.base import ClaimedJob
 from raftwork.worker.guard import ThreadGuard
-from raftwork.worker.logs import LINES_MAX, Ring
+from raftwork.worker.logs import Ring
 from raftwork.worker.timekeeper import Entry, Timekeeper
 
 __all__ = ["Cause", "Channel", "PROGRESS_PERIOD_S", "Run"]
@@ -117,10 +117,16 @@ class Run(StopFlag):
 
     def log(self, line: str) -> None:
         """Keep one line of the job's log; the oldest go when there are too many."""
-        if self.lines is None:
-            self.lines = Ring(maxlen=LINES_MAX)
-        self.lines.append(line)
+        self.ring().append(line)
         self.channel.line(self, line)
+
+    def ring(self) -> Ring:
+        """The lines of the job; made when the first is logged, or asked for."""
+        if self.lines is None:
+            with _first_use:
+                if self.lines is None:
+                    self.lines = Ring()
+        return self.lines
 
     def send(self, progress: bytes | None, state: bytes | None) -> None:
         """Take what the job says: state is handed on at once, progress now or a little later."""

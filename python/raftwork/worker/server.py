@@ -161,7 +161,9 @@ class Worker:
         return sum(len(lane.board.runs) for lane in self._lanes)
 
     def log_lines(self, job: uuid.UUID | str | bytes | Job[Any]) -> list[str]:
-        """The last lines, 50 at most, that a job has logged so far; empty if it does not run on this worker.
+        """The last lines, 500 at most, that a job has logged so far; empty if it does not run on this worker.
+
+        `job.logs()` gives them in every process.
 
         Raises:
             InvalidName: it is no job id.

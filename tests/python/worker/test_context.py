@@ -15,7 +15,8 @@ from raftwork.app import Raftwork
 from raftwork.context import JobContext, current_job
 from raftwork.errors import NotRunning, TimedOut
 from raftwork.outcomes import Snooze
-from raftwork.worker.logs import LINE_CHARS_MAX, LINES_MAX
+from raftwork.worker.failure import LOG_LINES_MAX
+from raftwork.worker.logs import LINE_CHARS_MAX
 from raftwork.worker.run import PROGRESS_PERIOD_S
 
 WAIT_S = 20
@@ -149,7 +150,7 @@ def test_the_last_log_lines_are_stored_with_a_failure(app: Raftwork, work: Any) 
 
     @app.task(name="logs", retry=1)
     def logs(ctx: JobContext) -> None:
-        for number in range(LINES_MAX + 10):
+        for number in range(LOG_LINES_MAX + 10):
             logger.warning("line %d of %s", number, "x" * 10)
         logger.warning("bad %d", "format")
         logger.warning("long " + "y" * 10_000)
@@ -167,7 +168,7 @@ def test_the_last_log_lines_are_stored_with_a_failure(app: Raftwork, work: Any) 
     finally:
         logging.raiseExceptions = old
     assert "ValueError: after the log\n\nLast log lines of the job:\n" in error.traceback
-    assert f"shop: line {LINES_MAX + 9} of" in error.traceback and "shop: line 0 of" not in error.traceback
+    assert f"shop: line {LOG_LINES_MAX + 9} of" in error.traceback and "shop: line 0 of" not in error.traceback
     assert "cannot be formatted" in error.traceback and "not enabled" not in error.traceback
     assert len(max(error.traceback.splitlines(), key=len)) < LINE_CHARS_MAX + 40
     assert "Last log lines" not in _error_of(silent.enqueue()).traceback, "each job has its own lines"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from raftwork import InvalidName, JobContext, Raftwork
+from raftwork.worker.failure import LOG_LINES_MAX
 from raftwork.worker.logs import LINES_MAX
 from worker import log_jobs
 
@@ -83,12 +84,12 @@ def test_lines_are_kept_with_the_failure(app: Raftwork, work: Any) -> None:
         raise ValueError("Last log lines of the job:")
 
     work(app)
-    for lines in (0, 1, LINES_MAX + 10):
+    for lines in (0, 1, LOG_LINES_MAX + 10):
         job = fails.using(delay="1h").enqueue(lines)
         assert job.info().log_lines == []
         job.retry()
         app.job_wait(job.id.bytes, WAIT_S)
-        kept = range(max(0, lines - LINES_MAX), lines)
+        kept = range(max(0, lines - LOG_LINES_MAX), lines)
         assert texts(job.info().log_lines) == [f"WARNING shop: line {number}" for number in kept]
 
 

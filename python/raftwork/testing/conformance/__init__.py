@@ -21,6 +21,7 @@ from raftwork.testing.conformance.fetching import FetchContract
 from raftwork.testing.conformance.finishing import FinishContract
 from raftwork.testing.conformance.flowing import FlowContract
 from raftwork.testing.conformance.limiting import LimitContract
+from raftwork.testing.conformance.lines import LinesContract
 from raftwork.testing.conformance.locking import LockContract
 from raftwork.testing.conformance.operating import OperateContract
 from raftwork.testing.conformance.querying import QueryContract
@@ -44,6 +45,7 @@ class StorageContract(
     QueryContract,
     WaitContract,
     FetchContract,
+    LinesContract,
     LockContract,
     SharedLockContract,
     ReentrantLockContract,
