@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from raftwork.errors import LogsUnavailable, TimedOut
+from raftwork.errors import LogsUnavailable, Overloaded, TimedOut
 from raftwork.job import JobInfo, JobState
 from raftwork.logs import JobLogs
 from raftwork.reading import SESSION, Reading
@@ -86,7 +86,10 @@ def follow(door: _Door, job: bytes) -> Iterator[JobLogs]:
         if _runs(info):
             following = 0 if run is None else following
             run, seen = info, True
-            answer = _ask(door, info, following)
+            try:
+                answer = _ask(door, info, following)
+            except Overloaded:
+                answer = RunLines(LinesStanding.TOLD, following, [], "")  # Whatever is new comes with the next one.
             if answer.lines:
                 last = answer.lines[-1]
                 yield _told(info, answer)

@@ -407,6 +407,7 @@ class Job(Generic[R_co]):
         Raises:
             JobNotFound: there is no such job.
             LogsUnavailable: it runs, and its worker cannot be asked. The message says why.
+            Overloaded: too many ask at once.
             AccessDenied: the token lacks `read`.
         """
         return self._door.job_logs(self._id)

@@ -14,7 +14,7 @@
 //! | `enqueue:<queue>` | to put jobs and schedules into queues that fit, to open and seal batches; `*` is any letters |
 //! | `work:<queue>`    | to take their jobs and say how they went, and to fire their schedules        |
 //! | `lock:<name>`     | to hold locks whose names fit, and to free them                               |
-//! | `read`            | to see jobs with arguments and results, queues, health; to pass results on to jobs    |
+//! | `read`            | to see jobs with arguments, results and log lines, queues, health; to pass results on |
 //! | `operate`         | to cancel, retry and delete jobs, to end batches, to pause queues, to change schedules |
 //! | `admin`           | to change members, tokens and invitations, and to take copies of the state    |
 //!

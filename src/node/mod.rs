@@ -7,6 +7,7 @@
 //! raftwork-timer        due jobs and silent sessions ──propose──> inbox
 //! raftwork-maintenance  snapshots, next segment, old segments ──chore──> inbox
 //! raftwork-archive      finished jobs to the archive, then Evict ──submit──> inbox
+//! raftwork-lines        one for each question for log lines, while its worker is asked
 //! ```
 //!
 //! Everything that changes state goes through the inbox; readers look at the machine under its read lock, which is written

@@ -11,6 +11,7 @@ import pytest
 from raftwork import AccessDenied, ConfigError, Overloaded, Raftwork, chain
 from raftwork.cli.orders import LIST_TOKENS
 from raftwork.job import JobState
+from raftwork.storage.base import LinesStanding
 from support.founded import Founded, attempt, command
 
 IN_FORCE_S = 1.0
@@ -77,6 +78,7 @@ VERBS: dict[str, Callable[[Raftwork], Any]] = {
     "counts": lambda app: app.storage.counts(),
     "queues": lambda app: app.storage.queues(),
     "health": lambda app: app.storage.health(),
+    "lines": lambda app: app.storage.run_lines(b"\1" * 16, 2**40, 1),
     "pause": lambda app: app.storage.pause_queue("spare", None, ""),
     "resume": lambda app: app.storage.resume_queue("spare"),
     "cancel": lambda app: app.storage.cancel([b"\1" * 16], ""),
@@ -93,7 +95,7 @@ ALLOWED = {
     "work:*": {"claim mail", "claim other"},
     "lock:mail": {"lock mail"},
     "lock:*": {"lock mail", "lock other", "lock permit"},
-    "read": {"locks", "counts", "queues", "health", "members"},
+    "read": {"locks", "counts", "queues", "health", "lines", "members"},
     "operate": {"batch", "end batch", "pause", "resume", "cancel", "requeue", "delete"},
     "admin": {"tokens"},
 }
@@ -108,6 +110,7 @@ NEEDS = {
     "tokens": "admin",
     "pause": "operate",
     "counts": "read",
+    "lines": "read",
 }
 
 
@@ -126,6 +129,12 @@ def test_a_token_allows_what_it_says_and_nothing_else(founded: Founded, capabili
             assert denied.value.capability in str(denied.value)
             word = verb.partition(" ")[0]
             assert denied.value.capability.startswith(NEEDS.get(word, "")), (verb, denied.value.capability)
+
+
+def test_members_ask_each_other_for_log_lines_under_their_certificates(founded: Founded) -> None:
+    with client(founded, founded.token) as app:
+        # One that could not be asked would be named: `UNREACHABLE`.
+        assert app.storage.run_lines(b"\1" * 16, 2**40, 1).standing is LinesStanding.NOT_CONNECTED
 
 
 def test_the_first_token_allows_everything(founded: Founded) -> None:
