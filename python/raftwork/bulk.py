@@ -7,6 +7,7 @@ and by the event `bulk.changed`.
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import logging
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import NamedTuple, Protocol
 from raftwork import events
 from raftwork.errors import InvalidOption, RaftworkError
 from raftwork.operators import BulkAnswer, pages
+from raftwork.options import check_name, check_priority
 from raftwork.reading import SESSION, Reading
 from raftwork.storage.base import Change, Clause, JobPage, Storage
 
@@ -111,6 +113,63 @@ class Bulk:
     def delete(self, *, progress: Told | None = None, stop: Callable[[], bool] | None = None) -> BulkAnswer:
         """Forget them and their results. Running ones are skipped."""
         return self._change("delete", self._app.storage.delete, progress, stop)
+
+    def move(self, queue: str, *, progress: Told | None = None, stop: Callable[[], bool] | None = None) -> BulkAnswer:
+        """Put them into another queue, in which each stands by since when it waits.
+
+        Jobs that wait for a worker, for their time, for a retry or for their parents move at once. Running ones are
+        skipped, as their worker is one of the old queue, and so are final ones and those that are there already.
+
+        Args:
+            queue: its name. It need not have had a job.
+
+        Raises:
+            InvalidName: the name may not be stored.
+        """
+        check_name(queue, "The queue")
+        storage = self._app.storage
+        return self._change(f"move to {queue}", lambda ids: storage.move(ids, queue), progress, stop)
+
+    def set_priority(
+        self, priority: int, *, progress: Told | None = None, stop: Callable[[], bool] | None = None
+    ) -> BulkAnswer:
+        """Give them another priority. Skips running and final ones, as `move` does.
+
+        Args:
+            priority: -100 to 100, higher first.
+
+        Raises:
+            InvalidOption: it is out of range.
+        """
+        check_priority(priority)
+        storage = self._app.storage
+        return self._change(f"set priority {priority}", lambda ids: storage.set_priority(ids, priority), progress, stop)
+
+    async def aretry(self, *, progress: Told | None = None, stop: Callable[[], bool] | None = None) -> BulkAnswer:
+        """`retry` for a running event loop. Here as below, `progress` and `stop` are called on another thread."""
+        return await asyncio.to_thread(self.retry, progress=progress, stop=stop)
+
+    async def acancel(
+        self, reason: str = "", *, progress: Told | None = None, stop: Callable[[], bool] | None = None
+    ) -> BulkAnswer:
+        """`cancel` for a running event loop."""
+        return await asyncio.to_thread(self.cancel, reason, progress=progress, stop=stop)
+
+    async def adelete(self, *, progress: Told | None = None, stop: Callable[[], bool] | None = None) -> BulkAnswer:
+        """`delete` for a running event loop."""
+        return await asyncio.to_thread(self.delete, progress=progress, stop=stop)
+
+    async def amove(
+        self, queue: str, *, progress: Told | None = None, stop: Callable[[], bool] | None = None
+    ) -> BulkAnswer:
+        """`move` for a running event loop."""
+        return await asyncio.to_thread(self.move, queue, progress=progress, stop=stop)
+
+    async def aset_priority(
+        self, priority: int, *, progress: Told | None = None, stop: Callable[[], bool] | None = None
+    ) -> BulkAnswer:
+        """`set_priority` for a running event loop."""
+        return await asyncio.to_thread(self.set_priority, priority, progress=progress, stop=stop)
 
     def _change(
         self,

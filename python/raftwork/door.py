@@ -16,6 +16,7 @@ from raftwork.job import Job, JobInfo
 from raftwork.limits import JobLimits
 from raftwork.logs import JobLogs
 from raftwork.operators import BulkAnswer, change_one, changed, not_found
+from raftwork.options import check_name, check_priority
 from raftwork.reading import SESSION, Reading
 from raftwork.storage.base import Change, Clause, JobPage, Storage
 
@@ -55,6 +56,14 @@ class Door(ABC):
         """Forget jobs that are not running."""
         return changed(self.storage.delete, ids)
 
+    def move(self, ids: Iterable[uuid.UUID | str | bytes | Job[Any]], queue: str) -> BulkAnswer:
+        """Put jobs that wait into another queue. See `Bulk.move`."""
+        return changed(self.storage.move, ids, check_name(queue, "The queue"))
+
+    def set_priority(self, ids: Iterable[uuid.UUID | str | bytes | Job[Any]], priority: int) -> BulkAnswer:
+        """Give jobs that wait another priority. See `Bulk.set_priority`."""
+        return changed(self.storage.set_priority, ids, check_priority(priority))
+
     def job_page(
         self,
         clauses: Sequence[Clause] = (),
@@ -71,7 +80,9 @@ class Door(ABC):
         return [_hidden(clause, self.codecs) for clause in clauses] if self.codecs.encrypts else clauses
 
     def bulk(self, filter: str = "", *, everything: bool = False, chunk: int = CHUNK_JOBS) -> Bulk:
-        """All jobs that fit a filter, to be retried, cancelled or deleted together. Asks nothing yet.
+        """All jobs that fit a filter, to be retried, cancelled, deleted, moved or given a priority together.
+
+        Asks nothing yet.
 
         Args:
             filter: as for `jobs`.

@@ -186,7 +186,8 @@ def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else check(value)
 
 
-def _priority(value: object) -> int:
+def check_priority(value: object) -> int:
+    """A priority, -100 to 100, or InvalidOption."""
     if isinstance(value, bool) or not isinstance(value, int) or not -PRIORITY_MAX <= value <= PRIORITY_MAX:
         raise InvalidOption(
             f"priority={value!r} is not a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX} (higher first)."
@@ -262,7 +263,7 @@ def _duration(option: str, least_ms: int) -> Callable[[Any], int]:
 
 OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "queue": lambda value: check_name(value, "The queue"),
-    "priority": _priority,
+    "priority": check_priority,
     "delay": _optional(_duration("delay", 0)),
     "run_at": _optional(lambda value: instant_ms(value, "run_at")),
     "expires": _optional(_duration("expires", 1)),

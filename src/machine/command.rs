@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::access::{self, Digest, Invited, Note, PutToken};
 use super::admin;
 use super::batches::batch_name;
+use super::change::Change;
 use super::cluster::Member;
 use super::decode::{bytes, list, name, number, reason, Place, Result};
 use super::extras::Extras;
@@ -21,6 +22,7 @@ use super::holding::{Mode, Owner};
 use super::levels;
 use super::limit::Limits;
 use super::recurring::{schedule_name, Recurrence};
+use super::sessions::Opening;
 use super::specs::Spec;
 use super::stored::{self, Archived};
 use crate::base::codec::Reader;
@@ -138,17 +140,9 @@ pub enum Command<'a> {
         /// `None`: no limit.
         limit: Option<u64>,
     },
+    Change(Change<'a>),
     #[cfg(feature = "sim")]
     Future,
-}
-
-#[derive(Debug)]
-pub struct Opening<'a> {
-    pub ttl: Millis,
-    pub kind: &'a str,
-    pub host: &'a str,
-    pub pid: u64,
-    pub labels: Vec<(&'a str, &'a str)>,
 }
 
 #[derive(Debug)]
@@ -254,6 +248,8 @@ fn shape(op: u64) -> Result<(usize, &'static str)> {
         42 => (3, "CancelBatch"),
         60 => (6, "Acquire"),
         50 => (3, "LimitQueue"),
+        70 => (3, "MoveJobs"),
+        71 => (3, "SetPriority"),
         #[cfg(feature = "sim")]
         levels::FUTURE if levels::known() > levels::LEVEL => (1, "Future"),
         _ => return Err(Error::Foreign(format!("operation {op} is not known to this version of raftwork"))),
@@ -270,7 +266,7 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
         return Err(Error::Invalid(format!("{name} has {items} items, not {length}")));
     }
     Ok(match op {
-        1 => Command::OpenSession(opening(reader)?),
+        1 => Command::OpenSession(Opening::decode(reader)?),
         2 => Command::CloseSession(SessionId(reader.u64().at("session")?)),
         3 => Command::ExpireSession(SessionId(reader.u64().at("session")?)),
         4 => enqueue(reader)?,
@@ -322,6 +318,8 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
             waits: reader.bool().at("waits")?,
         },
         50 => admin::limit(reader)?,
+        70 => Command::Change(Change::to_queue(reader)?),
+        71 => Command::Change(Change::to_priority(reader)?),
         #[cfg(feature = "sim")]
         levels::FUTURE => Command::Future,
         38 => Command::MoveSchedule(At::decode(reader)?),
@@ -360,26 +358,8 @@ fn owner(reader: &mut Reader<'_>, session: SessionId) -> Result<Owner> {
     }
 }
 
-fn ids(reader: &mut Reader<'_>) -> Result<Vec<JobId>> {
+pub(super) fn ids(reader: &mut Reader<'_>) -> Result<Vec<JobId>> {
     list(reader, "ids", limits::BATCH_JOBS_MAX, |reader| reader.id())
-}
-
-fn opening<'a>(reader: &mut Reader<'a>) -> Result<Opening<'a>> {
-    let ttl = Millis(number(reader, limits::SESSION_TTL_MS_MAX).at("ttl_ms")?);
-    let kind = reader.str().at("kind")?;
-    if !matches!(kind, "client" | "worker") {
-        return Err(Error::Invalid("kind: neither \"client\" nor \"worker\"".into()));
-    }
-    Ok(Opening {
-        ttl,
-        kind,
-        host: name_at(reader, "host")?,
-        pid: reader.u64().at("pid")?,
-        labels: list(reader, "labels", limits::LABELS_MAX, |reader| {
-            reader.array_of(2, "a label")?;
-            Ok((name(reader)?, bytes(reader.str()?, limits::NAME_BYTES_MAX)?))
-        })?,
-    })
 }
 
 fn enqueue<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>> {

@@ -16,7 +16,7 @@ use super::outcome::Refusal;
 /// | 1     | everything up to `SetLevel`                                      |
 /// | 2     | tokens, invitations and notes of who did what; locks              |
 /// | 3     | recurring schedules, and jobs that come from them                 |
-/// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues; slots of schedules for workers and backfills; reasons of snoozes |
+/// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues; slots of schedules for workers and backfills; reasons of snoozes; other options for jobs that wait |
 pub const LEVEL: u64 = 4;
 
 /// The level that brought tokens, invitations and notes.
@@ -35,6 +35,8 @@ pub(super) const LIMITS: u64 = 4;
 pub(super) const SLOTS: u64 = 4;
 /// The level that lets a snoozed job say why it waits.
 pub(super) const SNOOZE_REASONS: u64 = 4;
+/// The level that brought other queues and priorities for jobs that wait.
+pub(super) const CHANGES: u64 = 4;
 
 /// An operation of the next version, for simulations of clusters in which some members run it already.
 #[cfg(feature = "sim")]
@@ -99,6 +101,7 @@ pub(super) fn needed(command: &Command<'_>) -> u64 {
         Command::LimitQueue { .. } => LIMITS,
         Command::TriggerSchedule { slot: Some(_), .. } => SLOTS,
         Command::Finish(results) if results.iter().any(Finish::snoozes_with_reason) => SNOOZE_REASONS,
+        Command::Change(_) => CHANGES,
         Command::Enqueue { .. } | Command::Claim(_) | Command::Finish(_) | Command::Progress(_) => 1,
         Command::Cancel { .. } | Command::Requeue(_) | Command::Delete(_) => 1,
         Command::Restore(records) if records.iter().any(|record| record.job.flow().is_some()) => FLOWS,

@@ -5,7 +5,7 @@
 //! job       one job, its states and their transitions     specs     function, queue and options, shared by jobs
 //! table     where jobs lie; index: by id                  queues    lines of ready jobs, pauses
 //! moves     the only place where jobs come, change, go    tally     figures that follow from the moves
-//! enqueue claims finish admin sessions unique locks fire upkeep  the verbs
+//! enqueue claims finish admin change sessions unique locks fire upkeep  the verbs
 //! recurring what runs again and again                    flows     which jobs wait for which: follow, batches
 //! holding   one lock: who holds it, who waits for it
 //! limit     what a job carries of its limits; bucket: starts  limiters  who may start; gates: where the others wait
@@ -31,6 +31,7 @@ mod audit;
 mod batches;
 mod blob;
 mod bucket;
+mod change;
 mod claims;
 mod cluster;
 mod command;
@@ -271,6 +272,7 @@ impl Machine {
             Command::SealBatch(id) => self.seal_batch(id),
             Command::CancelBatch { id, reason } => self.cancel_batch(id, reason),
             Command::LimitQueue { queue, limit } => self.limit_queue(queue, limit),
+            Command::Change(change) => self.change(&change),
             #[cfg(feature = "sim")]
             Command::Future => outcome::nil(),
         }

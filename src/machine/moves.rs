@@ -110,6 +110,25 @@ impl Machine {
         }
     }
 
+    /// Gives a job that waits another specification, with the same function. It keeps its place in the order of waiting.
+    pub(super) fn give_spec(&mut self, slot: Slot, spec: u32) {
+        let job = self.table.get(slot);
+        let (before, from, to, state) = (job.spec, self.home(job.spec), self.home(spec), job.state);
+        self.unlink(slot, from);
+        self.specs.hold(spec);
+        self.edit(slot, |job| job.spec = spec);
+        self.specs.release(before);
+        if from.queue != to.queue {
+            self.queues.get_mut(from.queue).tally.delete(state);
+            self.queues.get_mut(to.queue).tally.enter(state);
+        }
+        let free = self.link(slot, to);
+        debug_assert!(free, "a place in the order of waiting is given once");
+        if state == State::Enqueued && from.queue != to.queue && !self.held_back(slot) {
+            self.announce(to.queue, 1);
+        }
+    }
+
     /// Takes a job out of memory: into the archive if it is final and `archive` says so, else for good.
     pub(super) fn remove(&mut self, slot: Slot, archive: bool) -> Job {
         let job = self.table.get(slot);

@@ -63,7 +63,7 @@ pub fn needs(request: &[u8]) -> Result<(Needs, BTreeSet<SessionId>)> {
         Command::Progress(items) => Needs::Finish(items.iter().map(|item| item.id).collect()),
         Command::OpenBatch { .. } | Command::SealBatch(_) => Needs::Batch,
         Command::Cancel { .. } | Command::CancelBatch { .. } => Needs::Operate,
-        Command::Requeue(_) | Command::Delete(_) => Needs::Operate,
+        Command::Requeue(_) | Command::Delete(_) | Command::Change(_) => Needs::Operate,
         Command::PauseQueue { .. } | Command::ResumeQueue(_) | Command::LimitQueue { .. } => Needs::Operate,
         Command::PutSchedule(put) => Needs::Schedule(put.name.into(), Some(put.plan.spec.queue)),
         Command::DeleteSchedule(name) | Command::PauseSchedule { name, .. } => Needs::Schedule(name.into(), None),

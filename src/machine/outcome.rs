@@ -18,9 +18,9 @@ pub mod code {
     /// `Restore`: the job is in memory already.
     pub const PRESENT: u8 = 1;
     pub const UNKNOWN: u8 = 2;
-    /// `Cancel`: already final. `Requeue`: already enqueued or processing.
+    /// `Cancel`: already final. `Requeue`: already enqueued or processing. `MoveJobs`, `SetPriority`: final, or it is so.
     pub const NOTHING_TO_DO: u8 = 3;
-    /// `Delete`: the job runs.
+    /// `Delete`, `MoveJobs`, `SetPriority`: the job runs.
     pub const PROCESSING: u8 = 4;
     /// `Requeue`: another job holds its unique key.
     pub const CONFLICT: u8 = 5;

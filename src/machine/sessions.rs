@@ -6,11 +6,43 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::command::Opening;
+use super::decode::{bytes, list, name, number, Place as _};
 use super::outcome::{self, Outcome, Refusal};
 use super::{job::Ending, table::Slot, Machine};
+use crate::base::codec::Reader;
 use crate::base::planted::{has, Bug};
-use crate::base::{limits, LeaseToken, LogIndex, Millis, SessionId};
+use crate::base::{limits, Error, LeaseToken, LogIndex, Millis, Result, SessionId};
+
+/// A process that connects, as it describes itself.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    pub ttl: Millis,
+    pub kind: &'a str,
+    pub host: &'a str,
+    pub pid: u64,
+    pub labels: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Opening<'a> {
+    /// `OpenSession`, behind its number.
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self> {
+        let ttl = Millis(number(reader, limits::SESSION_TTL_MS_MAX).at("ttl_ms")?);
+        let kind = reader.str().at("kind")?;
+        if !matches!(kind, "client" | "worker") {
+            return Err(Error::Invalid("kind: neither \"client\" nor \"worker\"".into()));
+        }
+        Ok(Self {
+            ttl,
+            kind,
+            host: name(reader).at("host")?,
+            pid: reader.u64().at("pid")?,
+            labels: list(reader, "labels", limits::LABELS_MAX, |reader| {
+                reader.array_of(2, "a label")?;
+                Ok((name(reader)?, bytes(reader.str()?, limits::NAME_BYTES_MAX)?))
+            })?,
+        })
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {

@@ -15,7 +15,7 @@
 //! | `work:<queue>`    | to take their jobs and say how they went, and to fire their schedules        |
 //! | `lock:<name>`     | to hold locks whose names fit, and to free them                               |
 //! | `read`            | to see jobs with arguments, results and log lines, queues, health; to pass results on |
-//! | `operate`         | to cancel, retry and delete jobs, to end batches, to pause queues, to change schedules |
+//! | `operate`         | to cancel, retry, delete and move jobs, to end batches, to pause queues, to change schedules |
 //! | `admin`           | to change members, tokens and invitations, and to take copies of the state    |
 //!
 //! What holds

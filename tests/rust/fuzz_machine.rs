@@ -230,6 +230,8 @@ fn limits() -> Vec<Command> {
             functions: vec!["f".into()],
             max: 9,
         },
+        Command::Move(vec![wire::id("l"), wire::id("m")], "elsewhere".into()),
+        Command::SetPriority(vec![wire::id("m"), wire::id("n")], -7),
     ]
 }
 

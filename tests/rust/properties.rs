@@ -175,6 +175,8 @@ fn what() -> impl Strategy<Value = What> {
         2 => (ids(), reason).prop_map(|(ids, reason)| What::Plain(Command::Cancel { ids, reason })),
         2 => ids().prop_map(|ids| What::Plain(Command::Requeue(ids))),
         1 => ids().prop_map(|ids| What::Plain(Command::Delete(ids))),
+        2 => (ids(), queue()).prop_map(|(ids, queue)| What::Plain(Command::Move(ids, queue))),
+        2 => (ids(), -1i64..2).prop_map(|(ids, priority)| What::Plain(Command::SetPriority(ids, priority))),
         1 => (queue(), maybe(1_000..1_200)).prop_map(pause),
         1 => queue().prop_map(|queue| What::Plain(Command::Resume(queue))),
         1 => (queue(), prop_oneof![1 => Just(None), 2 => (1u64..4).prop_map(Some)])

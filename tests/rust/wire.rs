@@ -4,6 +4,8 @@ use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::JobId;
 use raftwork::machine::Mode;
 
+#[path = "wire/changes.rs"]
+mod changes;
 #[path = "wire/claims.rs"]
 mod claims;
 pub use claims::{claimed, Claimed};
@@ -141,6 +143,8 @@ pub enum Command {
     Recur(Recur),
     Batch(Batch),
     LimitQueue(String, Option<u64>),
+    Move(Vec<JobId>, String),
+    SetPriority(Vec<JobId>, i64),
 }
 
 /// What only nodes write, about the cluster itself.
@@ -306,6 +310,7 @@ impl Command {
             Command::Recur(recur) => recur.encode(&mut w),
             Command::Batch(batch) => batch.encode(&mut w),
             Command::LimitQueue(queue, limit) => number(w.array(3).u64(50).str(queue), *limit),
+            Command::Move(..) | Command::SetPriority(..) => changes::encode(&mut w, self),
             Command::Lock(..) | Command::Acquire(..) | Command::Unlock(..) | Command::GiveUp(_) => lock(&mut w, self),
         }
         w.into_bytes()

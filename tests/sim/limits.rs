@@ -91,8 +91,10 @@ impl Limited {
         }
         if random.chance(100) && !self.mine.is_empty() {
             let ids = vec![*random.pick(&self.mine)];
-            return Some(match random.below(3) {
-                0 => Command::Cancel { ids, reason: "simulated".into() },
+            return Some(match random.below(6) {
+                0 | 1 => Command::Cancel { ids, reason: "simulated".into() },
+                2 => Command::Move(ids, if random.chance(500) { "other" } else { "default" }.into()),
+                3 => Command::SetPriority(ids, random.below(2) as i64),
                 _ => Command::Requeue(ids),
             });
         }

@@ -200,6 +200,14 @@ impl Model {
             Command::Delete(ids) => Reply::Codes(ids.iter().map(|id| self.delete(*id)).collect()),
             Command::Restore(records) => Reply::Codes(records.iter().map(|record| self.restore(record)).collect()),
             Command::Batch(batch) => self.batch(batch),
+            Command::Move(ids, queue) => {
+                let put = |job: &mut Job| std::mem::replace(&mut job.spec.queue, queue.clone()) != *queue;
+                Reply::Codes(ids.iter().map(|id| self.change(*id, put)).collect())
+            }
+            Command::SetPriority(ids, priority) => {
+                let put = |job: &mut Job| std::mem::replace(&mut job.spec.priority, *priority) != *priority;
+                Reply::Codes(ids.iter().map(|id| self.change(*id, put)).collect())
+            }
             Command::Tick(items) => {
                 let items = (*items).min(ITEMS_MAX);
                 let mut done = self.settle(items.min(settled_max() as u64));
@@ -473,6 +481,18 @@ impl Model {
             job.limits.iter().for_each(|limit| self.forget(limit));
             self.tell_gone(id);
             job.flow.and_then(|flow| flow.batch).into_iter().for_each(|batch| self.change(batch, |_| ()));
+        }
+        0
+    }
+
+    /// Changes an option of a job that waits. `put` tells whether it was another.
+    fn change(&mut self, id: JobId, put: impl Fn(&mut Job) -> bool) -> u8 {
+        let Some(job) = self.jobs.get_mut(&id) else { return 2 };
+        if matches!(job.state, Processing { .. }) {
+            return 4;
+        }
+        if job.state.is_final() || !put(job) {
+            return 3;
         }
         0
     }

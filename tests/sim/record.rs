@@ -235,7 +235,12 @@ pub fn reply(command: &Command, payload: &[u8]) -> Reply {
             };
             Reply::Leases(wire::claimed(payload).into_iter().map(lease).collect())
         }
-        Command::Finish(_) | Command::Cancel { .. } | Command::Requeue(_) | Command::Delete(_) => {
+        Command::Finish(_)
+        | Command::Cancel { .. }
+        | Command::Requeue(_)
+        | Command::Delete(_)
+        | Command::Move(..)
+        | Command::SetPriority(..) => {
             let codes = reader.array().expect("one code for each item");
             Reply::Codes((0..codes).map(|_| reader.u64().expect("a code") as u8).collect())
         }

@@ -1,4 +1,4 @@
-"""`raftwork retry`, `cancel` and `delete`: of named jobs, or of all that fit a filter."""
+"""`raftwork retry`, `cancel`, `delete`, `move` and `priority`: of named jobs, or of all that fit a filter."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from raftwork.cli.output import parse_id, say, show
 from raftwork.cli.selection import filter_options, text_clauses
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.operators import BulkAnswer
+from raftwork.options import check_name, check_priority
 from raftwork.storage.base import Change, Clause
 from raftwork.worker.signals import STOP_SIGNALS
 
-__all__ = ["cancel", "delete", "retry"]
+__all__ = ["cancel", "delete", "move", "priority", "retry"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_VERBS = {"priority": "set_priority"}
+"""Methods that are not named like their command."""
 
 EXIT_NOT_FOUND = 4
 EXIT_REFUSED = 5
@@ -38,7 +42,7 @@ _WORDS = {
     Change.TOLD: "running, told to stop",
     Change.UNKNOWN: "not found",
     Change.ALREADY: "nothing to do",
-    Change.RUNNING: "running, so it cannot be deleted; cancel it first",
+    Change.RUNNING: "running, so it stays as it is; cancel it first",
     Change.CONFLICT: "another job has its unique key",
 }
 
@@ -48,6 +52,7 @@ class Request:
     """What one of these commands was asked to do."""
 
     verb: str
+    """The method of the application and of `Bulk`."""
     ids: tuple[str, ...]
     text: str
     clauses: list[Clause]
@@ -56,9 +61,19 @@ class Request:
     yes: bool
     as_json: bool
 
+    @property
+    def command(self) -> str:
+        """The name of the command."""
+        return next((name for name, verb in _VERBS.items() if verb == self.verb), self.verb)
+
+    @property
+    def says(self) -> str:
+        """The verb in a sentence about jobs."""
+        return {"set_priority": "give another priority to"}.get(self.verb, self.verb)
+
 
 def _request(command: F) -> F:
-    """Add what the three commands share, handed over as one `Request` and the target."""
+    """Add what these commands share, handed over as one `Request`, the target, and the value of their own option."""
 
     @click.argument("ids", nargs=-1, metavar="[ID]...")
     @click.option(
@@ -71,9 +86,10 @@ def _request(command: F) -> F:
     @target_options
     @common
     @functools.wraps(command)
-    def wrapped(target: Target, reason: str = "", **options: Any) -> int:
-        asked = Request(verb=command.__name__, **options)
-        return command(target, asked, reason) if command.__name__ == "cancel" else command(target, asked)  # type: ignore[no-any-return]
+    def wrapped(target: Target, **options: Any) -> int:
+        own = [options.pop(name) for name in ("reason", "to") if name in options]
+        asked = Request(verb=_VERBS.get(command.__name__, command.__name__), **options)
+        return command(target, asked, *own)  # type: ignore[no-any-return]
 
     return wrapped  # type: ignore[return-value]
 
@@ -100,12 +116,28 @@ def delete(target: Target, asked: Request) -> int:
     return _change(target, asked)
 
 
-def _change(target: Target, asked: Request, *arguments: str) -> int:
+@click.command()
+@click.option("--to", required=True, metavar="QUEUE", help="The queue in which they are to wait.")
+@_request
+def move(target: Target, asked: Request, to: str) -> int:
+    """Put jobs that wait into another queue. Running ones are refused."""
+    return _change(target, asked, check_name(to, "The queue"))
+
+
+@click.command()
+@click.option("--to", required=True, type=int, metavar="NUMBER", help="The priority: -100 to 100, higher first.")
+@_request
+def priority(target: Target, asked: Request, to: int) -> int:
+    """Give jobs that wait another priority. Running ones are refused."""
+    return _change(target, asked, check_priority(to))
+
+
+def _change(target: Target, asked: Request, *arguments: object) -> int:
     clauses = [*asked.clauses, *text_clauses([asked.text])]
     if asked.ids and (clauses or asked.everything):
         raise click.UsageError("Give ids, or a filter, not both.")
     if not asked.ids and not clauses and not asked.everything:
-        raise click.UsageError(f"Which jobs? Give ids, a filter, or --all. See raftwork {asked.verb} --help.")
+        raise click.UsageError(f"Which jobs? Give ids, a filter, or --all. See raftwork {asked.command} --help.")
     with connected(target) as app:
         if asked.ids:
             return _change_named(app, asked, arguments)
@@ -121,7 +153,7 @@ def _change(target: Target, asked: Request, *arguments: str) -> int:
     return _answer(asked, found)
 
 
-def _change_named(app: Raftwork, asked: Request, arguments: Sequence[str]) -> int:
+def _change_named(app: Raftwork, asked: Request, arguments: Sequence[object]) -> int:
     ids = [parse_id(text) for text in asked.ids]
     if asked.dry_run:
         show(
@@ -148,8 +180,8 @@ def _agreed(asked: Request, count: int) -> bool:
     if asked.ids or asked.yes or count == 0:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{count} jobs fit. Add --yes to {asked.verb} them, or --dry-run to change nothing.")
-    return click.confirm(f"{asked.verb.capitalize()} {count} jobs?", err=True)
+        raise click.UsageError(f"{count} jobs fit. Add --yes to {asked.says} them, or --dry-run to change nothing.")
+    return click.confirm(f"{asked.says.capitalize()} {count} jobs?", err=True)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ COMMANDS = {
     "retry": ("raftwork.cli.change:retry", "Run jobs again, with fresh attempts."),
     "cancel": ("raftwork.cli.change:cancel", "Cancel waiting jobs; tell running ones to stop."),
     "delete": ("raftwork.cli.change:delete", "Forget jobs that are not running."),
+    "move": ("raftwork.cli.change:move", "Put jobs that wait into another queue."),
+    "priority": ("raftwork.cli.change:priority", "Give jobs that wait another priority."),
     "locks": ("raftwork.cli.locks:locks", "Who holds which lock, and how many wait for it."),
     "outbox": ("raftwork.cli.outbox:outbox", "Jobs that wait in a SQL database to be relayed."),
     "queue": ("raftwork.cli.queue:queue", "Pause and resume a queue."),

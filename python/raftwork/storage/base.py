@@ -20,6 +20,7 @@ from raftwork.errors import InvalidOption, RaftworkError
 from raftwork.job import JobInfo
 from raftwork.limits import Carried, JobLimits
 from raftwork.reading import SESSION, Counts, Reading, Rows
+from raftwork.storage.changes import ChangeStorage
 from raftwork.storage.fetching import Fetcher
 from raftwork.storage.flows import BatchRow, BatchStorage, Flow, FlowRow
 from raftwork.storage.lines import LinesStanding, LinesStorage, RunLines
@@ -157,7 +158,7 @@ class Capabilities:
     """`advance` moves its clock, and nothing else does."""
 
 
-class Storage(BatchStorage, LinesStorage, ABC):
+class Storage(BatchStorage, ChangeStorage, LinesStorage, ABC):
     """A place where jobs live. Opened lazily by the application; safe for many threads."""
 
     capabilities: Capabilities
@@ -347,18 +348,6 @@ class Storage(BatchStorage, LinesStorage, ABC):
         """The time of the storage, brought up to date by a write that changes nothing else."""
 
     # Operators
-
-    @abstractmethod
-    def cancel(self, jobs: Sequence[bytes], reason: str = "") -> list[Change]:
-        """Waiting jobs become `cancelled`; running ones are told."""
-
-    @abstractmethod
-    def requeue(self, jobs: Sequence[bytes]) -> list[Change]:
-        """Final jobs start again with fresh attempts; scheduled and retrying ones become due now."""
-
-    @abstractmethod
-    def delete(self, jobs: Sequence[bytes]) -> list[Change]:
-        """Forget jobs that are not running."""
 
     @abstractmethod
     def pause_queue(self, queue: str, until_ms: int | None = None, reason: str = "") -> None:

@@ -29,7 +29,6 @@ from raftwork.reading import SESSION, AsOf, Counts, Reading, Rows
 from raftwork.storage import core_log
 from raftwork.storage.base import (
     Accepted,
-    Change,
     ClaimedJob,
     Clash,
     Clause,
@@ -50,6 +49,7 @@ from raftwork.storage.base import (
     Storage,
     StorageLock,
 )
+from raftwork.storage.client_changes import ClientChanges
 from raftwork.storage.client_flows import ClientFlows, is_short
 from raftwork.storage.client_lines import ClientLines
 from raftwork.storage.completions import Completions
@@ -68,7 +68,7 @@ T = TypeVar("T")
 _NO_CLASHES: list[Clash] = []
 
 
-class ClientStorage(ClientFlows, ClientLines, Storage):
+class ClientStorage(ClientFlows, ClientChanges, ClientLines, Storage):
     """A storage behind `_core.Client`. Opened on first use; in a forked child, opened again there."""
 
     def __init__(self, submit_timeout_ms: int = 30_000) -> None:
@@ -304,29 +304,6 @@ class ClientStorage(ClientFlows, ClientLines, Storage):
         return self.due_schedules(1).now_ms
 
     # Operators
-
-    def cancel(self, jobs: Sequence[bytes], reason: str = "") -> list[Change]:
-        return [Change(code) for code in self._submit((8, jobs, reason))]
-
-    def requeue(self, jobs: Sequence[bytes]) -> list[Change]:
-        return self._change(9, jobs)
-
-    def delete(self, jobs: Sequence[bytes]) -> list[Change]:
-        return self._change(10, jobs)
-
-    def _change(self, operation: int, jobs: Sequence[bytes]) -> list[Change]:
-        """Do something with jobs that may be in the archive.
-
-        A node looks there before it writes, and a job may go there between the two. Nothing was done to a job that is
-        answered as unknown; asked once more, the node finds it.
-        """
-        answers = [Change(code) for code in self._submit((operation, jobs))]
-        places = [place for place, answer in enumerate(answers) if answer is Change.UNKNOWN]
-        if places:
-            again = self._submit((operation, [jobs[place] for place in places]))
-            for place, code in zip(places, again, strict=True):
-                answers[place] = Change(code)
-        return answers
 
     def pause_queue(self, queue: str, until_ms: int | None = None, reason: str = "") -> None:
         self._submit((11, queue, until_ms, reason))

@@ -273,9 +273,9 @@ class Change(enum.IntEnum):
     """It is running; its worker is told."""
     UNKNOWN = 2
     ALREADY = 3
-    """Cancel: it is final. Requeue: it is waiting or running."""
+    """Cancel: it is final. Requeue: it waits or runs. Move and priority: it is final, or is as asked already."""
     RUNNING = 4
-    """A running job cannot be deleted."""
+    """A running job cannot be deleted, moved or given another priority."""
     CONFLICT = 5
     """Requeue: another job holds its unique key."""
 

@@ -119,11 +119,11 @@ def test_cancel_retry_and_delete_by_id(raftwork: Any) -> None:
     assert raftwork("job", job).status == 4
 
 
-@pytest.mark.parametrize("command", ["retry", "cancel", "delete", "job"])
+@pytest.mark.parametrize("command", ["retry", "cancel", "delete", "job", "move --to slow", "priority --to 1"])
 def test_unknown_job_is_not_found(raftwork: Any, command: str) -> None:
     put(raftwork)
-    assert raftwork(command, UNKNOWN).status == 4
-    assert raftwork(command, "7").status == 2
+    assert raftwork(*command.split(), UNKNOWN).status == 4
+    assert raftwork(*command.split(), "7").status == 2
 
 
 def test_changing_many_needs_a_yes(raftwork: Any) -> None:
@@ -138,6 +138,25 @@ def test_changing_many_needs_a_yes(raftwork: Any) -> None:
     assert raftwork("retry", "--all", "--yes", "--json").json["changed"] == 3
     assert raftwork("delete", "--all", "--yes", "--json").json["changed"] == 3
     assert raftwork("jobs").out.strip() == "No job fits."
+
+
+def test_move_and_priority_change_jobs_that_wait(raftwork: Any) -> None:
+    jobs = [put(raftwork, "send_welcome", f"[{number}]") for number in range(3)]
+    assert raftwork("move", "--to", "slow", jobs[0]).out == f"{jobs[0]}  done\n"
+    assert raftwork("move", "--to", "slow", jobs[0]).status == 5
+    asked = raftwork("move", "--to", "slow", "--queue", "mail")
+    assert asked.status == 2 and "2 jobs fit. Add --yes to move them" in asked.err
+    answer = raftwork("move", "--to", "slow", "--queue", "mail", "--yes", "--json").json
+    assert (answer["matched"], answer["changed"], answer["outcomes"]) == (2, 2, {"done": 2})
+    asked = raftwork("priority", "--to", "-5", "--queue", "slow")
+    assert asked.status == 2 and "Add --yes to give another priority to them" in asked.err
+    assert raftwork("priority", "--to", "-5", "--queue", "slow", "--yes", "--json").json["changed"] == 3
+    found = raftwork("job", jobs[1], "--json").json
+    assert (found["queue"], found["priority"]) == ("slow", -5)
+    assert raftwork("priority", "--to", "101", jobs[0]).status == 2
+    assert raftwork("move", "--to", "", jobs[0]).status == 2
+    assert raftwork("move", jobs[0]).status == 2
+    assert "raftwork priority --help" in raftwork("priority", "--to", "1").err
 
 
 def test_pause_and_resume_show_in_queues(raftwork: Any) -> None:

@@ -84,6 +84,8 @@ VERBS: dict[str, Callable[[Raftwork], Any]] = {
     "cancel": lambda app: app.storage.cancel([b"\1" * 16], ""),
     "requeue": lambda app: app.storage.requeue([b"\1" * 16]),
     "delete": lambda app: app.storage.delete([b"\1" * 16]),
+    "move": lambda app: app.storage.move([b"\1" * 16], "spare"),
+    "priority": lambda app: app.storage.set_priority([b"\1" * 16], 1),
     "tokens": lambda app: app.storage.order(LIST_TOKENS),
     "members": lambda app: app.storage.order(1),
 }
@@ -96,7 +98,7 @@ ALLOWED = {
     "lock:mail": {"lock mail"},
     "lock:*": {"lock mail", "lock other", "lock permit"},
     "read": {"locks", "counts", "queues", "health", "lines", "members"},
-    "operate": {"batch", "end batch", "pause", "resume", "cancel", "requeue", "delete"},
+    "operate": {"batch", "end batch", "pause", "resume", "cancel", "requeue", "delete", "move", "priority"},
     "admin": {"tokens"},
 }
 

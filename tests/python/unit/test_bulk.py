@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from raftwork import (
     Raftwork,
     events,
 )
-from raftwork.errors import InvalidFilter
+from raftwork.errors import InvalidFilter, InvalidName
 from raftwork.storage.base import Change
 
 
@@ -75,6 +76,55 @@ def test_a_running_job_is_told_or_skipped(app: Raftwork, task: Any) -> None:
     answer = app.bulk("state:processing").cancel()
     assert answer[:3] == (1, 1, 0)
     assert answer.codes == (Change.TOLD,)
+
+
+def test_jobs_that_wait_are_moved_and_given_a_priority(app: Raftwork, task: Any) -> None:
+    put(app, task, 4)
+    task.using(delay="1h").enqueue(7)
+    session = app.storage.open_session("worker")
+    (running,) = app.storage.claim(session, [("default", 1)], [task.name])
+    answer = app.bulk("fn:*work*").move("mail")
+    assert answer[:3] == (5, 4, 1)
+    assert set(answer.codes) == {Change.DONE, Change.RUNNING}
+    assert app.bulk("queue:mail").move("mail").codes == (Change.ALREADY,) * 4
+    assert [info.id.bytes for info in app.jobs("queue:default")] == [running.id]
+    assert app.bulk("queue:mail state:scheduled").set_priority(100)[:3] == (1, 1, 0)
+    assert app.bulk("queue:mail").set_priority(-100)[:3] == (4, 4, 0)
+    assert {info.priority for info in app.jobs("queue:mail")} == {-100}
+    (moved,) = app.storage.claim(session, [("mail", 1)], [task.name])
+    assert moved.priority == -100
+    assert app.move([moved.id, running.id], "other")[:3] == (2, 0, 2)
+    assert app.set_priority([running.id], 3).codes == (Change.RUNNING,)
+
+
+@pytest.mark.parametrize("queue", ["", "a\nb", "x" * 256, 7])
+def test_a_bad_queue_is_refused_before_anything_is_asked(app: Raftwork, queue: Any) -> None:
+    for move in (app.bulk("state:enqueued").move, lambda queue: app.move([], queue)):
+        with pytest.raises(InvalidName, match="The queue"):
+            move(queue)
+
+
+@pytest.mark.parametrize("priority", [101, -101, 1.5, True, "5", None])
+def test_a_bad_priority_is_refused_before_anything_is_asked(app: Raftwork, priority: Any) -> None:
+    for give in (app.bulk("state:enqueued").set_priority, lambda priority: app.set_priority([], priority)):
+        with pytest.raises(InvalidOption, match="-100 to 100"):
+            give(priority)
+
+
+def test_every_verb_has_a_twin_for_coroutines(app: Raftwork, task: Any) -> None:
+    put(app, task, 2)
+    seen: list[BulkProgress] = []
+
+    async def use() -> None:
+        assert (await app.bulk("queue:default").amove("mail", progress=seen.append)).changed == 2
+        assert (await app.bulk("queue:mail").aset_priority(5)).changed == 2
+        assert (await app.bulk("priority:5").acancel("no")).changed == 2
+        assert (await app.bulk("state:cancelled").aretry()).changed == 2
+        assert (await app.bulk("priority:5").adelete(stop=lambda: True)).stopped
+        assert (await app.bulk("priority:5").adelete()).changed == 2
+
+    asyncio.run(use())
+    assert seen == [(2, 2, 0)]
 
 
 def test_a_job_that_is_gone_by_then_is_skipped(app: Raftwork, task: Any) -> None:

@@ -189,6 +189,10 @@ impl Model {
             Command::Unlock(name, token) => self.unlock(0, name, *token),
             Command::Recur(recur) => self.recur(recur),
             Command::LimitQueue(queue, limit) => self.limit_queue(queue, *limit),
+            Command::Move(ids, queue) => codes(&ids.iter().map(|id| self.move_job(*id, queue)).collect::<Vec<_>>()),
+            Command::SetPriority(ids, priority) => {
+                codes(&ids.iter().map(|id| self.set_priority(*id, *priority)).collect::<Vec<_>>())
+            }
             Command::Lock(..) | Command::Acquire(..) | Command::GiveUp(_) => panic!("{command:?} needs a session"),
             Command::Own(own) => panic!("{own:?} is about the cluster, the model about jobs"),
             Command::Batch(batch) => panic!("{batch:?}: flows have a model of their own"),

@@ -13,6 +13,7 @@
 //!                cancelled [reason=x]
 //! progress a by=w1 [note=text] [state=text]
 //! cancel a [reason=x]   requeue a   delete a   pause mail [until=9] [reason=x]   resume mail
+//! move a to=mail   priority a to=-5
 //! tick [max=1000]   evict 3   restore a     (a record that `finished` showed)
 //! as c1 seq=1 [acked=0] <any command>       under a session and sequence
 //! member 7 name=a raft=a:1 client=a:2   forget 7   level 1   digest 64 [mark=9]   (or the mark made there)
@@ -232,6 +233,9 @@ impl Player {
                 vec![["done", "unknown", "nothing to do"][r.u64().expect("a code") as usize].into()]
             }
             Command::LimitQueue(..) => vec!["done".into()],
+            Command::Move(..) | Command::SetPriority(..) => {
+                self.codes(line, r, &["changed", "?", "unknown", "nothing to do", "runs"])
+            }
             Command::Lock(..) | Command::Acquire(..) => self.tell_lock(line.words[1], r),
             Command::Unlock(..) => vec!["free".into()],
             Command::GiveUp(..) => {
@@ -323,6 +327,8 @@ impl Player {
             "lock" | "unlock" | "give_up" => self.build_lock(line),
             "schedule" => self.build_schedule(line),
             "batch" => Self::build_batch(line),
+            "move" => Command::Move(line.ids(), line.text("to", "")),
+            "priority" => Command::SetPriority(line.ids(), line.text("to", "0").parse().expect("a priority")),
             "limit_queue" => Command::LimitQueue(line.words[1].into(), line.maybe("n")),
             "member" | "forget" | "level" | "digest" | "token" | "revoke" | "invite" | "use" | "note" => {
                 Command::Own(self.build_own(line))

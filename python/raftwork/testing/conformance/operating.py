@@ -19,7 +19,7 @@ from raftwork.testing.conformance.making import (
 
 
 class OperateContract(Contract):
-    """`cancel`, `requeue`, `delete`, `pause_queue`, `resume_queue`."""
+    """`cancel`, `requeue`, `delete`, `move`, `set_priority`, `pause_queue`, `resume_queue`."""
 
     def test_waiting_jobs_are_cancelled_at_once(self, storage: Storage) -> None:
         worker = Worker(storage)
@@ -98,6 +98,41 @@ class OperateContract(Contract):
         worker.succeed(job)
         assert storage.delete([running]) == [Change.DONE]
         assert storage.job(running) is None
+
+    def test_jobs_that_wait_move_to_another_queue(self, storage: Storage) -> None:
+        worker = Worker(storage, ["default"])
+        running = put(storage)
+        job = worker.one()
+        first, scheduled = put(storage), put(storage, delay_ms=3_600_000)
+        there = put(storage, spec=spec(queue="mail"))
+        stranger = storage.new_ids(1)[0]
+        answers = storage.move([running, first, scheduled, there, stranger, first], "mail")
+        assert answers == [
+            *(Change.RUNNING, Change.DONE, Change.DONE, Change.ALREADY, Change.UNKNOWN, Change.ALREADY),
+        ]
+        assert {known(storage, id).queue for id in (first, scheduled, there)} == {"mail"}
+        assert (known(storage, running).queue, state(storage, scheduled)) == ("default", JobState.SCHEDULED)
+        assert [job.id for job in Worker(storage, ["mail"]).claim(5)] == [first, there], "by since when they wait"
+        worker.succeed(job)
+        assert storage.move([running], "mail") == [Change.ALREADY], "it is final"
+
+    def test_a_moved_job_wakes_who_waits(self, storage: Storage) -> None:
+        id = put(storage, spec=spec(queue="elsewhere"))
+        with fetching(storage) as fetcher:
+            assert fetcher.next(0.05) is None
+            storage.move([id], "default")
+            assert fetch(fetcher).id == id
+
+    def test_jobs_that_wait_get_another_priority(self, storage: Storage) -> None:
+        worker = Worker(storage)
+        running = put(storage)
+        job = worker.one()
+        first, second = put(storage), put(storage)
+        assert storage.set_priority([running, second, second], 5) == [Change.RUNNING, Change.DONE, Change.ALREADY]
+        assert (known(storage, second).priority, known(storage, running).priority) == (5, 0)
+        assert [job.id for job in worker.claim(5)] == [second, first]
+        worker.succeed(job)
+        assert storage.set_priority([running, storage.new_ids(1)[0]], 5) == [Change.ALREADY, Change.UNKNOWN]
 
     def test_a_paused_queue_hands_out_nothing_and_takes_everything(self, storage: Storage) -> None:
         storage.pause_queue("mail", None, "provider is down")

@@ -165,6 +165,42 @@ impl Model {
         0
     }
 
+    /// Why the options of a job stay as they are; else where it is.
+    fn waiting(&self, id: JobId) -> Result<usize, u64> {
+        let position = self.position(id).ok_or(2u64)?;
+        match self.jobs[position].state {
+            "processing" => Err(4),
+            _ if self.jobs[position].is_final() => Err(3),
+            _ => Ok(position),
+        }
+    }
+
+    pub(super) fn move_job(&mut self, id: JobId, queue: &str) -> u64 {
+        let position = match self.waiting(id) {
+            Ok(position) => position,
+            Err(code) => return code,
+        };
+        if self.jobs[position].spec.queue == queue {
+            return 3;
+        }
+        self.jobs[position].spec.queue = queue.into();
+        if self.jobs[position].state == "enqueued" && !self.held_back(&self.jobs[position]) {
+            self.announce(queue, 1);
+        }
+        0
+    }
+
+    pub(super) fn set_priority(&mut self, id: JobId, priority: i64) -> u64 {
+        match self.waiting(id) {
+            Ok(position) if self.jobs[position].spec.priority == priority => 3,
+            Ok(position) => {
+                self.jobs[position].spec.priority = priority;
+                0
+            }
+            Err(code) => code,
+        }
+    }
+
     pub(super) fn end_pause(&mut self, queue: &str) {
         if !self.paused(queue) {
             return;
