@@ -165,6 +165,11 @@ def _hidden(clause: Clause, codecs: Codecs) -> Clause:
             f"{field} cannot be searched: arguments are encrypted, so nodes cannot look into them. Give jobs tags to "
             "find them by (tag:NAME), or a unique key (unique:TASK:KEY)."
         )
+    if field == "fingerprint":
+        raise InvalidFilter(
+            "fingerprint cannot be searched: tracebacks are encrypted, and the fingerprint is their last line. Search "
+            "by the type of the error (error:TimeoutError) and the function (fn:NAME)."
+        )
     if field != "unique":
         return clause
     if operator != "=":

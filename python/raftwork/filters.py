@@ -9,7 +9,9 @@ Terms are separated by spaces and must all hold. Values behind one colon are sep
 | `state:failed,cancelled`               | the state                                                                   |
 | `fn:` `queue:` `tag:` `unique:`        | function, queue, a tag, unique key; `mail.*` begins so, `*mail*` contains |
 | `error:TimeoutError`                   | type of the last error, with or without its module                          |
+| `fingerprint:` `schedule:`             | fingerprint of the last error; name of the schedule that it comes from      |
 | `id:0192a3...`                         | the id, or its first digits                                                 |
+| `batch:` `parent:`                     | likewise, of its batch, and of a job or batch that it waits or waited for   |
 | `args.user.id:42` `args.0:x` `args.n>3` | an argument: keyword or position, then keys and positions                  |
 | `attempt>=3` `crashes:1` `priority<0`  | figures, also `generation`                                                  |
 | `since:2h` `until:2026-11-22T10:00Z`   | created then or later, then or earlier                                      |
@@ -51,10 +53,13 @@ _TEXTS = {
     "tag": "tag",
     "error": "error",
     "unique": "unique",
+    "schedule": "schedule",
+    "fingerprint": "fingerprint",
 }
+_IDS = ("id", "batch", "parent")
 _NUMBERS = ("attempt", "crashes", "priority", "generation")
 _MOMENTS = {name: f"{name}_ms" for name in ("created", "enqueued", "started", "finished")} | {"due": "run_at_ms"}
-_FIELDS = ("state", "id", "since", "until", "age", *_TEXTS, *_NUMBERS, *_MOMENTS)
+_FIELDS = ("state", *_IDS, "since", "until", "age", *_TEXTS, *_NUMBERS, *_MOMENTS)
 _SHORT = {"function": "fn"} | {field: name for name, field in _MOMENTS.items()}
 
 _HEAD = re.compile(r'(?P<field>[A-Za-z_][^\s:=<>",*]*)(?P<operator>:|=|<=|>=|<|>)')
@@ -146,8 +151,8 @@ class _Parser:
         values = self._values(head[0])
         if field == "state":
             return self._state(values, operator, start)
-        if field == "id":
-            return self._id(values, operator, start)
+        if field in _IDS:
+            return self._id(field, values, operator, start)
         if field in _TEXTS:
             self._only_colon(field, operator, start)
             return (_TEXTS[field], *self._patterns(values))
@@ -198,8 +203,8 @@ class _Parser:
                 self._fail(value.position, f"{value.text!r} is not a state", f"States are {', '.join(names)}.")
         return ("state", "=", [value.text for value in values])
 
-    def _id(self, values: list[_Value], operator: str, start: int) -> Clause:
-        self._only_colon("id", operator, start)
+    def _id(self, field: str, values: list[_Value], operator: str, start: int) -> Clause:
+        self._only_colon(field, operator, start)
         texts = [value.text.lower().removesuffix("*") for value in values]
         for text, value in zip(texts, values, strict=True):
             if not _HEX.fullmatch(text) or not text.replace("-", ""):
@@ -207,8 +212,8 @@ class _Parser:
                     value.position, f"{value.text!r} is not an id or its beginning", "Ids look like 0192a3f4-..."
                 )
         if all(len(text.replace("-", "")) == 32 for text in texts):
-            return ("id", "=", [uuid.UUID(text).bytes for text in texts])
-        return ("id", "prefix", texts)
+            return (field, "=", [uuid.UUID(text).bytes for text in texts])
+        return (field, "prefix", texts)
 
     def _patterns(self, values: list[_Value]) -> tuple[str, list[str]]:
         read = [(*self._pattern(value), value.position) for value in values]
@@ -315,8 +320,8 @@ def _format_clause(clause: Clause) -> str:
     write: Callable[[Any], str]
     if field == "text":
         return _bare(values[0])
-    if field == "id":
-        return "id:" + ",".join(str(uuid.UUID(bytes=v)) if isinstance(v, bytes) else v for v in values)
+    if field in _IDS:
+        return f"{field}:" + ",".join(str(uuid.UUID(bytes=v)) if isinstance(v, bytes) else v for v in values)
     if field in _MOMENTS.values():
         return _format_moment(field, operator, values[0])
     if field.startswith("args.") and operator not in ("prefix", "contains"):

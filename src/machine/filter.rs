@@ -7,15 +7,17 @@
 //! |---------------------------------------------------------------------|------------------------|-----------------|
 //! | `state`                                                             | `=`                    | names of states |
 //! | `id`                                                                | `=` `prefix`           | bytes; hex text |
-//! | `function` `queue` `tag` `error` `unique`                           | `=` `prefix` `contains` | texts          |
+//! | `batch` `parent`                                                    | as `id`                | as `id`         |
+//! | `function` `queue` `tag` `error` `unique` `schedule` `fingerprint`  | `=` `prefix` `contains` | texts          |
 //! | `text` (function or id begins so)                                   | `prefix`               | texts           |
 //! | `attempt` `crashes` `priority` `generation`, all moments (`.._ms`)  | `=` `<` `<=` `>` `>=`  | whole numbers   |
 //! | `args.` and a path: keyword, or position; then keys and positions   | all                    | any plain value |
 //!
-//! `error` means the type of the last error, with or without its module. Numbers in arguments compare by value, so 1
+//! `error` means the type of the last error, with or without its module, and `fingerprint` the last line of its traceback. Numbers in arguments compare by value, so 1
 //! equals 1.0; a text never equals a number. Values of an extension type (a date, a decimal) match nothing.
 
-use super::record::{error_parts, label, JobRecord, STATE_NAMES};
+use super::fields::{fingerprint, Fields, Number};
+use super::record::{error_parts, label, STATE_NAMES};
 use crate::base::codec::Reader;
 use crate::base::{Error, JobId, Result};
 
@@ -24,33 +26,6 @@ const CLAUSES_MAX: usize = 64;
 const VALUES_MAX: usize = 1_000;
 const STEPS_MAX: usize = 16;
 
-/// What a filter can ask of a job.
-pub trait Fields {
-    fn id(&self) -> JobId;
-    fn state(&self) -> u8;
-    fn function(&self) -> &str;
-    fn queue(&self) -> &str;
-    fn unique(&self) -> Option<&str>;
-    fn tags(&self) -> impl Iterator<Item = &str>;
-    /// MessagePack `[type, message, traceback]`.
-    fn error(&self) -> Option<&[u8]>;
-    fn number(&self, field: Number) -> Option<i64>;
-    fn args(&self) -> &[u8];
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Number {
-    Attempt,
-    Crashes,
-    Priority,
-    Generation,
-    Created,
-    RunAt,
-    Enqueued,
-    Started,
-    Finished,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     Function,
@@ -58,6 +33,17 @@ enum Word {
     Tag,
     Error,
     Unique,
+    Schedule,
+    Fingerprint,
+}
+
+/// Whose id a clause means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Own,
+    Batch,
+    /// Any of its parents.
+    Parent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +71,9 @@ enum Value {
 enum Clause {
     /// One bit for each state.
     State(u8),
-    Ids(Vec<JobId>),
+    Ids(Whose, Vec<JobId>),
     /// The id's hexadecimal digits, without dashes, begin so.
-    IdPrefix(Vec<String>),
+    IdPrefix(Whose, Vec<String>),
     Number(Number, Operator, Vec<i64>),
     Word(Word, Operator, Vec<String>),
     /// The function, or the id, begins so.
@@ -158,10 +144,11 @@ impl Filter {
                     Word::Queue => "queue",
                     Word::Tag => "tag",
                     Word::Error => "error",
-                    Word::Unique => return None,
+                    Word::Unique | Word::Schedule | Word::Fingerprint => return None,
                 };
                 Some(values.iter().map(|value| label(field, value)).collect())
             }
+            Clause::Ids(Whose::Batch, ids) => Some(ids.iter().map(|id| label("batch", &id.to_string())).collect()),
             _ => None,
         };
         self.clauses.iter().filter_map(of_clause).collect()
@@ -174,9 +161,12 @@ impl Clause {
             Clause::Word(Word::Function | Word::Queue | Word::Tag, ..) | Clause::Number(Number::Priority, ..) => {
                 Cost::Spec
             }
-            Clause::State(_) | Clause::Ids(_) => Cost::Job,
+            Clause::Ids(Whose::Batch | Whose::Parent, _) | Clause::IdPrefix(Whose::Batch | Whose::Parent, _) => {
+                Cost::Deep
+            }
+            Clause::State(_) | Clause::Ids(..) => Cost::Job,
             Clause::Number(Number::Attempt | Number::Crashes | Number::Generation | Number::Created, ..) => Cost::Job,
-            Clause::Number(..) | Clause::IdPrefix(_) | Clause::Free(_) => Cost::Job,
+            Clause::Number(..) | Clause::IdPrefix(..) | Clause::Free(_) => Cost::Job,
             Clause::Word(..) | Clause::Args(..) => Cost::Deep,
         }
     }
@@ -184,8 +174,8 @@ impl Clause {
     fn holds(&self, job: &impl Fields) -> bool {
         match self {
             Clause::State(mask) => mask & (1 << job.state()) != 0,
-            Clause::Ids(ids) => ids.contains(&job.id()),
-            Clause::IdPrefix(prefixes) => id_begins(job.id(), prefixes),
+            Clause::Ids(whose, ids) => whose.any(job, |id| ids.contains(&id)),
+            Clause::IdPrefix(whose, prefixes) => whose.any(job, |id| id_begins(id, prefixes)),
             Clause::Number(field, operator, values) => {
                 job.number(*field).is_some_and(|number| values.iter().any(|value| operator.orders(number.cmp(value))))
             }
@@ -201,6 +191,25 @@ impl Clause {
     }
 }
 
+impl Whose {
+    fn any(self, job: &impl Fields, mut fits: impl FnMut(JobId) -> bool) -> bool {
+        match self {
+            Whose::Own => fits(job.id()),
+            Whose::Batch => job.batch().is_some_and(fits),
+            Whose::Parent => job.has_parent(&mut fits),
+        }
+    }
+
+    fn of(field: &str) -> Option<Whose> {
+        Some(match field {
+            "id" => Whose::Own,
+            "batch" => Whose::Batch,
+            "parent" => Whose::Parent,
+            _ => return None,
+        })
+    }
+}
+
 fn word_holds(job: &impl Fields, word: Word, operator: Operator, values: &[String]) -> bool {
     let any = |text: &str| values.iter().any(|value| operator.fits(text, value));
     match word {
@@ -208,6 +217,8 @@ fn word_holds(job: &impl Fields, word: Word, operator: Operator, values: &[Strin
         Word::Queue => any(job.queue()),
         Word::Unique => job.unique().is_some_and(any),
         Word::Tag => job.tags().any(any),
+        Word::Schedule => job.schedule().is_some_and(any),
+        Word::Fingerprint => job.error().and_then(fingerprint).is_some_and(any),
         Word::Error => {
             let kind = job.error().and_then(error_parts).map(|[kind, ..]| kind);
             kind.is_some_and(|kind| any(kind) || any(without_module(kind)))
@@ -363,7 +374,13 @@ fn decode_clause(reader: &mut Reader<'_>) -> Result<Clause> {
         let values = (0..length).map(|_| reader.i64()).collect::<Result<_>>()?;
         return Ok(Clause::Number(number, operator, values));
     }
+    if let Some(whose) = Whose::of(field).filter(|_| operator == Operator::Equal) {
+        return Ok(Clause::Ids(whose, (0..length).map(|_| reader.id()).collect::<Result<_>>()?));
+    }
     let mut texts = || (0..length).map(|_| reader.str().map(str::to_owned)).collect::<Result<Vec<String>>>();
+    if let Some(whose) = Whose::of(field).filter(|_| operator == Operator::Prefix) {
+        return Ok(Clause::IdPrefix(whose, texts()?));
+    }
     let word = word_field(field).filter(|_| matches!(operator, Operator::Equal) || !compares);
     match (field, operator, word) {
         (_, _, Some(word)) => Ok(Clause::Word(word, operator, texts()?)),
@@ -371,8 +388,6 @@ fn decode_clause(reader: &mut Reader<'_>) -> Result<Clause> {
             let states = texts()?.iter().map(|name| state_bit(name)).collect::<Result<Vec<u8>>>()?;
             Ok(Clause::State(states.iter().fold(0, |mask, bit| mask | bit)))
         }
-        ("id", Operator::Equal, _) => Ok(Clause::Ids((0..length).map(|_| reader.id()).collect::<Result<_>>()?)),
-        ("id", Operator::Prefix, _) => Ok(Clause::IdPrefix(texts()?)),
         ("text", Operator::Prefix, _) => Ok(Clause::Free(texts()?)),
         _ => match field.strip_prefix("args.") {
             Some(path) => decode_args(reader, path, operator, length),
@@ -419,55 +434,8 @@ fn word_field(field: &str) -> Option<Word> {
         "tag" => Word::Tag,
         "error" => Word::Error,
         "unique" => Word::Unique,
+        "schedule" => Word::Schedule,
+        "fingerprint" => Word::Fingerprint,
         _ => return None,
     })
-}
-
-impl Fields for JobRecord<'_> {
-    fn id(&self) -> JobId {
-        self.id
-    }
-
-    fn state(&self) -> u8 {
-        self.state
-    }
-
-    fn function(&self) -> &str {
-        self.function
-    }
-
-    fn queue(&self) -> &str {
-        self.queue
-    }
-
-    fn unique(&self) -> Option<&str> {
-        self.unique_key
-    }
-
-    fn tags(&self) -> impl Iterator<Item = &str> {
-        self.tags.iter().copied()
-    }
-
-    fn error(&self) -> Option<&[u8]> {
-        self.error
-    }
-
-    fn number(&self, field: Number) -> Option<i64> {
-        let number = match field {
-            Number::Priority => return Some(self.priority),
-            Number::Attempt => Some(self.attempt),
-            Number::Crashes => Some(self.crashes),
-            Number::Generation => Some(self.generation),
-            Number::Created => Some(self.created_ms),
-            Number::RunAt => self.run_at_ms,
-            Number::Enqueued => self.enqueued_ms,
-            Number::Started => self.started_ms,
-            Number::Finished => self.finished_ms,
-        };
-        number.map(|number| i64::try_from(number).unwrap_or(i64::MAX))
-    }
-
-    fn args(&self) -> &[u8] {
-        self.args
-    }
 }

@@ -39,6 +39,7 @@ mod decode;
 mod digests;
 mod enqueue;
 mod extras;
+mod fields;
 pub mod filter;
 mod finish;
 mod fire;

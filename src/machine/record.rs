@@ -120,7 +120,7 @@ pub fn detail(record: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Bits that say what a record is about, so that an archive can skip a thousand records without reading them. A record
-/// has the [`label`] of its state, function, queue, error type and of each tag; other bits may be set by chance.
+/// has the [`label`] of its state, function, queue, error type, batch and of each tag; other bits may be set by chance.
 pub fn labels(record: &[u8]) -> u64 {
     JobRecord::decode(record).map_or(u64::MAX, |record| record.labels())
 }
@@ -296,7 +296,8 @@ impl<'a> JobRecord<'a> {
     fn labels(&self) -> u64 {
         let kind = self.error.and_then(error_parts).map(|[kind, ..]| kind);
         let error = kind.map_or(0, |kind| label("error", kind) | label("error", without_module(kind)));
-        let own = label("function", self.function) | label("queue", self.queue) | 1 << self.state;
+        let batch = self.batch.map_or(0, |batch| label("batch", &batch.to_string()));
+        let own = batch | label("function", self.function) | label("queue", self.queue) | 1 << self.state;
         self.tags.iter().fold(own | error, |labels, tag| labels | label("tag", tag))
     }
 
@@ -417,6 +418,20 @@ fn batch_of(flow: &[u8]) -> Result<Option<JobId>> {
     let mut reader = Reader::new(flow);
     reader.array()?;
     reader.option(Reader::id)
+}
+
+/// The first items of the sixth one.
+pub(super) fn parents_of(flow: &[u8]) -> Result<Vec<JobId>> {
+    let mut reader = Reader::new(flow);
+    reader.array()?;
+    (0..5).try_for_each(|_| reader.raw().map(drop))?;
+    let parent = |reader: &mut Reader<'_>| {
+        let items = reader.array()?;
+        let parent = reader.id()?;
+        (1..items).try_for_each(|_| reader.raw().map(drop))?;
+        Ok(parent)
+    };
+    (0..reader.array()?).map(|_| parent(&mut reader)).collect()
 }
 
 /// The ids of jobs that come back with this one, and its batch.

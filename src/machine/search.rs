@@ -11,7 +11,8 @@
 
 use std::cmp::Reverse;
 
-use super::filter::{Cost, Fields, Filter, Number};
+use super::fields::{Fields, Number};
+use super::filter::{Cost, Filter};
 use super::job::{Job, State};
 use super::record::JobRecord;
 use super::specs::Spec;
@@ -239,6 +240,18 @@ impl Fields for Live<'_> {
         self.job.unique().map(|key| &**key)
     }
 
+    fn schedule(&self) -> Option<&str> {
+        self.job.recurrence().map(|from| &*from.schedule)
+    }
+
+    fn batch(&self) -> Option<JobId> {
+        self.job.flow()?.batch
+    }
+
+    fn has_parent(&self, fits: &mut dyn FnMut(JobId) -> bool) -> bool {
+        self.job.flow().is_some_and(|flow| flow.edges.iter().any(|edge| fits(edge.parent)))
+    }
+
     fn tags(&self) -> impl Iterator<Item = &str> {
         self.spec.tags.iter().map(|tag| &**tag)
     }
@@ -287,6 +300,18 @@ impl Fields for Spec {
 
     fn unique(&self) -> Option<&str> {
         None
+    }
+
+    fn schedule(&self) -> Option<&str> {
+        None
+    }
+
+    fn batch(&self) -> Option<JobId> {
+        None
+    }
+
+    fn has_parent(&self, _: &mut dyn FnMut(JobId) -> bool) -> bool {
+        false
     }
 
     fn tags(&self) -> impl Iterator<Item = &str> {

@@ -26,6 +26,9 @@ def filter_options(command: F) -> F:
     @click.option("--task", "tasks", multiple=True, metavar="NAME", help="shop.send_welcome, shop.* or *welcome*.")
     @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Each must be there.")
     @click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="An argument, such as user_id=7.")
+    @click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="Come from this schedule.")
+    @click.option("--batch", "batches", multiple=True, metavar="ID", help="Belong to this batch.")
+    @click.option("--fingerprint", "fingerprints", multiple=True, metavar="DIGITS", help="Of the last error.")
     @click.option("--since", metavar="DURATION", help="Created within this time, such as 2h.")
     @functools.wraps(command)
     def wrapped(
@@ -35,12 +38,22 @@ def filter_options(command: F) -> F:
         tasks: tuple[str, ...],
         tags: tuple[str, ...],
         args: tuple[str, ...],
+        schedules: tuple[str, ...],
+        batches: tuple[str, ...],
+        fingerprints: tuple[str, ...],
         since: str | None,
         **kwargs: Any,
     ) -> Any:
         terms = [
             f"{field}:{','.join(map(filters.literal, values))}"
-            for field, values in (("state", states), ("queue", queues), ("fn", tasks))
+            for field, values in (
+                ("state", states),
+                ("queue", queues),
+                ("fn", tasks),
+                ("schedule", schedules),
+                ("batch", batches),
+                ("fingerprint", fingerprints),
+            )
             if values
         ]
         terms += [f"tag:{filters.literal(tag)}" for tag in tags]

@@ -104,6 +104,8 @@ def test_jobs_by_filter_and_by_options(raftwork: Any) -> None:
     assert ids("--since", "1h") == [second, first]
     assert ids("state:enqueued") == [first]
     assert ids("--task", "shop.broken") == []
+    assert ids("--batch", first) == ids("--schedule", "nightly") == ids("--fingerprint", "0123456789abcdef") == []
+    assert raftwork("jobs", "--batch", "night").status == 2
     assert raftwork("jobs", "state:").status == 2
 
 
@@ -187,6 +189,8 @@ def test_wait_tells_how_the_job_ended(raftwork: Any, worker: "subprocess.Popen[s
     assert bad.status == 1, bad.err
     assert bad.json["error"] == {"type": "ValueError", "message": "no user 7"}
     assert "ValueError" in raftwork("jobs", "--state", "failed").out
+    found = raftwork("jobs", "--fingerprint", bad.json["fingerprint"], "--json").json["jobs"]
+    assert [row["id"] for row in found] == [bad.json["id"]]
 
 
 def test_a_secret_is_given_on_the_command_line_and_not_shown_again(

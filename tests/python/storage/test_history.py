@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raftwork import JobNotFound, JobState, ParentMissing, filters
-from raftwork.storage.base import Change, Flow, NewJob, result_cancelled, result_failed
+from raftwork import JobNotFound, JobState, ParentMissing, Raftwork, filters
+from raftwork.remote_error import FINGERPRINT_HEADING
+from raftwork.storage.base import Change, Flow, NewJob, pack_error, result_cancelled, result_failed
 from raftwork.storage.raft import RaftStorage
 from raftwork.storage.records import enqueue_command
 from raftwork.testing.conformance.making import ERROR, PATIENCE, Worker, known, new, put
@@ -59,6 +61,9 @@ def listed(storage: RaftStorage, filter: str = "", limit: int = 100) -> list[tup
         cursor = page.cursor
         if cursor is None:
             return found
+
+
+def nothing() -> None: ...
 
 
 def check_counts(storage: RaftStorage) -> dict[str, int]:
@@ -117,6 +122,37 @@ def test_a_requeued_job_is_listed_and_counted_once(directory: Path, end: str) ->
     assert listed(storage) == [(after, end), (before, end)]
     assert check_counts(storage)["archived"] == 2
     storage.close()
+
+
+def test_archived_jobs_are_found_by_where_they_come_from_and_by_their_mistake(storage: RaftStorage) -> None:
+    (batch,) = storage.new_ids(1)
+    storage.open_batch(batch, "night")
+    member = put(storage, flow=Flow(batch=batch))
+    child = put(storage, flow=Flow(((member, 2, False),)))
+    worker = Worker(storage)
+    error = pack_error("ValueError", "no", f"Traceback\n{FINGERPRINT_HEADING}0123456789abcdef\n")
+    worker.report(result_failed(*lease(worker), error))
+    ENDS["succeeded"](worker)
+    until_archived(storage, 2)
+    assert listed(storage, f"batch:{uuid.UUID(bytes=batch)}") == [(member, "failed")]
+    assert listed(storage, f"batch:{batch.hex()[:30]}") == [(member, "failed")]
+    assert listed(storage, f"batch:{uuid.UUID(bytes=member)}") == []
+    assert listed(storage, f"parent:{uuid.UUID(bytes=member)}") == [(child, "succeeded")]
+    assert listed(storage, "fingerprint:0123456789abcdef") == [(member, "failed")]
+    assert listed(storage, "fingerprint:fedcba9876543210") == []
+
+
+def test_an_archived_job_of_a_schedule_is_found_by_its_name(tmp_path: Path) -> None:
+    with Raftwork("shop", f"raft://{tmp_path / 'jobs'}") as app:
+        app.schedules.put("nightly", app.task(nothing), every="1h")
+        job = app.schedules.trigger("nightly").id.bytes
+        storage = app.storage
+        assert isinstance(storage, RaftStorage)
+        assert listed(storage, "schedule:nightly") == [(job, "enqueued")]
+        storage.cancel([job])
+        until_archived(storage, 1)
+        assert listed(storage, "schedule:night*") == [(job, "cancelled")]
+        assert listed(storage, "schedule:weekly") == []
 
 
 def test_an_archived_job_is_run_again(storage: RaftStorage) -> None:
@@ -220,7 +256,7 @@ def test_j11_a_batch_that_begins_again_brings_its_callbacks_out_of_the_archive(
 
 
 def test_j11_a_parent_that_came_back_for_another_child_takes_the_first_along(storage: RaftStorage) -> None:
-    """Its record is written anew when it goes into the archive again, and must still name the children that it let down."""
+    """Its record is written anew when it goes into the archive again, and must still name the children it let down."""
     worker = Worker(storage)
     failing = put(storage)
     child = put(storage, flow=Flow(((failing, 0, False),)))

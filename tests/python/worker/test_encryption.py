@@ -260,6 +260,9 @@ def test_arguments_cannot_be_searched_and_unique_keys_only_whole(shared: MemoryS
     assert (job.info().unique_key or "").startswith("hmac:")
     with pytest.raises(InvalidFilter, match=r"arguments are encrypted.*tag:NAME"):
         list(app.jobs("args.0:7"))
+    with pytest.raises(InvalidFilter, match=r"tracebacks are encrypted.*error:TimeoutError"):
+        app.bulk("fingerprint:0123456789abcdef").count()
+    assert list(app_with(shared).jobs("fingerprint:0123456789abcdef")) == []
     with pytest.raises(InvalidFilter, match="whole key"):
         list(app.jobs("unique:double*"))
     assert filters.parse("unique:double:n:7") == [("unique", "=", ["double:n:7"])]

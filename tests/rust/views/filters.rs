@@ -84,6 +84,20 @@ const TABLE: &[(&str, bool)] = &[
     ("id prefix \"0192\"", true),
     ("id prefix \"0193\"|f", false),
     ("id prefix -", false),
+    ("schedule = nightly", true),
+    ("schedule prefix night", true),
+    ("schedule = weekly", false),
+    ("fingerprint = 0123456789abcdef", true),
+    ("fingerprint prefix \"0123\"", true),
+    ("fingerprint = 0123", false),
+    ("batch = #0192a3f45b6c7d8e9f001122334455ff", true),
+    ("batch = #0192a3f45b6c7d8e9f00112233445566", false),
+    ("batch prefix 0192a3f4-5b", true),
+    ("parent = #00000000000000000000000000000002", true),
+    ("parent = #00000000000000000000000000000001|#0192a3f45b6c7d8e9f00112233445566", true),
+    ("parent = #0192a3f45b6c7d8e9f001122334455ff", false),
+    ("parent prefix \"0000\"", true),
+    ("parent prefix 0192", false),
     ("text prefix mail", true),
     ("text prefix \"0192\"", true),
     ("text prefix send", false),
@@ -133,7 +147,14 @@ const TABLE: &[(&str, bool)] = &[
 #[test]
 fn filter_table() {
     let mut error = Writer::new();
-    error.array(3).str("requests.exceptions.Timeout").str("slow").str("");
+    error.array(3).str("requests.exceptions.Timeout").str("slow").str("Traceback\n\nFingerprint: 0123456789abcdef\n");
+    let batch = JobId(hex("0192a3f45b6c7d8e9f001122334455ff").try_into().unwrap());
+    let mut flow = Writer::new();
+    flow.array(7).id(batch).u64(1).u64(0).u64(0).nil().array(2);
+    for parent in [1, 2u128] {
+        flow.array(4).id(JobId(parent.to_be_bytes())).u64(0).bool(false).u64(1);
+    }
+    flow.array(0);
     let args = args();
     let job = JobRecord {
         id: JobId(hex("0192a3f45b6c7d8e9f00112233445566").try_into().unwrap()),
@@ -148,6 +169,9 @@ fn filter_table() {
         unique_key: Some("invoice:7"),
         error: Some(error.as_bytes()),
         args: &args,
+        schedule: Some("nightly"),
+        batch: Some(batch),
+        flow: Some(flow.as_bytes()),
         ..Default::default()
     };
     let record = job.encode();
@@ -174,6 +198,10 @@ fn filter_that_makes_no_sense_is_refused() {
         "id = 0192",
         "id < x",
         "text = mail",
+        "batch = nightly",
+        "parent < x",
+        "batch contains 0192",
+        "schedule < a",
         "args. = 1",
         "args.a..b = 1",
         "args.a = #00",

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::{JobId, Result};
 use raftwork::machine::search::{ArchiveEnd, Archived, WINDOW};
-use raftwork::machine::Answer;
+use raftwork::machine::{Answer, Machine};
 
 use super::World;
+use crate::wire::flows::Batch;
 use crate::wire::{id, Command, End, Job, Spec};
 
 /// An archive in memory.
@@ -124,6 +125,25 @@ fn cheap_and_deep_conditions_join() {
     assert_eq!(rows(&[("args.0", "=", &["a", "d"])]), ["d", "a"]);
     assert_eq!(rows(&[("queue", "=", &["low"]), ("tag", "=", &["eu"])]), [] as [&str; 0]);
     assert_eq!(rows(&[("state", "=", &["processing"])]), [] as [&str; 0]);
+}
+
+#[test]
+fn jobs_are_found_by_where_they_come_from_and_by_their_mistake() {
+    let mut world = World::new();
+    world.machine = Machine::newest();
+    let batch = id("all");
+    world.run(&Command::Batch(Batch::Open(batch, String::new(), None)));
+    let member = Job { id: id("m"), batch: Some(batch), ..Job::default() };
+    world.run(&Command::Enqueue { specs: vec![Spec::default()], jobs: vec![member] });
+    let child = Job { id: id("c"), parents: vec![(id("m"), 0, false)], ..Job::default() };
+    world.run(&Command::Enqueue { specs: vec![Spec::default()], jobs: vec![child] });
+    let hex = |name: &str| id(name).to_string();
+    let rows = |clauses: &[(&str, &str, &[&str])]| page(&world, None, clauses, None, 10).rows;
+    assert_eq!(rows(&[("batch", "prefix", &[&hex("all")])]), ["m"]);
+    assert_eq!(rows(&[("parent", "prefix", &[&hex("m"), &hex("x")])]), ["c"]);
+    assert_eq!(rows(&[("parent", "prefix", &[&hex("c")])]), [] as [&str; 0]);
+    assert_eq!(rows(&[("schedule", "prefix", &[""])]), [] as [&str; 0]);
+    assert_eq!(rows(&[("fingerprint", "prefix", &[""])]), [] as [&str; 0]);
 }
 
 #[test]

@@ -6,7 +6,18 @@ import pytest
 
 from raftwork.errors import RaftworkError
 from raftwork.job import JobState
-from raftwork.storage.base import Change, Clause, FunctionInfo, NewJob, Storage, result_failed, result_retry
+from raftwork.remote_error import FINGERPRINT_HEADING
+from raftwork.storage.base import (
+    Change,
+    Clause,
+    Flow,
+    FunctionInfo,
+    NewJob,
+    Storage,
+    pack_error,
+    result_failed,
+    result_retry,
+)
 from raftwork.testing.conformance.making import ERROR, Contract, Worker, new, put, spec
 
 STATES = [state.value for state in JobState]
@@ -117,6 +128,28 @@ class QueryContract(Contract):
         jobs = [new(storage, number) for number in range(50)]
         storage.enqueue(jobs)
         assert ids(storage) == [job.id for job in reversed(jobs)]
+
+    def test_jobs_are_found_by_where_they_come_from(self, storage: Storage) -> None:
+        batch = storage.new_ids(1)[0]
+        storage.open_batch(batch, "night")
+        member = put(storage, flow=Flow(batch=batch))
+        child = put(storage, flow=Flow(((member, 0, False),)))
+        assert ids(storage, ("batch", "=", [batch])) == [member]
+        assert ids(storage, ("parent", "=", [batch, member])) == [child]
+        assert ids(storage, ("parent", "=", [child])) == []
+        assert ids(storage, ("batch", "prefix", [batch.hex()]), ("schedule", "=", ["nightly"])) == []
+
+    def test_jobs_are_found_by_their_mistake(self, storage: Storage) -> None:
+        worker = Worker(storage)
+        ours, other = put(storage), put(storage)
+        for id, mark in ((ours, "0123456789abcdef"), (other, "fedcba9876543210")):
+            job = worker.one()
+            assert job.id == id
+            error = pack_error("ValueError", "no", f"Traceback\n{FINGERPRINT_HEADING}{mark}\n")
+            worker.report(result_failed(job.id, job.token, error))
+        assert ids(storage, ("fingerprint", "=", ["0123456789abcdef"])) == [ours]
+        assert ids(storage, ("fingerprint", "prefix", ["fedc"])) == [other]
+        assert ids(storage, ("fingerprint", "=", ["0123"])) == []
 
     def test_clauses_select(self, storage: Storage) -> None:
         jobs = mixed(storage)
