@@ -32,15 +32,13 @@ enum To<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// `MoveJobs`, behind its number.
-    pub(super) fn to_queue(reader: &mut Reader<'a>) -> Result<Self> {
-        Ok(Self { ids: command::ids(reader)?, to: To::Queue(name(reader).at("queue")?) })
-    }
-
-    /// `SetPriority`, behind its number.
-    pub(super) fn to_priority(reader: &mut Reader<'a>) -> Result<Self> {
-        let (ids, priority) = (command::ids(reader)?, reader.i64().at("priority")?);
-        let max = limits::PRIORITY_MAX;
+    /// `MoveJobs` (70) or `SetPriority`, behind its number.
+    pub(super) fn decode(reader: &mut Reader<'a>, op: u64) -> Result<Self> {
+        let ids = command::ids(reader)?;
+        if op == 70 {
+            return Ok(Self { ids, to: To::Queue(name(reader).at("queue")?) });
+        }
+        let (priority, max) = (reader.i64().at("priority")?, limits::PRIORITY_MAX);
         if !(-max..=max).contains(&priority) {
             return Err(Error::Invalid(format!("priority: {priority}, from -{max} to {max}")));
         }

@@ -318,8 +318,7 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
             waits: reader.bool().at("waits")?,
         },
         50 => admin::limit(reader)?,
-        70 => Command::Change(Change::to_queue(reader)?),
-        71 => Command::Change(Change::to_priority(reader)?),
+        70 | 71 => Command::Change(Change::decode(reader, op)?),
         #[cfg(feature = "sim")]
         levels::FUTURE => Command::Future,
         38 => Command::MoveSchedule(At::decode(reader)?),
