@@ -143,9 +143,7 @@ def decode_args(packed: bytes) -> tuple[list[Any], dict[str, Any]]:
     Raises:
         SerializationError: the bytes are damaged, or name a class that this process does not have.
     """
-    decoded = _unpack(packed, "arguments")
-    # Read for each job that runs: a `match` of the same takes three times as long.
-    if type(decoded) is list and len(decoded) == 2:
+    if type(decoded := _unpack(packed, "arguments")) is list and len(decoded) == 2:
         args, kwargs = decoded
         if type(args) is list and type(kwargs) is dict and (not kwargs or all(type(name) is str for name in kwargs)):
             return args, kwargs
