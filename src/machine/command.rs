@@ -292,16 +292,7 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
         22 => Command::PutInvitation { actor: name_at(reader, "actor")?, invited: Invited::decode(reader)? },
         23 => Command::UseInvitation { actor: name_at(reader, "actor")?, digest: access::digest(reader)? },
         24 => Command::Note(Note::decode(reader)?),
-        30 => Command::Lock {
-            owner: owner(reader, session)?,
-            name: name_at(reader, "name")?,
-            waits: reader.bool().at("waits")?,
-        },
-        31 => {
-            let name = name_at(reader, "name")?;
-            Command::Unlock { session, name, token: LeaseToken(reader.u64().at("token")?) }
-        }
-        32 => Command::GiveUp(owner(reader, session)?),
+        30..=32 | 60 => lock(op, reader, session)?,
         33 => Command::PutSchedule(Box::new(PutSchedule::decode(reader, more)?)),
         34 => Command::FireSchedule { at: At::decode(reader)?.rising()?, jobs: Firing::decode_all(reader)? },
         35 => Command::DeleteSchedule(schedule_name(reader)?),
@@ -310,12 +301,6 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
             name: schedule_name(reader)?,
             id: reader.id().at("id")?,
             slot: more.then(|| reader.u64().at("slot")).transpose()?.map(Millis),
-        },
-        60 => Command::Acquire {
-            owner: owner(reader, session)?,
-            name: name_at(reader, "name")?,
-            mode: Mode::decode(reader)?,
-            waits: reader.bool().at("waits")?,
         },
         50 => admin::limit(reader)?,
         70 | 71 => Command::Change(Change::decode(reader, op)?),
@@ -329,6 +314,27 @@ fn command<'a>(reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a
         },
         41 => Command::SealBatch(reader.id().at("id")?),
         _ => Command::CancelBatch { id: reader.id().at("id")?, reason: reason(reader)? },
+    })
+}
+
+fn lock<'a>(op: u64, reader: &mut Reader<'a>, session: SessionId) -> Result<Command<'a>> {
+    Ok(match op {
+        30 => Command::Lock {
+            owner: owner(reader, session)?,
+            name: name_at(reader, "name")?,
+            waits: reader.bool().at("waits")?,
+        },
+        31 => {
+            let name = name_at(reader, "name")?;
+            Command::Unlock { session, name, token: LeaseToken(reader.u64().at("token")?) }
+        }
+        32 => Command::GiveUp(owner(reader, session)?),
+        _ => Command::Acquire {
+            owner: owner(reader, session)?,
+            name: name_at(reader, "name")?,
+            mode: Mode::decode(reader)?,
+            waits: reader.bool().at("waits")?,
+        },
     })
 }
 

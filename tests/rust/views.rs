@@ -11,7 +11,8 @@ use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::{LogIndex, Millis};
 use raftwork::machine::{Effects, Machine};
 
-use crate::wire::{self, Claimed, Command, End, Job, Spec};
+use crate::wire::claims::Claimed;
+use crate::wire::{self, Command, End, Job, Spec};
 
 /// A machine and what a test needs to talk to it.
 pub struct World {

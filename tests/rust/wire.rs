@@ -7,8 +7,8 @@ use raftwork::machine::Mode;
 #[path = "wire/changes.rs"]
 mod changes;
 #[path = "wire/claims.rs"]
-mod claims;
-pub use claims::{claimed, Claimed};
+pub mod claims;
+pub use claims::claimed;
 #[path = "wire/limits.rs"]
 pub mod limits;
 #[path = "wire/locks.rs"]

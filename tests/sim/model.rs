@@ -12,6 +12,7 @@ use crate::wire::{Command, End, Limit, Own, Spec};
 
 mod flows;
 mod limits;
+mod operators;
 mod restore;
 mod schedules;
 pub use limits::Rate;
@@ -200,13 +201,9 @@ impl Model {
             Command::Delete(ids) => Reply::Codes(ids.iter().map(|id| self.delete(*id)).collect()),
             Command::Restore(records) => Reply::Codes(records.iter().map(|record| self.restore(record)).collect()),
             Command::Batch(batch) => self.batch(batch),
-            Command::Move(ids, queue) => {
-                let put = |job: &mut Job| std::mem::replace(&mut job.spec.queue, queue.clone()) != *queue;
-                Reply::Codes(ids.iter().map(|id| self.change(*id, put)).collect())
-            }
+            Command::Move(ids, queue) => Reply::Codes(ids.iter().map(|id| self.put_queue(*id, queue)).collect()),
             Command::SetPriority(ids, priority) => {
-                let put = |job: &mut Job| std::mem::replace(&mut job.spec.priority, *priority) != *priority;
-                Reply::Codes(ids.iter().map(|id| self.change(*id, put)).collect())
+                Reply::Codes(ids.iter().map(|id| self.put_priority(*id, *priority)).collect())
             }
             Command::Tick(items) => {
                 let items = (*items).min(ITEMS_MAX);
@@ -428,73 +425,6 @@ impl Model {
         let held: BTreeMap<u64, JobId> = self.jobs.iter().filter_map(|(id, job)| Some((token(job)?, *id))).collect();
         held.into_values().for_each(|id| self.end_run(id, end));
         Reply::Nothing
-    }
-
-    fn cancel(&mut self, id: JobId) -> u8 {
-        let Some(job) = self.jobs.get_mut(&id) else { return 2 };
-        if job.state.is_final() {
-            return 3;
-        }
-        if job.state.waits() || job.state == Awaiting {
-            self.move_to(id, Cancelled);
-            return 0;
-        }
-        job.told_to_stop = true;
-        1
-    }
-
-    fn requeue(&mut self, id: JobId) -> u8 {
-        let Some(job) = self.jobs.get(&id) else { return 2 };
-        if matches!(job.state, Awaiting | Enqueued | Processing { .. }) {
-            return 3;
-        }
-        if job.state.is_final() {
-            if self.other_holder(id).is_some() {
-                return 5;
-            }
-            self.void(id, flows::Standing::Unmet);
-            self.begin_again(id);
-        }
-        let waits = self.jobs[&id].flow.as_ref().is_some_and(|flow| flow.count(flows::Standing::Open) > 0);
-        self.move_to(id, if waits { Awaiting } else { Enqueued });
-        0
-    }
-
-    /// A new generation.
-    fn begin_again(&mut self, id: JobId) {
-        let clock = self.clock;
-        let job = self.jobs.get_mut(&id).expect("the caller looked at it");
-        let waits = job.flow.as_ref().is_some_and(|flow| flow.count(flows::Standing::Open) > 0);
-        job.generation += 1;
-        (job.attempt, job.crashes, job.told_to_stop, job.result) = (0, 0, false, None);
-        job.deadline = job.spec.expires.filter(|_| !waits).map(|span| clock + span);
-    }
-
-    fn delete(&mut self, id: JobId) -> u8 {
-        match self.jobs.get(&id).map(|job| &job.state) {
-            None => return 2,
-            Some(Processing { .. }) => return 4,
-            Some(_) => {}
-        }
-        let job = self.jobs.remove(&id).expect("it was there just now");
-        if !job.state.is_final() {
-            job.limits.iter().for_each(|limit| self.forget(limit));
-            self.tell_gone(id);
-            job.flow.and_then(|flow| flow.batch).into_iter().for_each(|batch| self.change(batch, |_| ()));
-        }
-        0
-    }
-
-    /// Changes an option of a job that waits. `put` tells whether it was another.
-    fn change(&mut self, id: JobId, put: impl Fn(&mut Job) -> bool) -> u8 {
-        let Some(job) = self.jobs.get_mut(&id) else { return 2 };
-        if matches!(job.state, Processing { .. }) {
-            return 4;
-        }
-        if job.state.is_final() || !put(job) {
-            return 3;
-        }
-        0
     }
 
     fn expire(&mut self) {

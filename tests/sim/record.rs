@@ -226,7 +226,7 @@ pub fn reply(command: &Command, payload: &[u8]) -> Reply {
             Reply::Codes(codes)
         }
         Command::Claim { .. } => {
-            let lease = |job: wire::Claimed| Lease {
+            let lease = |job: wire::claims::Claimed| Lease {
                 job: job.id,
                 token: job.token,
                 attempt: job.attempt,

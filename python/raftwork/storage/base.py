@@ -314,10 +314,8 @@ class Storage(BatchStorage, ChangeStorage, LinesStorage, ABC):
 
     @abstractmethod
     def trigger_schedule(self, name: str, job: bytes, slot_ms: int | None = None) -> bool:
-        """Store one job of a schedule now, also while it is paused. False: there is none of this name.
-
-        Nothing happens if a job of this id is in memory. `slot_ms` is the slot of the job; None: it has none.
-        """
+        """Store one job of a schedule now, unless its id is in memory, also while it is paused; with a slot or without.
+        False: there is no schedule of this name."""
 
     @abstractmethod
     def pause_schedule(self, name: str, reason: str = "") -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from raftwork import Batch, Cancel, Discard, Job, JobContext, Limit, Raftwork, Rate, Retry, Snooze
@@ -60,6 +60,15 @@ numbers = st.integers(0, 30)
 verbs = ["batch", "batch", "nested", "seal", "seal", "cancel batch", "cancel", "retry", "retry", "retry", "advance"]
 verbs += ["drain", "drain", "drain", "crash", "silent crash", "silent crash"]
 programs = st.lists(jobs | st.builds(Do, st.sampled_from(verbs), numbers), min_size=10, max_size=40)
+
+
+# What random programs come upon too seldom.
+limited = NewJob([], [], "success", None, frozenset(["limit"]), 0)
+failing = NewJob(["discard"], [], "success", 0, frozenset(), 0)
+two_batches = [Do("batch"), Do("nested")]
+inner = failing._replace(batch=1)
+FAILED, INNER = 3, 6
+"""Places of their jobs among those that have ended: before them the callbacks that were cancelled."""
 
 
 class Stage:
@@ -238,6 +247,11 @@ def plays(ctx: JobContext, number: int) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(program=programs)
+@example(program=[Do("silent crash"), limited, limited, Do("drain"), Do("advance", 2), Do("drain")])
+@example(program=[Do("batch"), failing, Do("seal"), Do("drain"), Do("retry", FAILED), Do("drain")])
+@example(
+    program=[Do("batch"), Do("nested"), inner, Do("seal", 1), Do("seal"), Do("drain"), Do("retry", INNER), Do("drain")]
+)
 def test_flows_and_limits_do_as_the_model_says(program: list[NewJob | Do]) -> None:
     with harness(app, raise_errors=False) as h:
         scripts.clear()

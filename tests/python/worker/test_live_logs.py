@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftwork import InvalidOption, JobLogs, JobNotFound, JobState, LogsUnavailable, Raftwork, following
+from raftwork import (
+    InvalidOption,
+    JobContext,
+    JobLogs,
+    JobNotFound,
+    JobState,
+    LogsUnavailable,
+    Raftwork,
+    Retry,
+    following,
+)
 from raftwork.errors import Overloaded
 from raftwork.storage.base import LinesStanding
 from raftwork.testing.cluster import Cluster
@@ -257,8 +267,8 @@ def test_who_follows_gets_each_line_once_and_the_last_one_too(
 def test_who_follows_sees_all_attempts_and_what_is_waited_for(app: Raftwork, work: Any) -> None:
     turns = threading.Semaphore(0)
 
-    @app.task(name="again", retry=2, retry_delay="10ms")
-    def again(ctx: Any) -> None:
+    @app.task(name="again", retry=Retry(2, base="0s"))
+    def again(ctx: JobContext) -> None:
         lines_jobs.logger.warning("attempt %d", ctx.attempt)
         assert turns.acquire(timeout=WAIT_S)
         if ctx.attempt == 1:
@@ -306,7 +316,7 @@ def test_lines_reach_other_processes_of_a_directory(
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Three nodes that serve."""
-    with Cluster(tmp_path / "cluster") as cluster:
+    with Cluster(tmp_path) as cluster:
         yield cluster
 
 
@@ -363,7 +373,8 @@ def _follows(cluster: Cluster, shop: Shop, clients: list[Raftwork], door: socket
 def _hangs_and_dies(cluster: Cluster, shop: Shop, clients: list[Raftwork], door: socket.socket) -> None:
     worker = shop.work("worker.lines_jobs", SHOP_STORAGE=f"raftwork://{cluster.clients[0]}")
     job: Any = clients[0].tasks["lines.thread"].enqueue(port(door))
-    Talk(door).log("one")
+    talk = Talk(door)
+    talk.log("one")
     worker.send_signal(signal.SIGSTOP)
     with pytest.raises(LogsUnavailable, match="did not answer within 2 s"):
         clients[1].job(job.id).logs()
@@ -384,6 +395,7 @@ def _hangs_and_dies(cluster: Cluster, shop: Shop, clients: list[Raftwork], door:
     # Its process is known to have ended, so the job is free at once.
     logs = logs_when(_Patient(clients[2].job(job.id)), lambda logs: logs.state is not JobState.PROCESSING)
     assert (logs, logs.reason) == ([], "the job waits for a worker")
+    talk.door.close()
 
 
 class _Patient:

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use raftwork::attach::backend::Check;
-use raftwork::attach::{Backend, Done, View, WaitId, WatchId, Watcher};
+use raftwork::attach::{Ask, Backend, Done, View, WaitId, WatchId, Watcher};
 use raftwork::base::codec::Reader;
 use raftwork::base::time::SystemClock;
 use raftwork::base::{limits, Error, JobId, LogIndex, Millis, Result, SessionId};
@@ -254,6 +254,10 @@ impl Backend for Spy {
 
     fn unwatch(&self, watch: WatchId) {
         self.inner.unwatch(watch);
+    }
+
+    fn told_lines(&self, watch: WatchId, ask: Ask, answer: Vec<u8>) {
+        self.inner.told_lines(watch, ask, answer);
     }
 
     fn heartbeat(&self, session: SessionId, done: Done<()>) {

@@ -412,7 +412,13 @@ fn choose(with_work: &[&(String, u64)], strict: bool, credits: &mut Vec<(String,
 
 fn write_claimed(job: &ModelJob, w: &mut Writer) {
     let spec = &job.spec;
-    w.array(17).id(job.id).u64(job.place).str(&spec.function).str(&spec.queue).bin(&job.args).u64(job.attempt);
+    w.array(17 + usize::from(job.schedule.is_some()))
+        .id(job.id)
+        .u64(job.place)
+        .str(&spec.function)
+        .str(&spec.queue)
+        .bin(&job.args)
+        .u64(job.attempt);
     w.u64(job.crashes).i64(spec.priority).u64(job.created).u64(job.enqueued.unwrap_or(0));
     w.u64(job.started.unwrap_or(0)).option(spec.timeout, |w, span| {
         w.u64(span);
@@ -424,6 +430,11 @@ fn write_claimed(job: &ModelJob, w: &mut Writer) {
     w.bin(&spec.meta).option(job.saved.as_ref(), |w, saved| {
         w.bin(saved);
     });
+    if let Some((name, slot)) = &job.schedule {
+        w.map(1).u64(3).array(2).str(name).option(*slot, |w, slot| {
+            w.u64(slot);
+        });
+    }
 }
 
 mod endings;

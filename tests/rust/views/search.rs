@@ -132,7 +132,7 @@ fn jobs_are_found_by_where_they_come_from_and_by_their_mistake() {
     let mut world = World::new();
     world.machine = Machine::newest();
     let batch = id("all");
-    world.run(&Command::Batch(Batch::Open(batch, String::new(), None)));
+    world.run(&Command::Batch(Batch::Open(batch, "night".into(), None)));
     let member = Job { id: id("m"), batch: Some(batch), ..Job::default() };
     world.run(&Command::Enqueue { specs: vec![Spec::default()], jobs: vec![member] });
     let child = Job { id: id("c"), parents: vec![(id("m"), 0, false)], ..Job::default() };

@@ -89,8 +89,8 @@ pub fn check(
     }
     // Only a history that ends with a read of everything came to rest.
     let last = requests.iter().filter_map(|request| request.index).max();
-    let all = reads.filter(|read| read.index == last).filter_map(|read| Some((read.index?, read)));
-    all.fold(Ok(()), |before, (index, read)| before.and_then(|()| family.rests(index, read)))
+    let mut all = reads.filter(|read| read.index == last).filter_map(|read| Some((read.index?, read)));
+    all.try_for_each(|(index, read)| family.rests(index, read))
 }
 
 /// The batch around a batch.

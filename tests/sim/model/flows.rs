@@ -162,8 +162,8 @@ impl Model {
     }
 
     fn tree_of(&self, batch: JobId) -> u64 {
-        let all = self.around(batch).into_iter().filter_map(|id| self.flows.batches.get(&id));
-        all.last().map_or(0, |batch| batch.number)
+        let mut all = self.around(batch).into_iter().filter_map(|id| self.flows.batches.get(&id));
+        all.next_back().map_or(0, |batch| batch.number)
     }
 
     fn could_turn(&self, own: JobId, behind: u64, batch: Option<JobId>) -> bool {
