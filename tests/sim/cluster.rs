@@ -299,7 +299,8 @@ impl Cluster {
         self.observe(node);
         if let Err(error) = outcome {
             let by_the_disk = matches!(&error, Error::Disk { .. } | Error::DiskFull(_))
-                || matches!(&error, Error::Poisoned(cause) if cause.contains("failed on"));
+                || matches!(&error, Error::Poisoned(cause) if cause.contains("failed on"))
+                || matches!(&error, Error::Corrupt { message, .. } if message.starts_with("cannot be read: "));
             let too_old = matches!(error, Error::Foreign(_)) && self.is_too_old(node);
             let damaged = self.nodes[node].disk.is_damaged();
             assert!(by_the_disk || too_old || damaged, "node {node} stops: {error}");

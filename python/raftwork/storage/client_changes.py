@@ -6,6 +6,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from raftwork.errors import AccessDenied
+from raftwork.job import JobInfo
+from raftwork.reading import SESSION, Reading
 from raftwork.storage.changes import ChangeStorage
 from raftwork.storage.records import Change
 
@@ -18,8 +21,11 @@ class ClientChanges(ChangeStorage):
     @abstractmethod
     def _submit(self, command: tuple[Any, ...]) -> Any: ...
 
+    @abstractmethod
+    def job(self, job: bytes, reading: Reading = SESSION) -> JobInfo | None: ...
+
     def cancel(self, jobs: Sequence[bytes], reason: str = "") -> list[Change]:
-        return [Change(code) for code in self._submit((8, jobs, reason))]
+        return self._change_live(8, jobs, reason)
 
     def requeue(self, jobs: Sequence[bytes]) -> list[Change]:
         return self._change(9, jobs)
@@ -28,10 +34,24 @@ class ClientChanges(ChangeStorage):
         return self._change(10, jobs)
 
     def move(self, jobs: Sequence[bytes], queue: str) -> list[Change]:
-        return [Change(code) for code in self._submit((70, jobs, queue))]
+        return self._change_live(70, jobs, queue)
 
     def set_priority(self, jobs: Sequence[bytes], priority: int) -> list[Change]:
-        return [Change(code) for code in self._submit((71, jobs, priority))]
+        return self._change_live(71, jobs, priority)
+
+    def _change_live(self, operation: int, jobs: Sequence[bytes], how: Any) -> list[Change]:
+        """Do something with jobs that are not final. One that left memory is."""
+        answers = [Change(code) for code in self._submit((operation, jobs, how))]
+        for place, answer in enumerate(answers):
+            if answer is Change.UNKNOWN and self._is_archived(jobs[place]):
+                answers[place] = Change.ALREADY
+        return answers
+
+    def _is_archived(self, job: bytes) -> bool:
+        try:
+            return self.job(job) is not None
+        except AccessDenied:
+            return False  # Who may operate but not read is not told more than that nothing was done.
 
     def _change(self, operation: int, jobs: Sequence[bytes]) -> list[Change]:
         """Do something with jobs that may be in the archive.

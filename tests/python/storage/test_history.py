@@ -143,7 +143,7 @@ def test_archived_jobs_are_found_by_where_they_come_from_and_by_their_mistake(st
 
 
 def test_an_archived_job_of_a_schedule_is_found_by_its_name(tmp_path: Path) -> None:
-    with Raftwork("shop", f"raft://{tmp_path / 'jobs'}") as app:
+    with Raftwork("shop", f"raft:///{tmp_path / 'jobs'}") as app:
         app.schedules.put("nightly", app.task(nothing), every="1h")
         job = app.schedules.trigger("nightly").id.bytes
         storage = app.storage
@@ -165,6 +165,15 @@ def test_an_archived_job_is_run_again(storage: RaftStorage) -> None:
     worker.succeed(worker.one(), "second")
     assert storage.wait(job, PATIENCE).result == "second"
     assert storage.counts()["enqueued"] == 0
+
+
+def test_what_needs_a_job_that_is_not_final_has_nothing_to_do_with_an_archived_one(storage: RaftStorage) -> None:
+    job, unknown = archived(storage), uuid.uuid4().bytes
+    already = [Change.ALREADY, Change.UNKNOWN]
+    assert storage.cancel([job, unknown], "too late") == already
+    assert storage.move([job, unknown], "other") == already
+    assert storage.set_priority([job, unknown], 5) == already
+    assert known(storage, job).state is JobState.SUCCEEDED
 
 
 def test_an_archived_job_is_deleted(storage: RaftStorage) -> None:
