@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// Waiting frames that are smaller together go out in one write.
 const WRITE_BYTES: usize = 64 << 10;
@@ -187,6 +188,17 @@ impl Outgoing {
         }
     }
 
+    /// Waits until what was sent so far has left, or the connection has ended, or the time is over.
+    pub fn drain(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut state = self.state.lock();
+        while !state.ended && (state.sending || !state.waiting.is_empty()) {
+            if self.changed.wait_until(&mut state, until).timed_out() {
+                return;
+            }
+        }
+    }
+
     /// Ends the connection in both directions.
     pub fn end(&self) {
         self.end_locked(&mut self.state.lock(), None);
@@ -227,6 +239,7 @@ impl Outgoing {
             let bytes = if left.is_empty() { self.take(&mut state) } else { Some(left) };
             let Some(bytes) = bytes else {
                 (state.writer, state.sending) = (false, false);
+                self.changed.notify_all();
                 continue;
             };
             let written = MutexGuard::unlocked(&mut state, || self.stream.write_sealed(&bytes));
@@ -260,6 +273,20 @@ mod tests {
     use super::*;
     use std::io::{ErrorKind, Read};
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_drained_arrives_whole_before_the_end() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let outgoing = Outgoing::start(Arc::new(Stream::unix(near)), 8 << 20).unwrap();
+        outgoing.send(vec![7; 4 << 20]); // More than a socket takes at once.
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).map(|_| all.len())
+        });
+        outgoing.drain(Duration::from_secs(60));
+        outgoing.end();
+        assert_eq!(reader.join().unwrap().unwrap(), 4 << 20);
+    }
 
     #[test]
     fn frames_that_are_held_leave_in_one_piece_when_the_hold_ends() {

@@ -131,6 +131,8 @@ impl Frames {
                     return Ok(count > 0);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                // What a process leaves that was killed with something unread: an end like any other.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
                 Err(error) => return Err(failed("read", error)),
             }
         }

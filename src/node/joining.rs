@@ -95,6 +95,8 @@ impl Door {
         };
         if let Ok(frame) = packet::encode(kind, 0, &payload) {
             accepted.outgoing.send(frame);
+            // Finished jobs and log lines are more than a socket takes at once.
+            accepted.outgoing.drain(ANSWER_WAIT);
         }
         accepted.outgoing.end();
     }
