@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 
-from raftwork.middleware import Around
+from raftwork.around import Around
 from raftwork.worker.held import AsyncHeld, Held
 
 __all__ = ["Holding", "NotStarted"]
