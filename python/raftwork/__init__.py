@@ -78,7 +78,7 @@ from raftwork.limits import Limit, Rate
 from raftwork.lock import Lock, LockInfo, ReadWriteLock
 from raftwork.logs import JobLogs
 from raftwork.middleware import EnqueueCall
-from raftwork.operators import BulkAnswer
+from raftwork.operators import BulkAnswer, ErrorGroup
 from raftwork.options import Unique
 from raftwork.outcomes import Cancel, Discard, RetryAfter, Snooze
 from raftwork.retry import Retry
@@ -109,6 +109,7 @@ __all__ = [
     "DiskError",
     "DiskFull",
     "EnqueueCall",
+    "ErrorGroup",
     "FlowCycle",
     "FlowInfo",
     "ForeignDirectory",

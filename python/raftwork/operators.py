@@ -13,12 +13,14 @@ from raftwork.errors import InvalidName, InvalidOption, JobNotFound, WrongState
 from raftwork.job import Job, JobInfo
 from raftwork.limits import LIMIT_MAX
 from raftwork.reading import Consistency, Reading, Rows, read_as
-from raftwork.storage.base import Change, Clause, JobPage, QueueInfo, QueueLimit, SessionInfo, Storage
+from raftwork.storage.base import Change, Clause, ErrorRow, JobPage, QueueInfo, QueueLimit, SessionInfo, Storage
 
-__all__ = ["BulkAnswer", "NamedQueue", "Queue", "Queues", "WorkerInfo"]
+__all__ = ["BulkAnswer", "ErrorGroup", "NamedQueue", "Queue", "Queues", "WorkerInfo"]
 
 CHANGE_JOBS_MAX = 1_000
 """Jobs of one change; more are sent in several."""
+ERROR_GROUPS_MAX = 1_000
+"""Groups of errors that a storage remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,32 @@ class WorkerInfo:
     def of(cls, info: SessionInfo) -> WorkerInfo:
         """From the storage's session."""
         return cls(info.session, info.host, info.pid, info.labels, clock.from_ms(info.opened_ms), info.leases)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorGroup:
+    """Runs of one task that ended with the same mistake, whatever became of their jobs since."""
+
+    fingerprint: str | None
+    """The same for the same mistake; a filter `fingerprint:` finds its jobs. None: encrypted, then type and task tell."""
+    error: str
+    """The type of the exception, such as `builtins.ValueError`."""
+    function: str
+    """The name of the task."""
+    count: int
+    failed: int
+    """Runs among them after which the job was failed for good; the others were tried again, or waited to be."""
+    first_at: datetime
+    last_at: datetime
+    last_job: uuid.UUID
+    """The job of the newest one: its message and traceback are the example."""
+
+    @classmethod
+    def of(cls, row: ErrorRow) -> ErrorGroup:
+        """From the storage's figures."""
+        first, last = clock.from_ms(row.first_ms), clock.from_ms(row.last_ms)
+        job = uuid.UUID(bytes=row.last_job)
+        return cls(row.fingerprint, row.error, row.function, row.count, row.failed, first, last, job)
 
 
 class BulkAnswer(NamedTuple):

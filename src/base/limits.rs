@@ -78,6 +78,9 @@ pub const REPLY_BYTES_MAX: usize = 32 << 20;
 pub const CLAIM_BYTES_MAX: usize = 4 << 20;
 /// Runs of one job that its history remembers; older ones are dropped.
 pub const HISTORY_MAX: usize = 50;
+/// Groups of errors that are remembered, those that were seen last, and the bytes of a fingerprint.
+pub const ERROR_GROUPS_MAX: usize = 1_000;
+pub const FINGERPRINT_BYTES_MAX: usize = 64;
 /// Queues ever used. Each keeps its totals for good, so their number is bounded.
 pub const QUEUES_MAX: usize = 10_000;
 /// Functions ever used, bounded for the same reason.

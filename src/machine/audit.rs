@@ -28,6 +28,7 @@ impl Machine {
         same("the limiters", self.limiters.counts().eq(fresh.limiters.counts()))?;
         same("when limiters wake", self.limiters.next_wake() == fresh.limiters.next_wake())?;
         same("what stands behind gates", self.gates.lines() == fresh.gates.lines())?;
+        same("the errors", self.errors == fresh.errors)?;
         same("the digests", self.digests == fresh.digests)?;
         same("unique keys", self.unique.live().eq(fresh.unique.live()))?;
         same("unique windows", self.unique.ends_len() == fresh.unique.ends_len())?;

@@ -121,6 +121,9 @@ impl Machine {
                 Ok(slot) => {
                     self.keep_words(slot, result);
                     self.end_run(slot, result.ending, result.delay);
+                    if let Some(error) = result.error {
+                        self.count_error(slot, error);
+                    }
                     code::DONE
                 }
             });

@@ -16,9 +16,10 @@
 //! | 12 schedules | `[count, retired]`, then `[name, generation, source, SPEC, args, overlap, definition, paused, next, last slot, last job, fired, skipped]` by name |
 //! | 13 flows    | `[work, batches]`, then `[kind, id, ...]` of each piece of work in its order, then `[id, name, ...]` of each batch by id, see `flows` and `batches` |
 //! | 14 limits   | `[count, [[queue, limit]]]`, then `[LIMIT, closed, wake, bucket]` by kind and key, see `limiters`  |
+//! | 15 errors   | one: `[errors, [[fingerprint, type, function, errors, failed, first, last, newest, job]]]`, see `errors` |
 //!
 //! Version 1 has no sections 8 and 9: its feature level is 1, no member is listed, and no mark was made. Version 2 has no
-//! section from 10 on, version 3 none from 12 on, and version 4 none from 13 on and no shared locks. A state whose feature level is below theirs is still written as the
+//! section from 10 on, version 3 none from 12 on, version 4 none from 13 on and no shared locks, and version 5 no section 15. A state whose feature level is below theirs is still written as the
 //! version before: until the level is raised, a member may go back to it, and fetch a state from one that has the new.
 //!
 //! A record is its length (u32, little-endian) and a MessagePack value. A section is a stream of records, cut into
@@ -31,6 +32,7 @@ use super::access::Access;
 use super::batches::Batch;
 use super::cluster::Member;
 use super::digests::Digests;
+use super::errors::Errors;
 use super::flows::{BatchId, Todo};
 use super::holding::Lock;
 use super::levels::{self, Level};
@@ -48,7 +50,7 @@ use crate::base::planted::{has, Bug};
 use crate::base::{limits, LogIndex, Millis, Result};
 
 /// Newest version of the state that an image holds; a machine reads it and all earlier ones.
-pub const STATE_VERSION: u32 = 5;
+pub const STATE_VERSION: u32 = 6;
 
 pub(super) mod section {
     pub const HEAD: u8 = 1;
@@ -65,6 +67,7 @@ pub(super) mod section {
     pub const SCHEDULES: u8 = 12;
     pub const FLOWS: u8 = 13;
     pub const LIMITS: u8 = 14;
+    pub const ERRORS: u8 = 15;
 }
 
 /// The state at one index, taken in about a millisecond for a million jobs: pages and sessions are shared until the
@@ -91,6 +94,7 @@ pub struct Image {
     batches: Vec<(BatchId, Arc<Batch>)>,
     limiters: Vec<Arc<Kept>>,
     queue_limits: Vec<(u32, u64)>,
+    errors: Arc<Errors>,
 }
 
 impl Machine {
@@ -121,6 +125,7 @@ impl Machine {
             batches: self.flows.batches.iter().map(|(id, batch)| (*id, batch.clone())).collect(),
             limiters: self.limiters.capture(),
             queue_limits: (0..).zip(self.queues.iter()).filter_map(|(queue, of)| Some((queue, of.limit?))).collect(),
+            errors: self.errors.clone(),
         }
     }
 
@@ -145,7 +150,8 @@ impl Machine {
 
 fn state_version(level: Level) -> u32 {
     match () {
-        () if level.has(levels::LIMITS) => STATE_VERSION,
+        () if level.has(levels::ERRORS) => STATE_VERSION,
+        () if level.has(levels::LIMITS) => 5,
         () if level.has(levels::SCHEDULES) => 4,
         () if level.has(levels::ACCESS) => 3,
         () => 2,
@@ -198,7 +204,8 @@ impl Image {
         self.write_locks(sink)?;
         self.write_schedules(sink)?;
         self.write_flows(sink)?;
-        self.write_limiters(sink)
+        self.write_limiters(sink)?;
+        self.write_errors(sink)
     }
 
     fn write_locks(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
@@ -273,6 +280,11 @@ impl Image {
         stream.end()
     }
 
+    fn write_errors(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
+        let errors = self.level.has(levels::ERRORS).then_some(&*self.errors);
+        write_all(section::ERRORS, sink, errors, |errors, writer| errors.encode(writer))
+    }
+
     fn write_cluster(&self, sink: &mut dyn FnMut(u8, &[u8]) -> Result<()>) -> Result<()> {
         write_all(section::CLUSTER, sink, [self], |image, writer| {
             writer.array(2).u64(image.level.0).array(image.members.len());
@@ -327,6 +339,7 @@ impl Image {
         let hashed = hashed.and_then(|()| self.write_schedules(&mut absorb));
         let hashed = hashed.and_then(|()| self.write_flows(&mut absorb));
         let hashed = hashed.and_then(|()| self.write_limiters(&mut absorb));
+        let hashed = hashed.and_then(|()| self.write_errors(&mut absorb));
         debug_assert_eq!(hashed, Ok(()), "hashing cannot fail");
         for (number, page) in &self.pages {
             hash.number(*number as u64);

@@ -9,6 +9,7 @@ use super::access::Access;
 use super::cluster::Member;
 use super::decode::{list, number, Place};
 use super::digests::Digests;
+use super::errors::Errors;
 use super::flows::Todo;
 use super::image::{section, STATE_VERSION};
 use super::job::State;
@@ -38,9 +39,9 @@ pub struct Loader {
     announced: Option<[u64; 6]>,
     read: [u64; 6],
     /// Version of the image, and how many records came of the sections that have one each: two since version 2, the third
-    /// since version 3.
+    /// since version 3, the fourth since version 6.
     version: u64,
-    single: [u64; 3],
+    single: [u64; 4],
     /// How many locks were announced, and how many came.
     locks: Option<(u64, u64)>,
     /// The same of schedules, and of work and batches together with how much of that is work.
@@ -120,6 +121,7 @@ impl Loader {
             section::SCHEDULES => self.schedule(reader)?,
             section::FLOWS => self.flow(reader)?,
             section::LIMITS => self.limiter(reader)?,
+            section::ERRORS => self.errors(reader)?,
             other => return Err(Error::Invalid(format!("section {other} is not known"))),
         }
         reader.end()
@@ -309,6 +311,12 @@ impl Loader {
         Ok(())
     }
 
+    fn errors(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        self.single[3] += 1;
+        self.machine.errors = Arc::new(Errors::decode(reader)?);
+        Ok(())
+    }
+
     fn lock(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         match &mut self.locks {
             None => {
@@ -374,8 +382,8 @@ impl Loader {
             return Err(corrupt(format!("records {:?}, announced {:?}", self.read, self.announced)));
         }
         match (self.version, self.single) {
-            (1, [0, 0, 0]) => self.machine.digests = Digests::unknown(),
-            (2, [1, 1, 0]) | (3.., [1, 1, 1]) => {}
+            (1, [0, 0, 0, 0]) => self.machine.digests = Digests::unknown(),
+            (2, [1, 1, 0, 0]) | (3..=5, [1, 1, 1, 0]) | (6.., [1, 1, 1, 1]) => {}
             (version, found) => return Err(corrupt(format!("version {version} with {found:?} of the last sections"))),
         }
         match (self.version, self.locks) {

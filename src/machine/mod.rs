@@ -10,6 +10,7 @@
 //! holding   one lock: who holds it, who waits for it
 //! limit     what a job carries of its limits; bucket: starts  limiters  who may start; gates: where the others wait
 //! cluster   where members are, the feature level: levels   digests  whether all members have the same state
+//! errors    how often which error
 //! access    tokens, invitations, and who did what about the cluster
 //! stored    a job as bytes; record: as others see it       image     the whole state as bytes; load: and back
 //! needs     what a request is about, for whoever judges whether its sender may
@@ -38,6 +39,7 @@ mod command;
 mod decode;
 mod digests;
 mod enqueue;
+mod errors;
 mod extras;
 mod fields;
 pub mod filter;
@@ -79,6 +81,7 @@ use crate::base::{Error, JobId, LeaseToken, LogIndex, Millis, NodeId, Result, Se
 use access::Access;
 use command::{Command, Request};
 use digests::Digests;
+use errors::Errors;
 use flows::Flows;
 use gates::Gates;
 use levels::Level;
@@ -137,6 +140,7 @@ pub struct Machine {
     level: Level,
     digests: Digests,
     access: Access,
+    errors: Arc<Errors>,
 
     due: BTreeMap<(Millis, u64), Slot>,
     deadlines: BTreeMap<(Millis, JobId), Slot>,

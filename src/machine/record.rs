@@ -405,7 +405,7 @@ fn error(w: &mut Writer, stored: Option<&[u8]>, message_bytes_max: usize, traceb
     w.array(3).str(kind).str(shortened(message, message_bytes_max)).str(if traceback { trace } else { "" });
 }
 
-fn shortened(text: &str, bytes_max: usize) -> &str {
+pub(super) fn shortened(text: &str, bytes_max: usize) -> &str {
     if text.len() <= bytes_max {
         return text;
     }

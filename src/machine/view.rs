@@ -22,6 +22,7 @@
 //! | `[41, id]` batch                           | one of these, or nil                                              |
 //! | `[42, id]` flow of a job or batch          | `[batch or nil, [[parent, on, standing], ...], parents, children]`: at most 100 parents, and how many there are; how many wait for it or were cancelled for it, counted up to 10,000 |
 //! | `[60, [name, token] or nil, limit]` holders | `[[[name, mode, permits, session, kind, host, pid, token, since_ms, waiters]], next or nil]`: all holders of all locks, by name and token, behind a place; the mode is lock, semaphore, read or write |
+//! | `[70, limit]` errors                       | `[errors, [[fingerprint or nil, type, function, errors, failed, first_ms, last_ms, last_job]]]`, the newest first: how many runs ended with one, and what they have in common; at most 1,000 groups |
 //!
 //! 61 is a question for log lines, which the machine does not have: see `node::lines`.
 //!
@@ -85,7 +86,7 @@ impl Machine {
         let items = reader.array()?;
         let number = reader.u64()?;
         let expected = match number {
-            3 | 32 | 33 | 41 | 42 | 50 => 2,
+            3 | 32 | 33 | 41 | 42 | 50 | 70 => 2,
             4 => 4,
             8 | 30 | 31 | 40 | 60 => 3,
             _ => 1,
@@ -114,6 +115,7 @@ impl Machine {
             50 => self.limit_rows(&mut reader)?,
             51 => self.queue_limit_rows(),
             60 => self.holder_rows(&mut reader)?,
+            70 => self.error_rows(&mut reader)?,
             other => return Err(Error::Invalid(format!("question {other} is unknown"))),
         };
         reader.end()?;

@@ -145,6 +145,9 @@ fn commands(version: u32) -> Vec<(u64, u64, Command)> {
             before.extend(commands_of_shared_locks());
             before.extend(commands_of_flows());
         }
+        if version >= 6 {
+            before.extend(commands_of_errors(3 + before.len() as u64));
+        }
         // A session has the index of its entry, and a lease at least that of its own.
         let by = before.len() as u64;
         for (session, _, command) in &mut commands {
@@ -256,6 +259,26 @@ fn commands_of_flows() -> Vec<(u64, u64, Command)> {
     ]
 }
 
+/// After those of flows, from this index on: a job that failed for good.
+fn commands_of_errors(index: u64) -> Vec<(u64, u64, Command)> {
+    let spec = Spec { queue: "errors".into(), ..Spec::default() };
+    let claim = Command::Claim {
+        session: 6,
+        queues: vec![("errors".into(), 1)],
+        strict: false,
+        functions: vec!["f".into()],
+        max: 1,
+    };
+    // The token of a lease is the index of its entry.
+    let failed = (id("mistake"), index + 2, End::Failed("ValueError#0123456789abcdef".into()));
+    vec![
+        (0, 0, Command::Own(Own::SetLevel(5))),
+        (0, 0, Command::Enqueue { specs: vec![spec], jobs: vec![Job { id: id("mistake"), ..Job::default() }] }),
+        (6, 5, claim),
+        (6, 6, Command::Finish(vec![failed])),
+    ]
+}
+
 fn commands_of_jobs() -> Vec<(u64, u64, Command)> {
     let named = |names: &[&str], delay, unique: Option<&str>| {
         let unique = unique.map(str::to_owned);
@@ -300,7 +323,7 @@ fn node_config(dir: &Path) -> ReplicaConfig {
 
 /// A data directory with all but three of the commands in a snapshot, and those in the log.
 fn write_node(dir: &Path) {
-    let commands = commands(5);
+    let commands = commands(6);
     let captured = commands.len() as u64 - 4;
     let (mut replica, _) = Replica::<u64>::open(&node_config(dir), Box::new(|_| {})).expect("a new directory");
     for (number, (session, sequence, command)) in (0..).zip(commands) {
@@ -336,7 +359,11 @@ fn check_node(dir: &Path, version: u32) {
     machine.audit().expect("everything follows from the records");
     assert_eq!(machine.digest(), expected.digest());
     assert_eq!(machine.view(&[0x91, 1]), expected.view(&[0x91, 1]));
-    let finished = if version < 5 { 2 } else { 4 };
+    let finished = match version {
+        ..=4 => 2,
+        5 => 4,
+        _ => 5,
+    };
     assert_eq!((machine.finished_upto(), machine.evicted_upto()), (finished, 1));
     let holders = machine.view(&[0x93, 60, 0xc0, 10]).expect("a question");
     let rows = match version {
@@ -352,11 +379,15 @@ fn check_node(dir: &Path, version: u32) {
     assert_eq!(schedules[0], if version < 4 { 0x90 } else { 0x92 }, "rows");
     let batches = machine.view(&[0x93, 40, 0xc0, 10]).expect("a question");
     assert_eq!(batches[0], if version < 5 { 0x90 } else { 0x93 }, "rows");
+    let errors = machine.view(&[0x92, 70, 10]).expect("a question");
+    assert_eq!(errors[..3], if version < 6 { [0x92, 0, 0x90] } else { [0x92, 1, 0x91] }, "how many, and rows");
 }
 
 #[test]
 fn u4_a_data_directory_of_every_version_opens_with_the_same_state() {
-    for (version, name) in [(1, "node-v1"), (2, "node-v2"), (3, "node-v3"), (4, "node-v4"), (5, "node-v5")] {
+    for (version, name) in
+        [(1, "node-v1"), (2, "node-v2"), (3, "node-v3"), (4, "node-v4"), (5, "node-v5"), (6, "node-v6")]
+    {
         let dir = tempfile::tempdir().expect("a directory");
         copy(name, dir.path());
         check_node(dir.path(), version);
@@ -367,7 +398,7 @@ fn u4_a_data_directory_of_every_version_opens_with_the_same_state() {
 fn u3_a_state_is_written_as_the_version_before_until_the_level_is_raised() {
     let mut machine = expected(2);
     assert_eq!(machine.capture().state_version(), 2);
-    for (level, version) in [(2, 3), (3, 4), (4, 5)] {
+    for (level, version) in [(2, 3), (3, 4), (4, 5), (5, 6)] {
         let request = wire::request(0, 0, 0, &Command::Own(Own::SetLevel(level)));
         machine.apply(LogIndex(97 + level), Millis(0), &request, &mut Effects::default()).expect("a known operation");
         assert_eq!(machine.capture().state_version(), version);
@@ -381,5 +412,5 @@ fn u4_a_data_directory_of_this_version_opens_with_the_same_state() {
     if let Some(kept) = std::env::var_os("RAFTWORK_GOLDEN_NODE") {
         write_node(Path::new(&kept)); // A new directory, to be committed once.
     }
-    check_node(dir.path(), 5);
+    check_node(dir.path(), 6);
 }

@@ -125,8 +125,8 @@ fn enqueue() -> impl Strategy<Value = What> {
 fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         3 => prop::option::of(Just(vec![1, 2])).prop_map(End::Succeeded),
-        3 => (prop_oneof![Just(0u64), 1u64..20]).prop_map(|delay| End::Retry(delay, "Boom".into())),
-        1 => Just(End::Failed("Useless".into())),
+        3 => (prop_oneof![Just(0u64), 1u64..20]).prop_map(|delay| End::Retry(delay, "Boom#0123".into())),
+        1 => prop_oneof![Just("Useless"), Just("Boom#0123"), Just("Boom#4567")].prop_map(|error| End::Failed(error.into())),
         1 => (prop_oneof![Just(0u64), 1u64..20], prop_oneof![Just(""), Just("not yet")])
             .prop_map(|(delay, reason)| End::Snooze(delay, reason.into())),
         1 => Just(End::Release),
@@ -360,6 +360,7 @@ impl Run {
         prop_assert_eq!(self.machine.view(&[0x93, 60, 0xc0, 99]), Ok(self.model.holder_page()));
         prop_assert_eq!(self.machine.view(&[0x93, 31, 0xc0, 9]), Ok(self.model.schedule_page()));
         prop_assert_eq!(self.machine.view(&[0x92, 33, 9]), Ok(self.model.due_page()));
+        prop_assert_eq!(self.machine.view(&[0x92, 70, 99]), Ok(self.model.error_page()));
         for (queue, function) in QUEUES.iter().flat_map(|queue| FUNCTIONS.map(|function| (*queue, function))) {
             let mut question = Writer::new();
             question.array(3).u64(8).array(1).str(queue).array(1).str(function);
@@ -406,7 +407,11 @@ fn happened(effects: &Effects) -> Happened {
 /// A job of the machine in the words of the model.
 fn as_model(job: &MachineJob, spec: &MachineSpec) -> ModelJob {
     let rare = job.rare.as_deref().cloned().unwrap_or_default();
-    let kind = |error: &[u8]| machine::record::error_parts(error).map(|parts| parts[0].to_owned());
+    let kind = |error: &[u8]| {
+        let [kind, _, traceback] = machine::record::error_parts(error)?;
+        let fingerprint = traceback.rsplit_once("Fingerprint: ").map(|(_, last)| last.trim_end());
+        Some(fingerprint.map_or(kind.to_owned(), |fingerprint| format!("{kind}#{fingerprint}")))
+    };
     let run = |run: &machine::job::Run| (run.attempt.into(), run.ending.name(), run.error.as_deref().and_then(kind));
     ModelJob {
         id: job.id,

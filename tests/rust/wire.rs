@@ -200,10 +200,14 @@ pub fn digest(secret: &str) -> [u8; 32] {
     digest
 }
 
-/// The bytes of an error: `[type, message, traceback]`.
+/// The bytes of an error: `[type, message, traceback]`. `Type#digits` is one with this fingerprint.
 pub fn error(kind: &str) -> Vec<u8> {
+    let (kind, traceback) = match kind.split_once('#') {
+        Some((kind, fingerprint)) => (kind, format!("Traceback\n\nFingerprint: {fingerprint}\n")),
+        None => (kind, "Traceback".to_owned()),
+    };
     let mut w = Writer::new();
-    w.array(3).str(kind).str("it broke").str("Traceback");
+    w.array(3).str(kind).str("it broke").str(&traceback);
     w.into_bytes()
 }
 

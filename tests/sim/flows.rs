@@ -273,7 +273,7 @@ impl Flowing {
         }
         if !self.began {
             self.began = true;
-            return Some(Command::Own(Own::SetLevel(4)));
+            return Some(Command::Own(Own::SetLevel(machine::LEVEL)));
         }
         match random.below(100) {
             0..=4 if self.batches < BATCHES => Some(self.open(random, book)),

@@ -10,7 +10,7 @@ use std::panic::catch_unwind;
 use raftwork::base::planted::Bug;
 use raftwork::base::JobId;
 use raftwork::machine::job::State;
-use raftwork::machine::Machine;
+use raftwork::machine::{self, Machine};
 
 use crate::cluster::{Cluster, Event};
 use crate::random::Random;
@@ -87,7 +87,7 @@ impl Limited {
     pub fn next(&mut self, random: &mut Random, book: &mut Book) -> Option<Command> {
         if !self.began {
             self.began = true;
-            return Some(Command::Own(Own::SetLevel(4)));
+            return Some(Command::Own(Own::SetLevel(machine::LEVEL)));
         }
         if random.chance(100) && !self.mine.is_empty() {
             let ids = vec![*random.pick(&self.mine)];

@@ -9,7 +9,7 @@ use std::panic::catch_unwind;
 
 use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::planted::Bug;
-use raftwork::machine::{Machine, Mode};
+use raftwork::machine::{self, Machine, Mode};
 
 use crate::clients::TTL_MS;
 use crate::cluster::{Cluster, Event};
@@ -89,7 +89,7 @@ impl Locker {
     pub fn next(&mut self, session: u64, random: &mut Random, book: &mut Book) -> Option<Command> {
         if !self.began {
             self.began = true;
-            return Some(Command::Own(Own::SetLevel(4)));
+            return Some(Command::Own(Own::SetLevel(machine::LEVEL)));
         }
         match self.stand.clone() {
             Stand::Nothing if random.chance(150) && !self.stale.is_empty() => {

@@ -11,7 +11,7 @@ use std::panic::catch_unwind;
 use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::planted::Bug;
 use raftwork::base::JobId;
-use raftwork::machine::Machine;
+use raftwork::machine::{self, Machine};
 
 use crate::cluster::{Cluster, Event};
 use crate::random::Random;
@@ -154,7 +154,7 @@ impl Scheduler {
     pub fn next(&mut self, random: &mut Random, book: &mut Book) -> Option<Command> {
         if !self.began {
             self.began = true;
-            return Some(Command::Own(Own::SetLevel(4)));
+            return Some(Command::Own(Own::SetLevel(machine::LEVEL)));
         }
         let recur = match random.below(10) {
             0 | 1 if !self.owned.is_empty() => self.own(random, book),

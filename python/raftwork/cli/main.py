@@ -25,6 +25,7 @@ COMMANDS = {
     "metrics": ("raftwork.cli.status:metrics", "What the node counts, as Prometheus reads it."),
     "queues": ("raftwork.cli.status:queues", "Every queue: what waits, runs and went through."),
     "top": ("raftwork.cli.top.command:top", "Members, queues, workers and failures, live."),
+    "errors": ("raftwork.cli.errors:errors", "What runs failed with, in groups of the same mistake."),
     "jobs": ("raftwork.cli.jobs:jobs", "List jobs, newest first."),
     "job": ("raftwork.cli.jobs:job", "Everything about one job."),
     "logs": ("raftwork.cli.logs:logs", "What a job has logged, also while it runs."),

@@ -33,6 +33,7 @@ from raftwork.storage.records import (
     Clash,
     Clause,
     DueSchedules,
+    ErrorRow,
     Firing,
     FunctionInfo,
     JobPage,
@@ -71,6 +72,7 @@ __all__ = [
     "Clause",
     "Clash",
     "DueSchedules",
+    "ErrorRow",
     "Fetcher",
     "Firing",
     "Flow",
@@ -418,6 +420,14 @@ class Storage(BatchStorage, ChangeStorage, LinesStorage, ABC):
     @abstractmethod
     def functions(self, reading: Reading = SESSION) -> Rows[FunctionInfo]:
         """Functions that have jobs."""
+
+    @abstractmethod
+    def errors(self, limit: int = 100, reading: Reading = SESSION) -> Rows[ErrorRow]:
+        """What runs ended with, by fingerprint and function, the newest first. 1,000 groups are remembered.
+
+        Raises:
+            InvalidOption: the limit is above 1,000.
+        """
 
     @abstractmethod
     def totals(self, reading: Reading = SESSION) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from raftwork.storage.base import (
     Clash,
     Clause,
     DueSchedules,
+    ErrorRow,
     Fetcher,
     Firing,
     FunctionInfo,
@@ -387,6 +388,10 @@ class ClientStorage(ClientFlows, ClientChanges, ClientLines, Storage):
     def functions(self, reading: Reading = SESSION) -> Rows[FunctionInfo]:
         as_of, found = self._view((6,), reading)
         return _rows(as_of, (FunctionInfo(*row[:5]) for row in found))
+
+    def errors(self, limit: int = 100, reading: Reading = SESSION) -> Rows[ErrorRow]:
+        as_of, (_, found) = self._view((70, limit), reading)
+        return _rows(as_of, (ErrorRow(*row) for row in found))
 
     def totals(self, reading: Reading = SESSION) -> dict[str, Any]:
         found: dict[str, Any] = self._view((7,), reading)[1]

@@ -39,6 +39,7 @@ __all__ = [
     "NewJob",
     "PutAnswer",
     "QueueInfo",
+    "ErrorRow",
     "QueueLimit",
     "ScheduleRow",
     "SessionInfo",
@@ -304,6 +305,21 @@ class QueueLimit(NamedTuple):
     limit: int | None
     held_back: int
     """Jobs that wait because a limit of theirs has no room now."""
+
+
+class ErrorRow(NamedTuple):
+    """Runs that ended with the same error."""
+
+    fingerprint: str | None
+    error: str
+    """The type of the exception."""
+    function: str
+    count: int
+    failed: int
+    """Runs among them after which the job was failed for good."""
+    first_ms: int
+    last_ms: int
+    last_job: bytes
 
 
 class SessionInfo(NamedTuple):

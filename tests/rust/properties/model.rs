@@ -10,6 +10,8 @@ pub use limits::ModelRate;
 pub use locks::ModelLock;
 pub use schedules::ModelSchedule;
 
+use errors::ModelErrors;
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelJob {
     pub id: JobId,
@@ -84,6 +86,7 @@ pub struct Model {
     pub windows: Vec<(String, JobId, u64)>,
     pub locks: Vec<ModelLock>,
     pub schedules: Vec<ModelSchedule>,
+    errors: Vec<ModelErrors>,
     /// The limits of keys as the newest job said them, and the starts of those that are rates.
     pub limits: Vec<Limit>,
     pub rates: Vec<ModelRate>,
@@ -438,6 +441,7 @@ fn write_claimed(job: &ModelJob, w: &mut Writer) {
 }
 
 mod endings;
+mod errors;
 mod limits;
 mod locks;
 mod schedules;

@@ -9,7 +9,7 @@
 //!         [after=a,b:failure,c:success:uses] [batch=B]
 //! batch open B [outer=A] [name=night]   batch seal B   batch cancel B [reason=x]   batches [after=A] [limit=100]   flow a
 //! claim w1 [queues=mail:2,default] [strict] [functions=f,g] [max=1]
-//! finish a by=w1 ok [result=text] | retry [delay=0] [error=Type] | fail | snooze delay=9 [reason=x] | release | crash
+//! finish a by=w1 ok [result=text] | retry [delay=0] [error=Type[#fingerprint]] | fail | snooze delay=9 [reason=x] | release | crash
 //!                cancelled [reason=x]
 //! progress a by=w1 [note=text] [state=text]
 //! cancel a [reason=x]   requeue a   delete a   pause mail [until=9] [reason=x]   resume mail
@@ -32,6 +32,7 @@
 //! limit_queue mail [n=9]   limits a   queue_limits   claimable [queues=..] [functions=..]
 //!                                           LIMITS: 2:key (at once), 5/100:key:burst, 5~100:key (slides),
 //!                                           5#100:key (fixed windows), separated by commas
+//! errors [limit=100]                        how often which error
 //! check <hexadecimal bytes>   apply <hexadecimal bytes>
 //! ```
 //!

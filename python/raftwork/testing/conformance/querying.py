@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from raftwork.errors import RaftworkError
@@ -17,6 +19,7 @@ from raftwork.storage.base import (
     pack_error,
     result_failed,
     result_retry,
+    result_succeeded,
 )
 from raftwork.testing.conformance.making import ERROR, Contract, Worker, new, put, spec
 
@@ -47,6 +50,11 @@ def mixed(storage: Storage) -> list[NewJob]:
         ]
     storage.enqueue(jobs)
     return jobs
+
+
+def _traceback(mark: str) -> str:
+    """A traceback with this fingerprint; empty: with none."""
+    return f"Traceback\n{FINGERPRINT_HEADING}{mark}\n" if mark else "Traceback"
 
 
 class QueryContract(Contract):
@@ -150,6 +158,52 @@ class QueryContract(Contract):
         assert ids(storage, ("fingerprint", "=", ["0123456789abcdef"])) == [ours]
         assert ids(storage, ("fingerprint", "prefix", ["fedc"])) == [other]
         assert ids(storage, ("fingerprint", "=", ["0123"])) == []
+
+    def test_errors_are_counted_by_fingerprint_and_task(self, storage: Storage) -> None:
+        mail, bill = (f"shop.{uuid.uuid4()}" for _ in range(2))
+        worker = Worker(storage, functions=[mail, bill])
+
+        def fail(mark: str, function: str = mail, delay_ms: int | None = None) -> bytes:
+            put(storage, spec=spec(function))
+            job = worker.one()
+            error = pack_error("ValueError", f"no {job.id.hex()}", _traceback(mark))
+            if delay_ms is None:
+                worker.report(result_failed(job.id, job.token, error))
+            else:
+                worker.report(result_retry(job.id, job.token, delay_ms, error))
+            return job.id
+
+        fail("0123456789abcdef")
+        retried = fail("0123456789abcdef", delay_ms=60_000)
+        other = fail("fedcba9876543210")
+        fail("")
+        opaque = fail("")
+        found = storage.errors(3)
+        assert [(row.fingerprint, row.count, row.failed, row.last_job) for row in found] == [
+            (None, 2, 2, opaque),
+            ("fedcba9876543210", 1, 1, other),
+            ("0123456789abcdef", 2, 1, retried),
+        ]
+        assert {(row.error, row.function) for row in found} == {("ValueError", mail)}
+        assert all(row.first_ms <= row.last_ms for row in found)
+        elsewhere = fail("fedcba9876543210", bill)
+        assert [(row.function, row.count, row.last_job) for row in storage.errors(1)] == [(bill, 1, elsewhere)]
+        assert len([row for row in storage.errors(1_000) if row.function in (mail, bill)]) == 4
+        with pytest.raises(RaftworkError, match="1001, at most 1000"):
+            storage.errors(1_001)
+
+    def test_what_became_of_the_jobs_does_not_change_the_count(self, storage: Storage) -> None:
+        function = f"shop.{uuid.uuid4()}"
+        worker = Worker(storage, functions=[function])
+        id = put(storage, spec=spec(function))
+        for _ in range(2):
+            job = worker.one()
+            worker.report(result_failed(id, job.token, pack_error("ValueError", "no", _traceback("0123456789abcdef"))))
+            storage.requeue([id])
+        worker.report(result_succeeded(id, worker.one().token, None))
+        storage.delete([id])
+        (row,) = (row for row in storage.errors(1_000) if row.function == function)
+        assert (row.count, row.failed) == (2, 2)
 
     def test_clauses_select(self, storage: Storage) -> None:
         jobs = mixed(storage)

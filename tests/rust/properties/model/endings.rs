@@ -58,6 +58,9 @@ impl Model {
             End::Cancelled(_) => self.end_run(position, "cancelled", None),
             End::Crashed(_) => self.end_run(position, "crashed", None),
         }
+        if let End::Retry(_, error) | End::Failed(error) | End::Crashed(error) = end {
+            self.count_error(error, position);
+        }
         0
     }
 

@@ -2,6 +2,7 @@
 
 use super::{name, weighted, Line, Player};
 use crate::wire;
+use raftwork::base::codec::{Reader, Writer};
 use raftwork::base::Millis;
 use raftwork::machine::job::State;
 use raftwork::machine::tally::Tally;
@@ -37,12 +38,39 @@ impl Player {
             "schedules" => self.schedules(line),
             "batches" => self.batches(line),
             "flow" => line.words[1..].iter().map(|id| self.flow(id)).collect(),
+            "errors" => self.errors(line),
             "limits" => line.words[1..].iter().map(|name| self.limits(name)).collect(),
             "queue_limits" => self.queue_limits(),
             "claimable" => self.claimable(line),
             "due_schedules" => self.due_schedules(line),
             _ => return None,
         })
+    }
+
+    /// The answer to question 70.
+    fn errors(&self, line: &Line<'_>) -> Vec<String> {
+        let mut question = Writer::new();
+        question.array(2).u64(70).u64(line.number("limit", 100));
+        let answer = match self.machine.view(question.as_bytes()) {
+            Ok(answer) => answer,
+            Err(error) => return vec![error.to_string()],
+        };
+        let r = &mut Reader::new(&answer);
+        r.array_of(2, "the errors").expect("two items");
+        let all = r.u64().expect("a number");
+        let row = |r: &mut Reader<'_>| {
+            r.array_of(8, "a group").expect("eight items");
+            let fingerprint = r.option(|r| r.str()).expect("a text or nil").unwrap_or("none");
+            let (kind, function) = (r.str().expect("a type"), r.str().expect("a name"));
+            let mut number = || r.u64().expect("a number");
+            let (errors, failed, first, last) = (number(), number(), number(), number());
+            let job = name(r.id().expect("an id"));
+            format!(
+                "  {fingerprint} {kind} in {function}: {errors}, {failed} failed, from {first} to {last}, last {job}"
+            )
+        };
+        let rows = (0..r.array().expect("rows")).map(|_| row(r));
+        std::iter::once(format!("{all} errors")).chain(rows).collect()
     }
 
     fn job(&self, name: &str) -> String {
