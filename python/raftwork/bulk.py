@@ -2,7 +2,7 @@
 
 Which jobs are meant is settled before the first change, as a changed job may fit the filter again, or no longer. A job
 whose state does not allow the verb by then is skipped. Each change is told: by a line of the logger `raftwork.audit`,
-and by the event `bulk.changed`.
+by the event `bulk.changed`, and by a note in the audit of the cluster.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from raftwork.options import check_name, check_priority
 from raftwork.reading import SESSION, Reading
 from raftwork.storage.base import Change, Clause, JobPage, Storage
 
-__all__ = ["Bulk", "BulkProgress"]
+__all__ = ["Bulk", "BulkProgress", "note_change"]
 
 logger = logging.getLogger("raftwork.audit")
 
 CHUNK_JOBS = 500
 """Jobs of one write: large enough to be quick, small enough that other callers get their turn between two."""
 CHUNK_JOBS_MAX = 1_000
+ABOUT_BYTES_MAX = 1_024
+"""Bytes of a note in the audit."""
 
 
 class BulkProgress(NamedTuple):
@@ -196,6 +198,7 @@ class Bulk:
             raise
         finally:
             self._tell(verb, matched, changed, len(codes) - changed)
+            note_change(self._app.storage, verb, f"all jobs that fit {self._text!r}", matched, changed)
         return BulkAnswer(matched, changed, len(codes) - changed, tuple(codes), stopped)
 
     def _tell(self, verb: str, matched: int, changed: int, skipped: int) -> None:
@@ -207,6 +210,15 @@ class Bulk:
 
     def __repr__(self) -> str:
         return f"<Bulk {self._text!r}>"
+
+
+def note_change(storage: Storage, verb: str, which: str, matched: int, changed: int) -> None:
+    """Keep in the audit of the cluster what was done to jobs. The change stands, also if that fails."""
+    words = f"{verb}: {matched:,} jobs, {changed:,} changed, by user {_who()}: {which}"
+    try:
+        storage.note(f"jobs.{verb.split()[0]}", words.encode()[:ABOUT_BYTES_MAX].decode(errors="ignore"))
+    except RaftworkError as error:
+        logger.warning("What was done is not in the audit of the cluster: %s. It was: %s", error, words)
 
 
 def _who() -> str:

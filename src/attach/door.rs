@@ -17,6 +17,8 @@ use std::time::Duration;
 const VIEW_LEVEL: u64 = 10;
 /// The order that lists the members.
 const ORDER_MEMBERS: u64 = 1;
+/// The order that notes what was done to jobs.
+const ORDER_NOTE: u64 = 9;
 /// How long a node may take to make sure that it knows the newest tokens.
 const FRESH_WAIT: Duration = Duration::from_secs(3);
 
@@ -73,6 +75,7 @@ pub fn needed(kind: Kind, payload: &[u8]) -> Option<Capability> {
         Kind::View | Kind::Health | Kind::Metrics | Kind::Wait => Some(Capability::Read),
         Kind::ForgetWait | Kind::Fresh => None,
         Kind::Order if number(payload) == Ok(ORDER_MEMBERS) => Some(Capability::Read),
+        Kind::Order if number(payload) == Ok(ORDER_NOTE) => Some(Capability::Operate),
         Kind::Order => Some(Capability::Admin),
         Kind::Hello | Kind::Enroll | Kind::Reply | Kind::Welcome | Kind::Refused | Kind::Event | Kind::Enrolled => None,
     }

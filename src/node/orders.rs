@@ -17,6 +17,7 @@
 //! | `[6, number, piece]`    | a piece of its file, from 1 on; see `backups`       | bytes, none behind the last   |
 //! | `[7, number]`           | forgets it                                          | nil                           |
 //! | `[8, node, address]`    | the node there replaces this one; see `replacing`   | whether it is done            |
+//! | `[9, what, about]`      | notes what its sender did to many jobs at once      | nil                           |
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -98,6 +99,10 @@ impl Shared {
             (8, 3) => {
                 let done = self.replace(NodeId(reader.u64()?), reader.str()?)?;
                 Ok(Writer::new().bool(done).as_bytes().to_vec())
+            }
+            (9, 3) => {
+                let (what, about) = (reader.str()?, reader.str()?);
+                self.put_note(actor, what, about).map(nothing)
             }
             (7, 2) => {
                 self.backups.end(reader.u64()?);

@@ -125,10 +125,14 @@ impl Shared {
         if self.machine.read().level() < ACCESS_LEVEL {
             return;
         }
-        let mut command = Writer::new();
-        command.array(4).u64(NOTE).str(actor).str(what).str(about);
-        if let Err(error) = self.command(&command) {
+        if let Err(error) = self.put_note(actor, what, about) {
             log::warn!("{actor} did {what} {about}, which could not be noted: {error}");
         }
+    }
+
+    pub(super) fn put_note(self: &Arc<Self>, actor: &str, what: &str, about: &str) -> Result<()> {
+        let mut command = Writer::new();
+        command.array(4).u64(NOTE).str(actor).str(what).str(about);
+        self.command(&command).map(drop)
     }
 }

@@ -17,7 +17,7 @@ import click
 
 from raftwork import filters
 from raftwork.app import Raftwork
-from raftwork.bulk import Bulk, BulkProgress
+from raftwork.bulk import Bulk, BulkProgress, note_change
 from raftwork.cli.output import parse_id, say, show
 from raftwork.cli.selection import filter_options, text_clauses
 from raftwork.cli.target import Target, common, connected, target_options
@@ -163,6 +163,8 @@ def _change_named(app: Raftwork, asked: Request, arguments: Sequence[object]) ->
         )
         return 0
     found: BulkAnswer = getattr(app, asked.verb)(ids, *arguments)
+    words = " ".join([asked.command, *map(str, arguments)]).strip()
+    note_change(app.storage, words, ", ".join(map(str, ids)), len(ids), found.changed)
     rows = list(zip(ids, found.codes, strict=True))
     answer: dict[str, Any] = {
         "matched": len(ids),

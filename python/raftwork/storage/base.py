@@ -179,6 +179,17 @@ class Storage(BatchStorage, ChangeStorage, LinesStorage, ABC):
     def health(self) -> dict[str, Any]:
         """How the storage is: at least `status`, `role`, `durability`."""
 
+    def note(self, what: str, about: str) -> None:
+        """Keep for the audit that this process did something to many jobs. Nothing, where there are no members.
+
+        Args:
+            what: such as `jobs.retry`, at most 255 bytes.
+            about: which, and how many; at most 1,024 bytes.
+
+        Raises:
+            AccessDenied: it may not `operate`.
+        """
+
     def metrics(self) -> dict[str, float]:
         """What the node behind this storage counts, by name and labels; see `docs/reference/metrics.md`.
 

@@ -67,6 +67,8 @@ _Raw = msgspec.Raw
 T = TypeVar("T")
 
 _NO_CLASHES: list[Clash] = []
+NOTE = 9
+"""The order that notes what was done to jobs."""
 
 
 class ClientStorage(ClientFlows, ClientChanges, ClientLines, Storage):

@@ -14,7 +14,7 @@ import msgspec
 from raftwork import _core
 from raftwork.network import Network
 from raftwork.storage.base import Capabilities
-from raftwork.storage.client import ClientStorage
+from raftwork.storage.client import NOTE, ClientStorage
 
 __all__ = ["RaftStorage"]
 
@@ -58,6 +58,9 @@ class RaftStorage(ClientStorage):
 
     def _connect(self) -> _core.Client:
         return _core.Client.open(str(self.path), msgspec.msgpack.encode(self._options))
+
+    def note(self, what: str, about: str) -> None:
+        self.order(NOTE, what, about)
 
     def __repr__(self) -> str:
         return f"<RaftStorage {self.path}>"

@@ -10,7 +10,7 @@ import msgspec
 from raftwork import _core
 from raftwork.network import Network
 from raftwork.storage.base import Capabilities
-from raftwork.storage.client import ClientStorage
+from raftwork.storage.client import NOTE, ClientStorage
 
 __all__ = ["RemoteStorage"]
 
@@ -55,6 +55,9 @@ class RemoteStorage(ClientStorage):
 
     def _connect(self) -> _core.Client:
         return _core.Client.connect(msgspec.msgpack.encode(self._options | {"open_timeout_ms": self.open_timeout_ms}))
+
+    def note(self, what: str, about: str) -> None:
+        self.order(NOTE, what, about)
 
     def __repr__(self) -> str:
         return f"<RemoteStorage {','.join(self.nodes)}>"

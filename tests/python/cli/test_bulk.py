@@ -104,3 +104,13 @@ def test_progress_is_shown_on_a_terminal_only(many: Path, process: Any) -> None:
     assert [line for line in shown.decode().split("\r") if "of 1,200" in line] == [
         f"{n} of 1,200 jobs" for n in ("500", "1,000", "1,200")
     ]
+
+
+def test_what_was_done_by_ids_is_in_the_audit(raftwork: Any, shop: Path) -> None:
+    answer = raftwork("enqueue", "--app", "shop:app", "send_welcome", "[1]", "--json")
+    id = answer.json["id"]
+    assert raftwork("cancel", id, "--reason", "outage").status == 0
+    (act,) = (act for act in raftwork("cluster", "audit", "--json").json if act["what"].startswith("jobs."))
+    assert act["what"] == "jobs.cancel"
+    assert id in act["about"]
+    assert "cancel outage: 1 jobs, 1 changed" in act["about"]

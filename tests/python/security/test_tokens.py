@@ -313,3 +313,13 @@ def test_a_client_that_floods_is_told_and_others_are_served(tmp_path: Path) -> N
             assert 10 <= stored < 500
             assert other.storage.counts()["enqueued"] == stored
             flooding.close()  # Its last words find no room either; it ends by itself.
+
+
+def test_a_change_of_many_jobs_is_kept_with_whose_token_it_was(founded: Founded) -> None:
+    with client(founded, founded.make_token("night-shift", "enqueue:mail", "operate", "read")) as app:
+        jobs = [enqueue(app, "mail") for _ in range(3)]
+        assert app.bulk(f"id:{jobs[0].id},{jobs[1].id}").cancel("outage").changed == 2
+    acts = [act for act in command("cluster", "audit", at=founded.at(1)) if act["actor"] == "token/night-shift"]
+    assert [act["what"] for act in acts] == ["jobs.cancel"]
+    assert "2 jobs, 2 changed" in acts[0]["about"]
+    assert str(jobs[0].id) in acts[0]["about"]
