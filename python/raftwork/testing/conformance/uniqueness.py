@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -61,6 +62,27 @@ class UniqueContract(Contract):
     def test_two_of_a_batch_with_one_key_are_one_job(self, storage: Storage) -> None:
         jobs = [new(storage, number, unique_key="k") for number in range(3)]
         assert storage.enqueue(jobs) == [Clash(1, 2, jobs[0].id), Clash(2, 2, jobs[0].id)]
+
+    def test_j10_threads_that_ask_for_one_key_at_once_get_one_job(self, storage: Storage) -> None:
+        keys = [f"race-{number}" for number in range(10)]
+        answers: dict[str, list[bytes]] = {key: [] for key in keys}
+        begin = threading.Barrier(8)
+
+        def ask() -> None:
+            begin.wait(PATIENCE)
+            for key in keys:
+                job = new(storage, spec=SKIP, unique_key=key)
+                clashes = storage.enqueue([job])
+                answers[key].append(clashes[0].existing if clashes else job.id)
+
+        threads = [threading.Thread(target=ask) for _ in range(begin.parties)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert {len(jobs) for jobs in answers.values()} == {begin.parties}
+        assert {len(set(jobs)) for jobs in answers.values()} == {1}
+        assert storage.counts()["enqueued"] == len(keys)
 
     def test_replace_puts_the_new_job_in_the_place_of_a_waiting_one(self, storage: Storage) -> None:
         old = put(storage, 1, spec=REPLACE, unique_key="k")
