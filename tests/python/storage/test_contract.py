@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from raftwork.storage.base import Storage
+from raftwork.storage.base import Storage, result_succeeded
 from raftwork.storage.client import ClientStorage
 from raftwork.storage.memory import MemoryStorage
 from raftwork.storage.raft import RaftStorage
 from raftwork.storage.remote import RemoteStorage
 from raftwork.testing.cluster import Cluster
 from raftwork.testing.conformance import StorageContract
-from raftwork.testing.conformance.making import PATIENCE, empty
+from raftwork.testing.conformance.making import PATIENCE, Worker, empty, put
 
 
 class TestMemory(StorageContract):
@@ -68,4 +68,15 @@ def emptied(storage: ClientStorage) -> Iterator[Storage]:
     storage.fresh(PATIENCE)
     empty(storage)
     yield storage
+    storage.close()
+
+
+def test_the_happy_path_of_a_job_is_three_commands() -> None:
+    storage = MemoryStorage(manual_clock=True)
+    worker = Worker(storage)
+    before = storage.totals()["applied"]
+    put(storage)
+    job = worker.one()
+    worker.report(result_succeeded(job.id, job.token, None))
+    assert storage.totals()["applied"] - before == 3
     storage.close()
