@@ -10,15 +10,22 @@ from typing import Any, assert_type
 from raftwork import (
     Batch,
     BatchInfo,
+    Bulk,
+    BulkAnswer,
     Chain,
     EnqueueCall,
+    ErrorGroup,
+    FlowInfo,
     Job,
     JobContext,
     JobInfo,
+    JobLogs,
     JobState,
+    Limit,
     Lock,
     LockInfo,
     Raftwork,
+    Rate,
     Retry,
     Schedule,
     Secret,
@@ -27,6 +34,7 @@ from raftwork import (
     Unique,
     chain,
     depends,
+    events,
 )
 from raftwork.testing import Harness, harness
 
@@ -59,6 +67,11 @@ def recurring(user_id: int) -> str:
 def with_context(ctx: JobContext, tenant: str, month: str = "last") -> list[int]:
     ctx.progress(1, 10)
     return [len(tenant), len(month), ctx.attempt]
+
+
+@app.task(limit=[Limit(2, per="tenant"), Rate(100, "1m", burst=20)])
+def limited(tenant: str) -> int:
+    return len(tenant)
 
 
 def price(order: int, *, discount: float = 0.0) -> float:
@@ -164,6 +177,22 @@ def spend(token: Secret[str], amount: Secret[int] | None = None) -> Secret[bytes
 def use_secrets() -> None:
     assert_type(spend.enqueue(Secret("t"), Secret(5)), Job[Secret[bytes]])
     assert_type(spend.enqueue(Secret("t")).result().reveal(), bytes)
+
+
+def use_what_operators_use() -> None:
+    assert_type(limited.enqueue("acme"), Job[int])
+    bulk = app.bulk("state:failed task:bare")
+    assert_type(bulk, Bulk)
+    assert_type(bulk.count(), int)
+    assert_type(bulk.retry(), BulkAnswer)
+    assert_type(app.bulk("queue:reports").move("slow").changed, int)
+    job = app.job("00000000-0000-7000-8000-000000000000")
+    assert_type(job.flow(), FlowInfo)
+    assert_type(job.logs(), JobLogs)
+    assert_type([*app.errors(5)], list[ErrorGroup])
+    assert_type(app.errors()[0].fingerprint, str | None)
+    unsubscribe = events.subscribe(lambda event: print(event.name))
+    unsubscribe()
 
 
 async def use_in_coroutines() -> None:
