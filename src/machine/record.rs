@@ -15,6 +15,7 @@
 //! * What a filter reads stands before the large values, so a scan does not touch arguments or results.
 
 use super::filter::without_module;
+use super::flows::{Flow, Standing};
 use super::limit::{Limit, Limits};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{Error, JobId, Result};
@@ -434,11 +435,24 @@ pub(super) fn parents_of(flow: &[u8]) -> Result<Vec<JobId>> {
     (0..reader.array()?).map(|_| parent(&mut reader)).collect()
 }
 
-/// The ids of jobs that come back with this one, and its batch.
-pub fn relatives(record: &[u8]) -> Result<(Vec<JobId>, Option<JobId>)> {
+/// Who comes back with a job, as its record says.
+pub struct Relatives {
+    /// Jobs that were cancelled because of how it ended.
+    pub children: Vec<JobId>,
+    pub batch: Option<JobId>,
+    /// Parents that had not ended when it was written. It hears of their end when it comes back, if they are there.
+    pub open_parents: Vec<JobId>,
+}
+
+pub fn relatives(record: &[u8]) -> Result<Relatives> {
     let record = JobRecord::decode(record)?;
-    let children = record.children.chunks(16).filter_map(JobId::from_slice).collect();
-    Ok((children, record.flow.map(batch_of).transpose()?.flatten()))
+    let flow = record.flow.map(|flow| Flow::decode(&mut Reader::new(flow))).transpose()?.unwrap_or_default();
+    let open = flow.edges.iter().filter(|edge| edge.standing == Standing::Open);
+    Ok(Relatives {
+        children: record.children.chunks(16).filter_map(JobId::from_slice).collect(),
+        batch: flow.batch,
+        open_parents: open.map(|edge| edge.parent).collect(),
+    })
 }
 
 fn decode_attempt<'a>(r: &mut Reader<'a>) -> Result<AttemptRecord<'a>> {

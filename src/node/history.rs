@@ -2,7 +2,8 @@
 //!
 //! `Requeue`, `Delete` and the parents in `Enqueue` speak of jobs in memory; with a job that is requeued come those that were
 //! cancelled because of it, or because of its batch, which begins again. With a parent come the former, too: when it goes
-//! again, its new record names those that are there. A record that the archive holds is first put back by `Restore`, which
+//! again, its new record names those that are there. Ahead of whoever comes back come the parents that had not ended when its
+//! record was written. A record that the archive holds is first put back by `Restore`, which
 //! waits in the inbox before the request and so is applied before it. Nothing is taken from the archive but by `Delete`:
 //! a newer record of the same job replaces the older one when it is archived again.
 
@@ -10,6 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::ticket::Ticket;
 use super::{own_request, Shared};
+use crate::archive::Archive;
 use crate::base::codec::{Reader, Writer};
 use crate::base::{JobId, Result};
 use crate::machine::{self, record};
@@ -31,29 +33,20 @@ impl Shared {
         let Some((operation, ids)) = jobs_of(request, level)? else { return Ok(()) };
         let archive = self.archive.read();
         let Some(archive) = &*archive else { return Ok(()) };
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        let mut known: BTreeSet<JobId> = ids.iter().copied().collect();
-        let gone: BTreeSet<JobId> = self.gone(&ids).into_iter().collect();
-        let here: BTreeSet<JobId> = known.difference(&gone).copied().collect();
-        let mut left: VecDeque<JobId> = gone.into_iter().collect();
-        if operation == REQUEUE {
-            // Children leave memory behind their parent, but one that came back with it may go again before it.
-            left.extend(&here);
-            let batches: Vec<_> = here.iter().filter_map(|id| self.machine.read().batch_of(*id)).collect();
-            let others = batches.into_iter().flat_map(|batch| self.machine.read().away(batch));
-            left.extend(others.filter(|id| known.insert(*id)));
+        self.bring_all(archive, operation, &ids)?;
+        if operation == DELETE {
+            archive.delete(&ids)?;
         }
-        while let Some(id) = left.pop_front() {
+        Ok(())
+    }
+
+    /// Puts the records of these jobs in line, and of those that come with them.
+    fn bring_all(&self, archive: &Archive, operation: u64, ids: &[JobId]) -> Result<()> {
+        let mut coming = Coming::new(self, operation, ids);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while let Some(id) = coming.left.pop_front() {
             let Some(record) = archive.get(id)? else { continue };
-            if operation != DELETE && known.len() < FLOW_JOBS_MAX {
-                let (children, batch) = record::relatives(&record)?;
-                let begins_again = batch.filter(|_| operation == REQUEUE);
-                let others = begins_again.map_or_else(Vec::new, |batch| self.machine.read().away(batch));
-                let relatives = self.gone(&[children, others].concat());
-                left.extend(relatives.into_iter().filter(|id| known.insert(*id)));
-            }
-            if here.contains(&id) {
+            if !coming.is_next(id, &record)? {
                 continue;
             }
             bytes += record.len();
@@ -63,13 +56,10 @@ impl Shared {
                 bytes = 0;
             }
         }
-        if !records.is_empty() {
-            self.restore(&records)?;
+        if records.is_empty() {
+            return Ok(());
         }
-        if operation == DELETE {
-            archive.delete(&ids)?;
-        }
-        Ok(())
+        self.restore(&records)
     }
 
     /// Those that memory does not know.
@@ -88,6 +78,72 @@ impl Shared {
         let waiting = self.inbox.queue(entry::frame(&own_request(&command)), Ticket::call(Box::new(|_| ())));
         self.inbox.call(false);
         waiting.map_err(|(_, error)| error)
+    }
+}
+
+/// The order in which jobs come back: a parent before whoever waits for it, so that a job that comes back hears how its
+/// parents ended. What a parent was while it was away, nobody else tells.
+struct Coming<'a> {
+    shared: &'a Shared,
+    operation: u64,
+    asked: BTreeSet<JobId>,
+    /// Those of the request that are in memory.
+    here: BTreeSet<JobId>,
+    left: VecDeque<JobId>,
+    known: BTreeSet<JobId>,
+    /// Those whose relatives were looked for, and those that are in line.
+    begun: BTreeSet<JobId>,
+    placed: BTreeSet<JobId>,
+}
+
+impl<'a> Coming<'a> {
+    fn new(shared: &'a Shared, operation: u64, ids: &[JobId]) -> Self {
+        let asked: BTreeSet<JobId> = ids.iter().copied().collect();
+        let gone: BTreeSet<JobId> = shared.gone(ids).into_iter().collect();
+        let here: BTreeSet<JobId> = asked.difference(&gone).copied().collect();
+        let (known, left) = (asked.clone(), gone.into_iter().collect());
+        let (begun, placed) = (BTreeSet::new(), BTreeSet::new());
+        let mut coming = Self { shared, operation, asked, here, left, known, begun, placed };
+        if operation == REQUEUE {
+            // Children leave memory behind their parent, but one that came back with it may go again before it.
+            coming.left.extend(&coming.here);
+            let machine = shared.machine.read();
+            let batches = coming.here.iter().filter_map(|id| machine.batch_of(*id));
+            let others: Vec<JobId> = batches.flat_map(|batch| machine.away(batch)).collect();
+            drop(machine);
+            coming.follow(others);
+        }
+        coming
+    }
+
+    /// Lets others come behind those that are left.
+    fn follow(&mut self, others: Vec<JobId>) {
+        let known = &mut self.known;
+        self.left.extend(others.into_iter().filter(|id| known.insert(*id)));
+    }
+
+    /// Whether this record is the next in line. If not it has its place, comes behind its parents, or stays away.
+    fn is_next(&mut self, id: JobId, record: &[u8]) -> Result<bool> {
+        if self.operation != DELETE && self.begun.insert(id) {
+            let relatives = record::relatives(record)?;
+            if self.known.len() < FLOW_JOBS_MAX {
+                let begins_again = relatives.batch.filter(|_| self.operation == REQUEUE);
+                let others = begins_again.map_or_else(Vec::new, |batch| self.shared.machine.read().away(batch));
+                self.follow(self.shared.gone(&[relatives.children, others].concat()));
+            }
+            let mut parents = self.shared.gone(&relatives.open_parents);
+            parents.retain(|parent| !self.begun.contains(parent) && !self.here.contains(&id));
+            if !parents.is_empty() && self.known.len() + parents.len() <= 2 * FLOW_JOBS_MAX {
+                self.known.extend(&parents);
+                self.left.push_front(id);
+                parents.into_iter().for_each(|parent| self.left.push_front(parent));
+                return Ok(false);
+            }
+            if !parents.is_empty() && !self.asked.contains(&id) {
+                return Ok(false); // It stays as it is, rather than taking its parents for gone.
+            }
+        }
+        Ok(!self.here.contains(&id) && self.placed.insert(id))
     }
 }
 

@@ -222,18 +222,22 @@ impl Cluster {
         };
         let replica = self.nodes[node].replica.as_ref().expect("it is up");
         let machine = replica.machine().read();
-        let (mut records, mut known) = (Vec::new(), BTreeSet::new());
+        let (mut records, mut known, mut placed) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         let begin_again = |batch: Option<JobId>| match self.ledger.record.sent.get(request) {
             Some(Command::Requeue(_)) => batch.map_or_else(Vec::new, |batch| machine.away(batch)),
             _ => Vec::new(),
         };
         gone.extend(gone.clone().into_iter().flat_map(|id| begin_again(machine.batch_of(id))));
         while let Some(id) = gone.pop() {
-            let is_new = known.insert(id) && !book.deleted.contains(&id);
-            let Some(record) = book.archive.get(&id).filter(|_| is_new) else { continue };
-            let (children, batch) = record::relatives(record).expect("a record of the machine");
-            gone.extend(children.into_iter().chain(begin_again(batch)));
-            if machine.job(id).is_none() {
+            let Some(record) = book.archive.get(&id).filter(|_| !book.deleted.contains(&id)) else { continue };
+            if known.insert(id) {
+                let relatives = record::relatives(record).expect("a record of the machine");
+                gone.splice(..0, relatives.children.into_iter().chain(begin_again(relatives.batch)));
+                // Those that had not ended come first: it hears of their end when it is back.
+                let parents = relatives.open_parents.into_iter().filter(|parent| !known.contains(parent));
+                gone.push(id);
+                gone.extend(parents);
+            } else if machine.job(id).is_none() && placed.insert(id) {
                 records.push(record.clone());
             }
         }

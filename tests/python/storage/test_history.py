@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from raftwork import JobNotFound, JobState, ParentMissing, Raftwork, filters
+from raftwork import JobNotFound, JobState, ParentMissing, Raftwork, filters, serde
 from raftwork.remote_error import FINGERPRINT_HEADING
 from raftwork.storage.base import Change, Flow, NewJob, pack_error, result_cancelled, result_failed
 from raftwork.storage.raft import RaftStorage
@@ -277,6 +277,60 @@ def test_j11_a_parent_that_came_back_for_another_child_takes_the_first_along(sto
     assert storage.requeue([failing]) == [Change.DONE]
     assert [known(storage, id).state for id in (child, late)] == [JobState.AWAITING] * 2
     check_counts(storage)
+
+
+def fail(worker: Worker) -> bytes:
+    """The next job fails; its id."""
+    id, token = lease(worker)
+    worker.report(result_failed(id, token, ERROR))
+    return id
+
+
+@pytest.mark.parametrize("first", ["failed", "running"])
+def test_j11_a_fan_in_whose_part_failed_goes_on_with_what_the_others_gave(storage: RaftStorage, first: str) -> None:
+    """The others ended while the child was in the archive: nobody told it."""
+    worker = Worker(storage)
+    failing, running = put(storage), put(storage)
+    child = put(storage, flow=Flow(((failing, 0, False), (running, 0, True))))
+    last = put(storage, flow=Flow(((child, 0, False),)))
+    assert fail(worker) == failing
+    job = worker.one()
+    until_archived(storage, 3)
+    if first == "failed":
+        worker.report(result_failed(job.id, job.token, ERROR))
+        until_archived(storage, 4)
+        assert storage.requeue([failing]) == [Change.DONE]
+        worker.succeed(worker.one())
+        until_archived(storage, 4)
+        assert storage.requeue([running]) == [Change.DONE]
+        job = worker.one()
+        worker.succeed(job, "output")
+    else:
+        worker.succeed(job, "output")
+        until_archived(storage, 4)
+        assert storage.requeue([failing]) == [Change.DONE]
+        assert [known(storage, id).state for id in (child, last)] == [JobState.AWAITING] * 2
+        worker.succeed(worker.one())
+    assert known(storage, child).state is JobState.ENQUEUED
+    job = worker.one()
+    assert job.extras is not None
+    assert [(row[1], serde.decode(row[2])) for row in job.extras[1]] == [(running, "output")]
+    check_counts(storage)
+
+
+def test_j11_a_child_that_is_retried_itself_gets_what_its_other_parents_gave(storage: RaftStorage) -> None:
+    worker = Worker(storage)
+    failing, running = put(storage), put(storage)
+    child = put(storage, flow=Flow(((failing, 0, False), (running, 0, True))))
+    assert fail(worker) == failing
+    job = worker.one()
+    until_archived(storage, 2)
+    worker.succeed(job, "output")
+    until_archived(storage, 3)
+    assert storage.requeue([child]) == [Change.DONE]
+    job = worker.one()
+    assert job.extras is not None
+    assert [(row[1], serde.decode(row[2])) for row in job.extras[1]] == [(running, "output")]
 
 
 class Forgetful:
