@@ -144,14 +144,25 @@ pub fn encode(index: LogIndex, outcome: &Outcome) -> Vec<u8> {
 
 /// Whether an answer says that the session of its request is not open.
 pub fn is_session_expired(answer: &[u8]) -> bool {
-    let code = |answer| -> Result<bool> {
-        let mut reader = Reader::new(answer);
-        reader.array_of(3, "an answer")?;
-        let refused = reader.u64()? == REFUSED;
-        reader.u64()?;
-        Ok(refused && reader.array()? > 0 && reader.str()? == SESSION_EXPIRED)
-    };
-    code(answer).unwrap_or(false)
+    matches!(refusal(answer), Ok(Some((SESSION_EXPIRED, _))))
+}
+
+/// Why an answer refuses, in words, if it does.
+pub fn refused(answer: &[u8]) -> Option<String> {
+    refusal(answer).ok()?.map(|(code, message)| format!("{code}: {message}"))
+}
+
+/// The code and the message of an answer that refuses.
+fn refusal(answer: &[u8]) -> Result<Option<(&str, &str)>> {
+    let mut reader = Reader::new(answer);
+    reader.array_of(3, "an answer")?;
+    let refused = reader.u64()? == REFUSED;
+    reader.u64()?;
+    if !refused {
+        return Ok(None);
+    }
+    reader.array_of(3, "a refusal")?;
+    Ok(Some((reader.str()?, reader.str()?)))
 }
 
 pub(super) fn nil() -> Outcome {

@@ -13,8 +13,8 @@ use super::ticket::Ticket;
 use super::{own_request, Shared};
 use crate::archive::Archive;
 use crate::base::codec::{Reader, Writer};
-use crate::base::{JobId, Result};
-use crate::machine::{self, record};
+use crate::base::{limits, JobId, Result};
+use crate::machine::{self, outcome, record};
 use crate::replica::entry;
 
 const ENQUEUE: u64 = 4;
@@ -51,7 +51,7 @@ impl Shared {
             }
             bytes += record.len();
             records.push(record);
-            if bytes >= RESTORE_BYTES {
+            if bytes >= RESTORE_BYTES || records.len() == limits::BATCH_JOBS_MAX {
                 self.restore(&std::mem::take(&mut records))?;
                 bytes = 0;
             }
@@ -68,16 +68,24 @@ impl Shared {
         ids.iter().copied().filter(|id| machine.job(*id).is_none()).collect()
     }
 
-    /// Only has to be in line before the request: its own answer interests nobody.
+    /// Only has to be in line before the request, which says what it found: nobody waits for its own answer.
     fn restore(&self, records: &[Vec<u8>]) -> Result<()> {
         let mut command = Writer::with_capacity(RESTORE_BYTES);
         command.array(2).u64(RESTORE).array(records.len());
         for record in records {
             command.bin(record);
         }
-        let waiting = self.inbox.queue(entry::frame(&own_request(&command)), Ticket::call(Box::new(|_| ())));
+        let waiting = self.inbox.queue(entry::frame(&own_request(&command)), Ticket::call(Box::new(note)));
         self.inbox.call(false);
         waiting.map_err(|(_, error)| error)
+    }
+}
+
+/// Jobs that do not come back are unknown to the request behind, and somebody has to hear why.
+fn note(answer: Result<Vec<u8>>) {
+    let why = answer.as_deref().map_or_else(|error| Some(error.to_string()), |answer| outcome::refused(answer));
+    if let Some(why) = why {
+        log::warn!("jobs did not come back from the archive: {why}");
     }
 }
 

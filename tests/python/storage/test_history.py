@@ -333,6 +333,29 @@ def test_j11_a_child_that_is_retried_itself_gets_what_its_other_parents_gave(sto
     assert [(row[1], serde.decode(row[2])) for row in job.extras[1]] == [(running, "output")]
 
 
+def test_j11_a_fan_out_of_a_thousand_comes_back_from_the_archive(storage: RaftStorage) -> None:
+    """With its parent these are more jobs than one command may have."""
+    worker = Worker(storage)
+    failing = put(storage)
+    children = [new(storage, flow=Flow(((failing, 0, False),))) for _ in range(1_000)]
+    assert storage.enqueue(children) == []
+    assert fail(worker) == failing
+    until_archived(storage, 1_001)
+    assert storage.requeue([failing]) == [Change.DONE]
+    counts = check_counts(storage)
+    assert (counts["enqueued"], counts["awaiting"], counts["archived"]) == (1, 1_000, 0)
+
+
+def test_j11_a_job_waits_for_more_than_a_thousand_that_left_memory(storage: RaftStorage) -> None:
+    parents = [new(storage) for _ in range(1_001)]
+    for some in (parents[:1_000], parents[1_000:]):
+        assert storage.enqueue(some) == []
+        storage.cancel([job.id for job in some])
+    until_archived(storage, 1_001)
+    child = put(storage, flow=Flow(tuple((job.id, 2, False) for job in parents)))
+    assert known(storage, child).state is JobState.ENQUEUED
+
+
 class Forgetful:
     """A client whose node misses a parent, as one does that looked into the archive before the parent went there."""
 
