@@ -50,6 +50,8 @@ pub const SCHEDULE_NAME_BYTES_MAX: usize = 200;
 pub const DEFINITION_BYTES_MAX: usize = 4_096;
 /// Parents of one job. A thousand of such jobs would be a million edges, about 90 bytes each.
 pub const PARENTS_MAX: usize = 10_000;
+/// Jobs that come back from the archive with the one that they were cancelled for: its record names so many.
+pub const FLOW_JOBS_MAX: usize = 10_000;
 /// Bytes of results that a job gets from its parents, together: two of the largest.
 pub const OUTPUTS_BYTES_MAX: usize = 2 * RESULT_BYTES_MAX;
 /// Batches, those included that finished and are remembered. About 400 bytes each.

@@ -41,7 +41,7 @@ pub(super) struct Batch {
     pub ended: [u64; 3],
     /// When it finished, and how.
     pub finished: Option<(Millis, State)>,
-    /// Jobs that were cancelled because of how it finished, and left memory since; at most `UPKEEP_ITEMS_MAX`.
+    /// Jobs that were cancelled because of how it finished, and left memory since; at most `FLOW_JOBS_MAX`.
     pub away: Vec<JobId>,
 }
 
@@ -132,7 +132,7 @@ impl Batch {
                 let state = State::from_code(reader.u64()?).filter(|state| state.is_final());
                 Ok((at, state.ok_or_else(|| Error::Invalid("outcome: not a final state".into()))?))
             })?,
-            away: if items > ITEMS { list(reader, "away", limits::UPKEEP_ITEMS_MAX, Reader::id)? } else { Vec::new() },
+            away: if items > ITEMS { list(reader, "away", limits::FLOW_JOBS_MAX, Reader::id)? } else { Vec::new() },
         })
     }
 
@@ -315,7 +315,7 @@ impl Machine {
             let batch = Arc::make_mut(shared);
             if !away {
                 batch.away.retain(|id| *id != job.id);
-            } else if batch.away.len() < limits::UPKEEP_ITEMS_MAX {
+            } else if batch.away.len() < limits::FLOW_JOBS_MAX {
                 batch.away.push(job.id);
             }
             self.bytes = self.bytes - before + batch.weight();

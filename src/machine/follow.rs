@@ -161,7 +161,17 @@ impl Machine {
             };
             if let Some(word) = word {
                 self.hear(slot, position, &word);
+                self.name_child(slot, position);
             }
+        }
+    }
+
+    /// The archive may have the record of a parent that let this child down before, and takes one that names the child.
+    fn name_child(&mut self, child: Slot, position: u32) {
+        let Some(flow) = self.table.get(child).flow() else { return };
+        let Edge { parent, standing, .. } = flow.edges[position as usize];
+        if let Some(parent) = self.table.find(parent).filter(|_| standing == Standing::Unmet) {
+            self.archive_anew(parent);
         }
     }
 
@@ -347,7 +357,7 @@ impl Machine {
 
     /// Children that were cancelled for a parent: if it is requeued they wait again.
     pub(super) fn cancelled_for(&self, parent: JobId) -> Vec<JobId> {
-        let children = self.flows.children(parent, (0, 0), u64::MAX).take(limits::UPKEEP_ITEMS_MAX);
+        let children = self.flows.children(parent, (0, 0), u64::MAX).take(limits::FLOW_JOBS_MAX);
         children.map(|(.., slot)| self.table.get(slot).id).collect()
     }
 }

@@ -153,6 +153,17 @@ impl Machine {
         job
     }
 
+    /// The record of a final job says more than when it ended: it goes into the archive once more.
+    pub(super) fn archive_anew(&mut self, slot: Slot) {
+        let job = self.table.get(slot);
+        let (state, before) = (job.state, job.order);
+        if state.is_final() && self.finished.remove(&before).is_some() {
+            let order = self.next_order(state);
+            self.edit(slot, |job| job.order = order);
+            self.finished.insert(order, slot);
+        }
+    }
+
     /// Changes a record without changing its state, and keeps the estimate of memory right.
     pub(super) fn edit(&mut self, slot: Slot, change: impl FnOnce(&mut Job)) {
         let job = self.table.get_mut(slot);

@@ -23,8 +23,6 @@ const DELETE: u64 = 10;
 const RESTORE: u64 = 15;
 /// Bytes of records in one `Restore`: well below what one command may have.
 const RESTORE_BYTES: usize = 1 << 20;
-/// Jobs that come back with others, about: the caller waits for it.
-const FLOW_JOBS_MAX: usize = 10_000;
 
 impl Shared {
     /// Puts archived jobs that this request speaks of back into memory. A request of another kind costs a look at its head.
@@ -134,14 +132,14 @@ impl<'a> Coming<'a> {
     fn is_next(&mut self, id: JobId, record: &[u8]) -> Result<bool> {
         if self.operation != DELETE && self.begun.insert(id) {
             let relatives = record::relatives(record)?;
-            if self.known.len() < FLOW_JOBS_MAX {
+            if self.known.len() < limits::FLOW_JOBS_MAX {
                 let begins_again = relatives.batch.filter(|_| self.operation == REQUEUE);
                 let others = begins_again.map_or_else(Vec::new, |batch| self.shared.machine.read().away(batch));
                 self.follow(self.shared.gone(&[relatives.children, others].concat()));
             }
             let mut parents = self.shared.gone(&relatives.open_parents);
             parents.retain(|parent| !self.begun.contains(parent) && !self.here.contains(&id));
-            if !parents.is_empty() && self.known.len() + parents.len() <= 2 * FLOW_JOBS_MAX {
+            if !parents.is_empty() && self.known.len() + parents.len() <= 2 * limits::FLOW_JOBS_MAX {
                 self.known.extend(&parents);
                 self.left.push_front(id);
                 parents.into_iter().for_each(|parent| self.left.push_front(parent));

@@ -8,7 +8,7 @@ use crate::wire::{self, claimed, Command, End, Job, Spec};
 use raftwork::base::planted::{plant, Bug};
 use raftwork::base::{JobId, LogIndex, Millis};
 use raftwork::machine::job::State;
-use raftwork::machine::{Effects, Loader, Machine};
+use raftwork::machine::{record, Effects, Loader, Machine};
 
 const JOBS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 const BATCHES: [&str; 3] = ["X", "Y", "Z"];
@@ -253,6 +253,13 @@ fn j11_a_fan_out_of_five_thousand_is_settled_by_ticks() {
     assert_eq!(machine.tally().count(State::Awaiting), 5_001);
     assert_eq!(machine.job(number(0)).expect("it is there").0.generation, 1);
     assert_eq!(machine.job(number(9_999)).expect("it is there").0.generation, 0);
+    send(machine, &Command::Cancel { ids: vec![parent], reason: String::new() });
+    while machine.is_behind() {
+        send(machine, &Command::Tick(1_000));
+    }
+    let records = machine.finished(0, usize::MAX, usize::MAX);
+    let (_, _, record) = records.iter().find(|(_, id, _)| *id == parent).expect("it is final");
+    assert_eq!(record::relatives(record).expect("a record").children.len(), 5_001, "all come back with it");
 }
 
 /// Ten thousand parents of one child: each end costs the same, and the last one lets it run.

@@ -410,6 +410,13 @@ impl Model {
                 (None, None) => Word::Ended(None, None),
             };
             self.hear(child, position, &word);
+            let stands = self.jobs[&child].flow.as_ref().expect("it has edges").edges[position].standing;
+            let parent = self.jobs.get_mut(&edge.parent);
+            if let Some(parent) = parent.filter(|parent| stands == Unmet && parent.state.is_final()) {
+                // What was written down of it does not name this child: it goes into the archive once more.
+                self.ordinal += 1;
+                parent.ordinal = self.ordinal;
+            }
         }
     }
 
