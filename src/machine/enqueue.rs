@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::NewJob;
-use super::flows::Flow;
+use super::flows::{BatchId, Flow};
 use super::job::{Job, State};
 use super::outcome::{Outcome, Refusal};
 use super::specs::{Spec, UniqueMode};
@@ -37,6 +37,10 @@ impl Machine {
         let mut forms = self.forms(specs.iter())?;
         self.refuse_conflicts(&specs, jobs)?;
         self.refuse_flows(jobs)?;
+        let batches = jobs.iter().filter_map(|job| job.joining.as_ref()?.batch);
+        let batches: BTreeSet<BatchId> = batches.filter(|batch| self.takes_members(*batch).is_ok()).collect();
+        // None of their batches finishes before all are there, also if one replaces the last member that is pending.
+        batches.iter().for_each(|batch| self.member_added(*batch));
         let (mut exceptions, mut holders) = (Vec::new(), BTreeMap::new());
         for (position, job) in jobs.iter().enumerate() {
             let spec = &specs[job.spec];
@@ -46,6 +50,7 @@ impl Machine {
             }
             exceptions.extend(exception.map(|(what, id)| (position, what, id)));
         }
+        batches.iter().for_each(|batch| self.member_gone(*batch));
         Ok(answer(&exceptions))
     }
 

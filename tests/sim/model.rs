@@ -258,6 +258,7 @@ impl Model {
     fn enqueue(&mut self, specs: &[Spec], jobs: &[crate::wire::Job]) -> Vec<u8> {
         let mut holders = BTreeMap::new();
         let mut codes = Vec::with_capacity(jobs.len());
+        self.flows.fill(jobs);
         for job in jobs {
             let spec = &specs[job.spec as usize];
             let holder =
@@ -275,6 +276,9 @@ impl Model {
                     2
                 }
             });
+        }
+        for batch in std::mem::take(&mut self.flows.filling) {
+            self.change(batch, |_| ());
         }
         codes
     }

@@ -3,7 +3,7 @@
 //!
 //! A command settles as many as the state machine does, and the next ones go on with who is left: that clients see.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raftwork::base::{limits, JobId};
 
@@ -74,6 +74,8 @@ enum Todo {
 pub struct Flows {
     pub batches: BTreeMap<JobId, Batch>,
     todo: VecDeque<Todo>,
+    /// Those that get members by the command at hand: none of them finishes before it has.
+    pub filling: BTreeSet<JobId>,
     /// Most models have none, and need not look for children.
     pub used: bool,
 }
@@ -85,6 +87,14 @@ impl Flow {
 
     fn void(&mut self, which: Standing) {
         self.edges.iter_mut().filter(|edge| edge.standing == which).for_each(|edge| edge.standing = Void);
+    }
+}
+
+impl Flows {
+    /// Begins a command that stores these jobs.
+    pub fn fill(&mut self, jobs: &[NewJob]) {
+        let open = |batch: &JobId| self.batches.get(batch).is_some_and(|it| it.finished.is_none() && !it.cancelled);
+        self.filling = jobs.iter().filter_map(|job| job.batch).filter(open).collect();
     }
 }
 
@@ -255,7 +265,8 @@ impl Model {
     pub(super) fn change(&mut self, id: JobId, change: impl FnOnce(&mut Batch)) {
         let Some(batch) = self.flows.batches.get_mut(&id) else { return };
         change(batch);
-        let pending = self.member(id, JobId::default()).is_some() || self.inner(id, JobId::default()).is_some();
+        let member = self.member(id, JobId::default()).or(self.inner(id, JobId::default()));
+        let pending = member.is_some() || self.flows.filling.contains(&id);
         let clock = self.clock;
         let batch = self.flows.batches.get_mut(&id).expect("it was there just now");
         let (over, outer) = (batch.sealed && !pending, batch.outer);
