@@ -145,8 +145,13 @@ impl<'a> Reader<'a> {
 
     /// Length of an array; never more than the bytes left, as each item takes at least one.
     pub fn array(&mut self) -> Result<usize> {
+        self.array_upto(limits::ITEMS_MAX)
+    }
+
+    /// An array of the system's own, which may be longer than what anybody sends.
+    pub fn array_upto(&mut self, length_max: usize) -> Result<usize> {
         let length = rmp::decode::read_array_len(&mut self.bytes).map_err(|_| bad("an array"))? as usize;
-        if length > self.bytes.len() || length > limits::ITEMS_MAX {
+        if length > self.bytes.len() || length > length_max {
             return Err(Error::Invalid(format!("an array of {length} items")));
         }
         Ok(length)

@@ -186,7 +186,7 @@ impl Lock {
                 lock.let_hold(token, Ask::decode(reader)?)?;
             }
         }
-        for _ in 0..reader.array()? {
+        for _ in 0..reader.array_upto(limits::LOCK_WAITERS_MAX)? {
             reader.array_of(if items == 6 { 4 } else { 6 }, "a waiter")?;
             let place = reader.u64()?;
             let ask = if items == 6 {
@@ -241,5 +241,27 @@ impl Ask {
 impl Owner {
     fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(Self { session: SessionId(reader.u64()?), number: reader.u64()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that may wait for locks may wait for one.
+    #[test]
+    fn a_lock_of_an_image_has_as_many_waiters_as_there_may_be() {
+        for mode in [Mode::Lock, Mode::Write] {
+            let ask = |number| Ask { owner: Owner { session: SessionId(1), number }, mode, since: Millis(1) };
+            let places = 1..=limits::LOCK_WAITERS_MAX as u64;
+            let waiters = places.map(|place| (place, ask(place))).collect();
+            let lock = Lock { holders: BTreeMap::from([(LeaseToken(1), ask(0))]), waiters };
+            let mut writer = Writer::new();
+            lock.encode("gate", &mut writer);
+            let mut reader = Reader::new(writer.as_bytes());
+            let items = reader.array().unwrap();
+            assert_eq!(reader.str(), Ok("gate"));
+            assert_eq!(Lock::decode(items, 1, &mut reader), Ok(lock));
+        }
     }
 }
