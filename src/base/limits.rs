@@ -68,7 +68,7 @@ pub const LIMIT_MAX: u64 = 1_000_000;
 pub const LIMIT_SLIDING_MAX: u64 = 1_000;
 /// Longest window of a rate, a year.
 pub const LIMIT_WINDOW_MS_MAX: u64 = 366 * 24 * 3_600_000;
-/// Keys of limits in use at once. About 700 bytes each.
+/// Keys of limits in use at once, beyond which new jobs with other keys are refused. About 700 bytes each.
 pub const LIMITERS_MAX: usize = 1_000_000;
 /// A rate that has no room opens again at a multiple of this, so that a high one does not need a command for each start.
 pub const RATE_OPENS_MS: u64 = 10;

@@ -16,6 +16,7 @@ use super::bucket::Bucket;
 use super::decode::{number, Place as _, Result};
 use super::job::State;
 use super::limit::{Kind, Limit, Limits};
+use super::load::COUNTER_MAX;
 use super::outcome::Refusal;
 use super::queues::rank;
 use super::table::Slot;
@@ -427,7 +428,8 @@ impl Machine {
     /// The first record of an image: `[count, [[queue, limit]]]`.
     pub(super) fn load_limiters_head(&mut self, reader: &mut Reader<'_>) -> Result<u64> {
         reader.array_of(2, "the count of limiters")?;
-        let count = number(reader, limits::LIMITERS_MAX as u64)?;
+        // More than may come with new jobs: one that is requeued, or waits again for a parent, has its limiter in any case.
+        let count = number(reader, COUNTER_MAX)?;
         for _ in 0..reader.array()? {
             reader.array_of(2, "the limit of a queue")?;
             let queue = number(reader, self.queues.count().saturating_sub(1) as u64).at("queue")? as u32;

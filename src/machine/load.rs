@@ -434,3 +434,19 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::codec::Writer;
+
+    /// A job that waits again has its limiters, however many there are.
+    #[test]
+    fn an_image_has_more_limiters_than_come_with_new_jobs() {
+        let more = limits::LIMITERS_MAX as u64 + 1;
+        let mut head = Writer::new();
+        head.array(2).u64(more).array(0);
+        let mut reader = Reader::new(head.as_bytes());
+        assert_eq!(Machine::default().load_limiters_head(&mut reader), Ok(more));
+    }
+}
