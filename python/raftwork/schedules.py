@@ -52,6 +52,7 @@ class Schedule:
     """Its next slot, also while it is paused. None: it has ended."""
     last_slot: datetime | None
     last_job: uuid.UUID | None
+    """The newest job of its slots, not one that was triggered or made by a backfill."""
     fired: int
     """Jobs that it has stored."""
     skipped: int

@@ -227,26 +227,31 @@ impl Machine {
 
     fn fire_one(&mut self, name: &Arc<str>, plan: &Plan, form: &mut Form, job: &Firing) -> u8 {
         // Whoever chose the id meant this job, so it is there as they want it.
-        if self.table.find(job.id).is_some() {
-            return code::STORED;
+        if self.table.find(job.id).is_none() {
+            if self.overlaps(name, plan.overlap, job.id) {
+                self.schedules.edit(name, |schedule| schedule.skipped += 1);
+                return code::SKIPPED;
+            }
+            self.store(name, plan, form, job);
         }
-        let newest = self.schedules.get(name).and_then(|(_, schedule)| self.table.find(schedule.last_job?));
-        let open = newest.filter(|slot| !self.table.get(*slot).state.is_final());
-        let skipped = match plan.overlap {
+        // Not by hand: what somebody stores beside the slots must not hide the job of the slot before.
+        self.schedules.edit(name, |schedule| schedule.last_job = Some(job.id));
+        code::STORED
+    }
+
+    /// Whether a job is not stored because of others, which may have to make way for it.
+    fn overlaps(&mut self, name: &str, overlap: Overlap, job: JobId) -> bool {
+        match overlap {
             Overlap::Allow => false,
-            Overlap::Skip => open.is_some(),
+            Overlap::Skip => self.schedules.is_open(name),
             Overlap::QueueOne => self.schedules.waits(name),
             Overlap::Replace => {
-                open.map(|slot| self.cancel_one(slot, Some(format!("replaced by {}", job.id).into())));
+                let last = self.schedules.get(name).and_then(|(_, schedule)| self.table.find(schedule.last_job?));
+                // One that is final has nothing to do with it.
+                last.map(|slot| self.cancel_one(slot, Some(format!("replaced by {job}").into())));
                 false
             }
-        };
-        if skipped {
-            self.schedules.edit(name, |schedule| schedule.skipped += 1);
-            return code::SKIPPED;
         }
-        self.store(name, plan, form, job);
-        code::STORED
     }
 
     fn store(&mut self, name: &Arc<str>, plan: &Plan, form: &mut Form, job: &Firing) {
@@ -255,10 +260,7 @@ impl Machine {
         let (args, limits, delay) = (&plan.args, plan.limits.clone(), Millis(0));
         let new = NewJob { id, spec: 0, args, delay, run_at, unique: None, recurrence, joining: None, limits };
         self.create(&plan.spec, form, &new, None);
-        self.schedules.edit(name, |schedule| {
-            schedule.last_job = Some(job.id);
-            schedule.fired += 1;
-        });
+        self.schedules.edit(name, |schedule| schedule.fired += 1);
     }
 }
 

@@ -204,8 +204,8 @@ impl Machine {
         if let Some(expires) = expires.filter(|_| state.is_waiting()) {
             self.deadlines.insert((expires, id), slot);
         }
-        if let Some(from) = self.table.get(slot).recurrence().filter(|_| state.is_waiting()) {
-            self.schedules.begin_wait(&from.schedule);
+        if let Some(from) = self.table.get(slot).recurrence() {
+            self.schedules.enter(&from.schedule, state);
         }
         if let Some(batch) = self.table.get(slot).flow().and_then(|flow| flow.batch).filter(|_| !state.is_final()) {
             self.flows.members.insert((batch, id), slot);
@@ -243,8 +243,8 @@ impl Machine {
         if let Some(expires) = expires.filter(|_| state.is_waiting()) {
             self.deadlines.remove(&(expires, id));
         }
-        if let Some(from) = self.table.get(slot).recurrence().filter(|_| state.is_waiting()) {
-            self.schedules.end_wait(&from.schedule);
+        if let Some(from) = self.table.get(slot).recurrence() {
+            self.schedules.leave(&from.schedule, state);
         }
         if let Some(batch) = self.table.get(slot).flow().and_then(|flow| flow.batch).filter(|_| !state.is_final()) {
             self.flows.members.remove(&(batch, id));

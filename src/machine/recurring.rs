@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::decode::{bytes, check_name, number, Place as _, Result};
+use super::job::State;
 use super::limit::{Limit, Limits};
 use super::load::COUNTER_MAX;
 use super::specs::Spec;
@@ -43,11 +44,11 @@ pub enum Source {
 #[repr(u8)]
 pub enum Overlap {
     Allow = 0,
-    /// It is not stored while the newest one is not final.
+    /// It is not stored while another one is not final.
     Skip = 1,
     /// It is not stored while another one waits.
     QueueOne = 2,
-    /// The newest one makes way: it is cancelled, or asked to stop.
+    /// The one of the slot before makes way: it is cancelled, or asked to stop.
     Replace = 3,
 }
 
@@ -72,7 +73,7 @@ pub(super) struct Schedule {
     /// The slot that a firing must name; `None` when it has ended.
     pub next: Option<Millis>,
     pub last_slot: Option<Millis>,
-    /// The newest job that it stored, which may have left memory.
+    /// The newest job that it fired, which may have left memory. None that was triggered or filled in.
     pub last_job: Option<JobId>,
     /// Jobs stored, and jobs not stored because of others.
     pub fired: u64,
@@ -94,7 +95,8 @@ pub(super) struct Schedules {
     retired: u64,
     /// Those that are not paused, by their slot. Follows from them.
     due: BTreeMap<Millis, BTreeSet<Arc<str>>>,
-    /// How many jobs of a name wait. Follows from the jobs.
+    /// How many jobs of a name are not final, and how many of them wait. Both follow from the jobs.
+    open: BTreeMap<Arc<str>, u64>,
     waiting: BTreeMap<Arc<str>, u64>,
 }
 
@@ -273,17 +275,28 @@ impl Schedules {
         }
     }
 
-    /// A job of this name begins to wait.
-    pub fn begin_wait(&mut self, name: &Arc<str>) {
-        *self.waiting.entry(name.clone()).or_default() += 1;
+    /// A job of this name is in this state now.
+    pub fn enter(&mut self, name: &Arc<str>, state: State) {
+        let counts = [(&mut self.open, !state.is_final()), (&mut self.waiting, state.is_waiting())];
+        for (counts, _) in counts.into_iter().filter(|(_, counted)| *counted) {
+            *counts.entry(name.clone()).or_default() += 1;
+        }
     }
 
-    pub fn end_wait(&mut self, name: &str) {
-        let Some(count) = self.waiting.get_mut(name) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.waiting.remove(name);
+    pub fn leave(&mut self, name: &str, state: State) {
+        let counts = [(&mut self.open, !state.is_final()), (&mut self.waiting, state.is_waiting())];
+        for (counts, _) in counts.into_iter().filter(|(_, counted)| *counted) {
+            let Some(count) = counts.get_mut(name) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(name);
+            }
         }
+    }
+
+    /// Whether a job of this name is not final.
+    pub fn is_open(&self, name: &str) -> bool {
+        self.open.contains_key(name)
     }
 
     /// Whether a job of this name waits.

@@ -16,7 +16,8 @@ pub struct Schedule {
     paused: Option<String>,
     pub fired: u64,
     pub skipped: u64,
-    newest: Option<JobId>,
+    /// The newest job that was fired.
+    last: Option<JobId>,
 }
 
 impl Model {
@@ -33,7 +34,7 @@ impl Model {
             Recur::Fire(at, jobs) => {
                 schedule.next = at.next;
                 let overlap = schedule.put.overlap;
-                let said = jobs.iter().map(|(id, nominal, _)| self.fire(name, *id, Some(*nominal), overlap));
+                let said = jobs.iter().map(|(id, nominal, _)| self.fire(name, *id, *nominal, overlap));
                 [0].into_iter().chain(said).collect()
             }
             Recur::Move(at) => {
@@ -45,7 +46,10 @@ impl Model {
                 schedule.paused = reason.clone();
                 vec![0]
             }
-            Recur::Trigger(_, id, slot) => vec![self.fire(name, *id, *slot, 0)],
+            Recur::Trigger(_, id, slot) => {
+                self.store(name, *id, *slot);
+                vec![0]
+            }
             Recur::Delete(_) | Recur::Put(_) => {
                 self.retired = self.retired.max(schedule.generation);
                 self.schedules.remove(name);
@@ -58,7 +62,7 @@ impl Model {
         let Some(schedule) = self.schedules.get_mut(&put.name) else {
             let generation = put.generation.unwrap_or(self.retired + 1);
             let (next, put) = (put.next, put.clone());
-            let fresh = Schedule { generation, next, put, paused: None, fired: 0, skipped: 0, newest: None };
+            let fresh = Schedule { generation, next, put, paused: None, fired: 0, skipped: 0, last: None };
             self.schedules.insert(fresh.put.name.clone(), fresh);
             return 0;
         };
@@ -76,26 +80,37 @@ impl Model {
         0
     }
 
-    /// A trigger asks for no overlap.
-    fn fire(&mut self, name: &str, id: JobId, slot: Option<u64>, overlap: u64) -> u8 {
+    fn fire(&mut self, name: &str, id: JobId, slot: u64, overlap: u64) -> u8 {
+        let schedule = self.schedules.get_mut(name).expect("the caller looked at it");
+        let last = schedule.last.replace(id);
         if self.jobs.contains_key(&id) {
             return 0;
         }
-        let schedule = self.schedules.get_mut(name).expect("the caller looked at it");
-        let open = schedule.newest.filter(|newest| self.jobs.get(newest).is_some_and(|job| !job.state.is_final()));
+        let is_open = |id: &JobId| self.jobs.get(id).is_some_and(|job| !job.state.is_final());
         let of_it = |id: &JobId| self.recurrences.get(id).is_some_and(|(schedule, _)| schedule == name);
+        let open = self.jobs.keys().any(|id| is_open(id) && of_it(id));
         let waits = self.jobs.iter().any(|(id, job)| job.state.waits() && of_it(id));
-        if (overlap == 1 && open.is_some()) || (overlap == 2 && waits) {
-            schedule.skipped += 1;
+        if (overlap == 1 && open) || (overlap == 2 && waits) {
+            (schedule.skipped, schedule.last) = (schedule.skipped + 1, last);
             return 1;
         }
-        (schedule.fired, schedule.newest) = (schedule.fired + 1, Some(id));
-        let (spec, args) = (schedule.put.spec.clone(), schedule.put.args.clone());
-        if let Some(open) = open.filter(|_| overlap == 3) {
-            self.cancel(open);
+        if let Some(last) = last.filter(|last| overlap == 3 && is_open(last)) {
+            self.cancel(last);
         }
+        self.store(name, id, Some(slot));
+        0
+    }
+
+    /// Stores a job, whatever others do.
+    fn store(&mut self, name: &str, id: JobId, slot: Option<u64>) {
+        let schedule = self.schedules.get_mut(name).expect("the caller looked at it");
+        if self.jobs.contains_key(&id) {
+            return;
+        }
+        schedule.fired += 1;
+        let (spec, args) = (schedule.put.spec.clone(), schedule.put.args.clone());
         self.recurrences.insert(id, (name.to_owned(), slot));
-        self.create(&spec, &Job { id, args, ..Job::default() }, &BTreeMap::new())
+        self.create(&spec, &Job { id, args, ..Job::default() }, &BTreeMap::new());
     }
 }
 

@@ -103,26 +103,24 @@ impl Model {
 
     /// Something if it was skipped.
     fn fire_one(&mut self, found: usize, id: JobId, nominal: u64, run_at: Option<u64>) -> Option<()> {
-        if self.position(id).is_some() {
-            return None;
-        }
-        let schedule = &self.schedules[found];
-        let newest = schedule.last_job.and_then(|last| self.position(last)).filter(|at| !self.jobs[*at].is_final());
-        let of_it = |job: &&ModelJob| job.schedule.as_ref().is_some_and(|(name, _)| *name == schedule.put.name);
-        let waits = self.jobs.iter().filter(of_it).any(ModelJob::waits);
-        match schedule.put.overlap {
-            1 if newest.is_some() => (),
-            2 if waits => (),
-            overlap => {
-                if let Some(at) = newest.filter(|_| overlap == 3) {
-                    self.cancel(self.jobs[at].id, &format!("replaced by {id}"));
-                }
-                self.store(found, id, Some(nominal), run_at);
-                return None;
+        if self.position(id).is_none() {
+            let schedule = &self.schedules[found];
+            let last = schedule.last_job.and_then(|last| self.position(last)).filter(|at| !self.jobs[*at].is_final());
+            let of_it = |job: &&ModelJob| job.schedule.as_ref().is_some_and(|(name, _)| *name == schedule.put.name);
+            let open = self.jobs.iter().filter(of_it).any(|job| !job.is_final());
+            let waits = self.jobs.iter().filter(of_it).any(ModelJob::waits);
+            let overlap = schedule.put.overlap;
+            if (overlap == 1 && open) || (overlap == 2 && waits) {
+                self.schedules[found].skipped += 1;
+                return Some(());
             }
+            if let Some(at) = last.filter(|_| overlap == 3) {
+                self.cancel(self.jobs[at].id, &format!("replaced by {id}"));
+            }
+            self.store(found, id, Some(nominal), run_at);
         }
-        self.schedules[found].skipped += 1;
-        Some(())
+        self.schedules[found].last_job = Some(id);
+        None
     }
 
     fn store(&mut self, found: usize, id: JobId, slot: Option<u64>, run_at: Option<u64>) {
@@ -141,7 +139,6 @@ impl Model {
         });
         self.hold(self.jobs.len() - 1, true);
         self.make_wait(self.jobs.len() - 1, "scheduled", due - self.now);
-        self.schedules[found].last_job = Some(id);
         self.schedules[found].fired += 1;
     }
 
