@@ -202,6 +202,11 @@ impl Archive {
         }
     }
 
+    /// Whether it takes nothing any more, for the reason in `health`.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.lock().is_some()
+    }
+
     /// Called once when the whole log is applied: an archive that is ahead of it belongs to another past (a restored
     /// data directory) and would never take the jobs that finish next.
     pub fn reconcile(&self, finished_upto: u64) -> Result<()> {

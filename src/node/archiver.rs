@@ -3,7 +3,7 @@
 //! What holds
 //! * A job leaves memory only after its record is on disk in the archive; in between it is in both.
 //! * Each member keeps its own archive, and only the leader evicts: a while after it archived, so that the others have too.
-//!   One that was away fetches what it lacks from them, see `elsewhere`.
+//!   One that was away fetches what it lacks from them, see `elsewhere`. One whose archive stopped does not go on leading.
 //! * A job that was deleted leaves the archive of every member that applies the deletion.
 //! * The archive never slows the log down: it reads small batches under the machine's lock and writes them outside.
 //! * Moving and expiring take turns for as long as either has something to do. A turn of expiry removes more records than
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::elsewhere::Lacking;
+use super::inbox::Chore;
 use super::{memory, Shared};
 use crate::archive::Archive;
 use crate::base::codec::Writer;
@@ -29,6 +30,8 @@ const ROUND_WAIT: Duration = Duration::from_millis(500);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
+/// Between two times that a node without an archive lets another one lead: whoever came to lead may have none either.
+const STAND_ASIDE_EVERY: Duration = Duration::from_secs(60);
 /// Evicted jobs after which the freed memory goes back to the system, when the pump pauses.
 const TRIM_JOBS: u64 = 20_000;
 
@@ -164,6 +167,9 @@ impl Shared {
         // What was archived, but not evicted before the last stop.
         let mut round = self.evict_ripe(archive);
         loop {
+            if archive.is_stopped() {
+                return self.stand_aside();
+            }
             match round {
                 Ok(jobs) => {
                     evicted += jobs;
@@ -205,6 +211,20 @@ impl Shared {
             round = take_turns(moves, || self.expire_some(archive, &mut expire_at), || self.archiver.is_stopped());
             // Among several, what was archived in earlier rounds is ripe by now.
             round = round.and_then(|moved| Ok(moved + self.evict_ripe(archive)?));
+        }
+    }
+
+    /// Nothing more goes into this archive. Whoever leads lets jobs leave the memory of all by what its own archive has, so
+    /// another member is to lead, if one can.
+    fn stand_aside(&self) {
+        let mut next = Instant::now();
+        while self.post.is_some() && !self.archiver.is_stopped() {
+            if self.leads.lock().is_some() && Instant::now() >= next {
+                log::warn!("the archive of this node stopped: another member is asked to lead");
+                self.inbox.chore(Chore::HandOver);
+                next = Instant::now() + STAND_ASIDE_EVERY;
+            }
+            self.archiver.pause();
         }
     }
 

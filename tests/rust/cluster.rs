@@ -411,6 +411,19 @@ fn a_node_that_was_away_or_is_new_fetches_the_history_and_a_deletion_reaches_eve
 }
 
 #[test]
+fn a_leader_whose_archive_stopped_lets_another_lead_and_finished_jobs_leave_memory() {
+    let cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    // Nothing is archived yet: the file that is to be made cannot be.
+    std::fs::create_dir(cluster.config(leader).dir.join("archive/pack-00000001")).unwrap();
+    run_jobs(cluster.node(leader), 0..10);
+    until(|| (0..3).all(|number| jobs(cluster.node(number)) == 0));
+    assert_ne!(cluster.leader(), leader);
+    let stopped = field_text(&field(&cluster.node(leader).health(), "archive"), "stopped");
+    assert!(stopped.contains("pack-00000001"), "{stopped}");
+}
+
+#[test]
 fn a_member_comes_back_at_another_address() {
     let mut cluster = Cluster::new(3);
     let moved = cluster.follower();
