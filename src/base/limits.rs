@@ -26,7 +26,7 @@ pub const PRIORITY_MAX: i64 = 100;
 pub const DEPTH_MAX: usize = 32;
 /// Items of one array or map that a decoder accepts.
 pub const ITEMS_MAX: usize = 65_536;
-/// Jobs in memory that are not finished. About 600 bytes each.
+/// Jobs in memory, those that finished and are not archived yet included. About 600 bytes each.
 pub const JOBS_MAX: usize = 10_000_000;
 /// Different job specifications (function and options) alive at once.
 pub const SPECS_MAX: usize = 100_000;
@@ -48,7 +48,7 @@ pub const SCHEDULES_MAX: usize = 100_000;
 pub const SCHEDULE_NAME_BYTES_MAX: usize = 200;
 /// What schedulers keep with a schedule: its cron text, time zone and the like.
 pub const DEFINITION_BYTES_MAX: usize = 4_096;
-/// Parents of one job. A thousand of such jobs would be a million edges, about 90 bytes each.
+/// Parents of one job. A thousand of such jobs would be ten million edges, about 90 bytes each.
 pub const PARENTS_MAX: usize = 10_000;
 /// Jobs that come back from the archive with the one that they were cancelled for: its record names so many.
 pub const FLOW_JOBS_MAX: usize = 10_000;

@@ -92,8 +92,8 @@ impl Batch {
         (WEIGHT_BASE + self.name.len() + size_of::<JobId>() * self.away.len()) as u64
     }
 
-    /// `[id, name, outer, number, opened, sealed, cancelled, total, succeeded, failed, cancelled, [finished, outcome] | nil]`,
-    /// and behind them `[id]` if jobs are away.
+    /// `[id, name, outer, number, opened, sealed, cancelled, total, succeeded, failed, cancelled, [finished, outcome] |
+    /// nil]`, and behind them `[id]` if jobs are away.
     pub fn encode(&self, id: BatchId, writer: &mut Writer) {
         writer.array(ITEMS + usize::from(!self.away.is_empty())).id(id).str(&self.name).option(
             self.outer,

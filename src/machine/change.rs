@@ -1,8 +1,8 @@
 //! `MoveJobs` and `SetPriority`: other options for jobs that wait.
 //!
-//! * Whoever waits changes at once, whatever it waits for, and keeps everything else: its time, its deadline, its unique key,
-//!   its limits, and since when it stands in line. So a job that is moved stands before those of its new queue that became
-//!   enqueued later and have the same priority.
+//! * Whoever waits changes at once, whatever it waits for, and keeps everything else: its time, its deadline, its unique
+//!   key, its limits, and since when it stands in line. So a job that is moved stands before those of its new queue that
+//!   became enqueued later and have the same priority.
 //! * A job that runs is left alone: its queue says who may report its end, and whose limit it counts for.
 //! * A moved job counts as deleted from the queue that it left and as created in the other. All other figures stay.
 

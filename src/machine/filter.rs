@@ -13,8 +13,9 @@
 //! | `attempt` `crashes` `priority` `generation`, all moments (`.._ms`)  | `=` `<` `<=` `>` `>=`  | whole numbers   |
 //! | `args.` and a path: keyword, or position; then keys and positions   | all                    | any plain value |
 //!
-//! `error` means the type of the last error, with or without its module, and `fingerprint` the last line of its traceback. Numbers in arguments compare by value, so 1
-//! equals 1.0; a text never equals a number. Values of an extension type (a date, a decimal) match nothing.
+//! `error` means the type of the last error, with or without its module, and `fingerprint` the last line of its traceback.
+//! Numbers in arguments compare by value, so 1 equals 1.0; a text never equals a number. Values of an extension type (a
+//! date, a decimal) match nothing.
 
 use super::fields::{fingerprint, Fields, Number};
 use super::record::{error_parts, label, STATE_NAMES};

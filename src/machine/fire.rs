@@ -1,7 +1,8 @@
 //! The verbs of recurring schedules, see `recurring`.
 //!
-//! Each that comes from a scheduler says what it saw: the generation and the slot. If the schedule has gone on since, nothing
-//! changes and the answer is `STALE`; the scheduler asks again what is due. A repeated firing is the same case (C1).
+//! Each that comes from a scheduler says what it saw: the generation and the slot. If the schedule has gone on since,
+//! nothing changes and the answer is `STALE`; the scheduler asks again what is due. A repeated firing is the same case
+//! (C1).
 
 use std::sync::Arc;
 

@@ -8,8 +8,8 @@
 //! * A parent that is requeued opens its unmet edges again, and children that were cancelled wait again. What was met stays
 //!   met: a child that ran is left alone.
 //! * All of this belongs to the index at which the parent ended. Since a parent may have a hundred thousand children, a
-//!   command settles at most `UPKEEP_ITEMS_MAX` of them; who is left stands in the list `todo`, in order, counts as settled, and
-//!   the next commands go on with it. A leader ticks until the list is empty.
+//!   command settles at most `UPKEEP_ITEMS_MAX` of them; who is left stands in the list `todo`, in order, counts as
+//!   settled, and the next commands go on with it. A leader ticks until the list is empty.
 //!
 //! The edges of a job are stored with it; that a parent finds its children is an index which follows from them. So the end
 //! of a parent costs O(log n) for each child, however many parents that has. The rules are in `follow`.

@@ -190,7 +190,7 @@ impl Specs {
     }
 
     /// Forgets the specification if no job has it.
-    pub(super) fn drop_unused(&mut self, number: u32) {
+    fn drop_unused(&mut self, number: u32) {
         if self.get(number).jobs > 0 {
             return;
         }

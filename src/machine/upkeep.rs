@@ -11,8 +11,8 @@ use crate::base::planted::{has, Bug};
 use crate::base::{limits, JobId, Millis};
 
 impl Machine {
-    /// Settles who is left, cancels what expired, enqueues what is due, ends pauses, opens rates, and forgets unique windows
-    /// that are over.
+    /// Settles who is left, cancels what expired, enqueues what is due, ends pauses, opens rates, and forgets batches and unique
+    /// windows that are over.
     pub(super) fn tick(&mut self, items_max: usize) -> Outcome {
         let items_max = items_max.min(limits::UPKEEP_ITEMS_MAX);
         if has(Bug::ExpireByLogTime) {
