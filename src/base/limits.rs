@@ -34,7 +34,8 @@ pub const SPECS_MAX: usize = 100_000;
 pub const SESSIONS_MAX: usize = 10_000;
 /// Leases that one session holds at a time: ending a session must not stall the group.
 pub const LEASES_MAX: usize = 10_000;
-/// Holders of locks at a time, of all locks together.
+/// Holders of locks, of all locks together, beyond which no more are asked for. Lines go on: when writers make room for many
+/// readers who wait already, there are more for a while, at most `LOCK_WAITERS_MAX`.
 pub const LOCKS_MAX: usize = 10_000;
 /// Permits of one semaphore, and readers of one lock at a time: as many as one command may hand over.
 pub const LOCK_PERMITS_MAX: u64 = 1_000;
