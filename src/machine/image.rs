@@ -44,7 +44,7 @@ use super::stored::encode_job;
 use super::table::Page;
 use super::tally::Tally;
 use super::unique::Window;
-use super::{Job, Machine, Session};
+use super::{Machine, Session};
 use crate::base::codec::Writer;
 use crate::base::planted::{has, Bug};
 use crate::base::{limits, LogIndex, Millis, Result};
@@ -172,16 +172,6 @@ impl Image {
     /// Cluster time in it.
     pub fn clock(&self) -> Millis {
         self.clock
-    }
-
-    /// Every job, in the order of the slots.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.pages.iter().flat_map(|(_, page)| page.jobs().map(|(_, job)| job))
-    }
-
-    /// The specifications by number.
-    pub(super) fn specs(&self) -> impl Iterator<Item = (u32, &Spec)> {
-        self.specs.iter().map(|(number, spec)| (*number, &**spec))
     }
 
     /// Gives every section to `sink` in chunks of at most `CHUNK_BYTES_MAX` bytes, always the same for the same state.

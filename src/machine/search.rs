@@ -1,4 +1,4 @@
-//! A page of jobs that match a filter, newest first by id, from a capture and from the archive.
+//! A page of jobs that match a filter, newest first by id, from a capture of the jobs and from the archive.
 //!
 //! Jobs lie in no order of their ids. One pass over the capture reads what is cheap (about 20 ns a job) and keeps the
 //! newest that may match; only those are looked at closely, at most [`WINDOW`] of them. So a page is exact for what it
@@ -10,13 +10,15 @@
 //! * A job that is in memory hides its older record in the archive.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use super::fields::{Fields, Number};
 use super::filter::{Cost, Filter};
 use super::job::{Job, State};
 use super::record::JobRecord;
 use super::specs::Spec;
-use super::Image;
+use super::table::Page;
+use super::Machine;
 use crate::base::codec::{Reader, Writer};
 use crate::base::{Error, JobId, Result};
 
@@ -46,6 +48,13 @@ pub trait Archived {
     ) -> Result<ArchiveEnd>;
 }
 
+/// What a search reads of the state, shared until the machine changes it. A capture of all of it would hold up writers: there
+/// may be a million limiters.
+pub struct Jobs {
+    specs: Vec<(u32, Arc<Spec>)>,
+    pages: Vec<Arc<Page>>,
+}
+
 /// A question for jobs.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -70,6 +79,15 @@ struct Part {
     scanned: u64,
 }
 
+impl Machine {
+    pub(super) fn capture_jobs(&self) -> Jobs {
+        Jobs {
+            specs: self.specs.iter().map(|(number, entry)| (number, entry.spec.clone())).collect(),
+            pages: self.table.pages().map(|(_, page)| page.clone()).collect(),
+        }
+    }
+}
+
 impl Search {
     /// Reads `clauses, cursor, limit`.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Search> {
@@ -82,14 +100,14 @@ impl Search {
         Ok(Search { filter, cursor, limit })
     }
 
-    pub fn run(&self, image: &Image, archived: Option<&mut dyn Archived>) -> Result<Vec<u8>> {
+    pub fn run(&self, jobs: &Jobs, archived: Option<&mut dyn Archived>) -> Result<Vec<u8>> {
         let finals =
             [State::Succeeded, State::Failed, State::Cancelled].map(|state| 1 << state as u8).iter().sum::<u8>();
         let mut old = Part { rows: Vec::new(), horizon: None, cut: false, scanned: 0 };
         if let Some(archived) = archived.filter(|_| self.filter.states() & finals != 0) {
             old = self.in_archive(archived)?;
         }
-        let live = self.in_memory(image, &mut old.rows);
+        let live = self.in_memory(jobs, &mut old.rows);
         Ok(self.merge(live, old))
     }
 
@@ -109,12 +127,12 @@ impl Search {
     }
 
     /// Searches the capture, and takes rows of jobs that are in it out of `older`.
-    fn in_memory(&self, image: &Image, older: &mut Vec<(JobId, Vec<u8>)>) -> Part {
-        let specs = self.specs(image);
+    fn in_memory(&self, jobs: &Jobs, older: &mut Vec<(JobId, Vec<u8>)>) -> Part {
+        let specs = self.specs(jobs);
         let deep = self.filter.has(Cost::Deep);
         let mut newest = Newest::new(if deep { WINDOW } else { self.limit });
         let mut scanned = 0;
-        for job in image.jobs() {
+        for (_, job) in jobs.pages.iter().flat_map(|page| page.jobs()) {
             if self.cursor.is_some_and(|cursor| job.id >= cursor) {
                 continue;
             }
@@ -146,13 +164,14 @@ impl Search {
     }
 
     /// The specifications, by number, whose jobs may match.
-    fn specs<'a>(&self, image: &'a Image) -> Vec<Option<&'a Spec>> {
+    fn specs<'a>(&self, jobs: &'a Jobs) -> Vec<Option<&'a Spec>> {
         let mut specs = Vec::new();
-        for (number, spec) in image.specs() {
-            if specs.len() <= number as usize {
-                specs.resize(number as usize + 1, None);
+        for (number, spec) in &jobs.specs {
+            let number = *number as usize;
+            if specs.len() <= number {
+                specs.resize(number + 1, None);
             }
-            specs[number as usize] = self.filter.matches_at(Cost::Spec, spec).then_some(spec);
+            specs[number] = self.filter.matches_at(Cost::Spec, &**spec).then_some(&**spec);
         }
         specs
     }

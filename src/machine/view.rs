@@ -31,7 +31,7 @@
 
 use super::job::State;
 use super::record::JobRecord;
-use super::search::{Archived, Search};
+use super::search::{Archived, Jobs, Search};
 use super::tally::Tally;
 use super::{Image, Machine};
 use crate::base::codec::{Reader, Writer};
@@ -43,25 +43,23 @@ pub enum Answer {
     Later(Box<Later>),
 }
 
-/// A question with the state that it is asked of.
-pub struct Later {
-    image: Image,
-    question: Costly,
-}
+/// A question with what it is asked of.
+pub struct Later(Costly);
 
 enum Costly {
-    Jobs(Search),
-    Totals(Writer),
+    Jobs(Search, Jobs),
+    /// The answer so far, which lacks the digest of the state.
+    Totals(Writer, Image),
 }
 
 impl Later {
     /// The answer. With an archive, a search goes on there.
     pub fn answer(&self, archived: Option<&mut dyn Archived>) -> Result<Vec<u8>> {
-        match &self.question {
-            Costly::Jobs(search) => search.run(&self.image, archived),
-            Costly::Totals(begun) => {
+        match &self.0 {
+            Costly::Jobs(search, jobs) => search.run(jobs, archived),
+            Costly::Totals(begun, image) => {
                 let mut w = begun.clone();
-                w.str("digest").u64(self.image.digest());
+                w.str("digest").u64(image.digest());
                 Ok(w.into_bytes())
             }
         }
@@ -98,10 +96,17 @@ impl Machine {
             1 => self.counts(),
             2 => self.queue_rows(),
             3 => self.detail(&mut reader)?,
-            4 => return self.later(Costly::Jobs(Search::decode(&mut reader)?), &reader),
+            4 => {
+                let search = Search::decode(&mut reader)?;
+                reader.end()?;
+                return Ok(Answer::Later(Box::new(Later(Costly::Jobs(search, self.capture_jobs())))));
+            }
             5 => self.session_rows(),
             6 => self.function_rows(),
-            7 => return self.later(Costly::Totals(self.totals()), &reader),
+            7 => {
+                reader.end()?;
+                return Ok(Answer::Later(Box::new(Later(Costly::Totals(self.totals(), self.capture())))));
+            }
             8 => self.due_count(&mut reader)?,
             9 => self.member_rows(),
             10 => self.levels(),
@@ -120,11 +125,6 @@ impl Machine {
         };
         reader.end()?;
         Ok(Answer::Now(answer))
-    }
-
-    fn later(&self, question: Costly, reader: &Reader<'_>) -> Result<Answer> {
-        reader.end()?;
-        Ok(Answer::Later(Box::new(Later { image: self.capture(), question })))
     }
 
     fn counts(&self) -> Vec<u8> {
