@@ -13,6 +13,8 @@ use crate::base::codec::{Reader, Writer};
 use crate::base::planted::{has, Bug};
 use crate::base::{limits, Error, JobId};
 
+/// Edges that cost about as much as another item of upkeep.
+const EDGES_OF_ITEM: usize = 16;
 /// Parents that a question shows.
 const PARENTS_SHOWN_MAX: usize = 100;
 /// Children that it counts.
@@ -208,21 +210,31 @@ impl Machine {
         }
     }
 
-    /// Goes on with the list. Gives how many items were done.
+    /// Goes on with the list. Gives how many items were done; a job with many edges counts for several.
     pub(super) fn work_off(&mut self, items_max: usize) -> usize {
         let mut done = 0;
         while done < items_max {
             let Some(mut todo) = self.flows.todo.pop_front() else { break };
+            // Also work for nobody counts: a command must end.
+            done += self.items_of_step(&todo);
             if self.step(&mut todo) && self.is_left(&todo) {
                 self.flows.todo.push_front(todo);
             }
-            // Also work for nobody counts: a command must end.
-            done += 1;
         }
         if has(Bug::RestForgotten) {
             self.flows.todo.clear();
         }
-        done
+        done.min(items_max)
+    }
+
+    /// What it costs to take the edges of a job out of the index, in items of upkeep.
+    pub(super) fn items_of(&self, slot: Slot) -> usize {
+        1 + self.table.get(slot).flow().map_or(0, |flow| flow.open + flow.unmet) as usize / EDGES_OF_ITEM
+    }
+
+    fn items_of_step(&self, todo: &Todo) -> usize {
+        let Todo::Members { batch, next, .. } = todo else { return 1 };
+        self.flows.members_from(*batch, *next).next().map_or(1, |(_, slot)| self.items_of(slot))
     }
 
     fn is_left(&self, todo: &Todo) -> bool {

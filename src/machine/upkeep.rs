@@ -92,16 +92,17 @@ impl Machine {
 
     /// Forgets finished jobs up to an ordinal: the archive has them, or nobody wants them.
     pub(super) fn evict(&mut self, ordinal: u64) -> Outcome {
-        let mut done = 0;
-        while done < limits::UPKEEP_ITEMS_MAX {
+        let (mut done, mut items) = (0, 0); // A job with many edges counts for several items.
+        while items < limits::UPKEEP_ITEMS_MAX {
             let first = self.finished.first_key_value().map(|(ordinal, slot)| (*ordinal, *slot));
             let Some((_, slot)) = first.filter(|(first, _)| *first <= ordinal) else { break };
+            items += self.items_of(slot);
             self.remove(slot, true);
             done += 1;
         }
         let left = self.finished.first_key_value().map_or(self.ordinal, |(first, _)| first - 1);
         self.evicted = self.evicted.max(ordinal.min(left));
-        outcome::number(done as u64)
+        outcome::number(done)
     }
 
     /// Finished jobs after an ordinal, oldest first, as records for the archive: at most so many, and no more once they have

@@ -40,11 +40,11 @@ impl Shared {
 
     /// Puts the records of these jobs in line, and of those that come with them.
     fn bring_all(&self, archive: &Archive, operation: u64, ids: &[JobId]) -> Result<()> {
-        let mut coming = Coming::new(self, operation, ids);
+        let mut comeback = Comeback::new(self, operation, ids);
         let (mut records, mut bytes) = (Vec::new(), 0);
-        while let Some(id) = coming.left.pop_front() {
+        while let Some(id) = comeback.left.pop_front() {
             let Some(record) = archive.get(id)? else { continue };
-            if !coming.is_next(id, &record)? {
+            if !comeback.is_next(id, &record)? {
                 continue;
             }
             bytes += record.len();
@@ -89,7 +89,7 @@ fn note(answer: Result<Vec<u8>>) {
 
 /// The order in which jobs come back: a parent before whoever waits for it, so that a job that comes back hears how its
 /// parents ended. What a parent was while it was away, nobody else tells.
-struct Coming<'a> {
+struct Comeback<'a> {
     shared: &'a Shared,
     operation: u64,
     asked: BTreeSet<JobId>,
@@ -102,24 +102,24 @@ struct Coming<'a> {
     placed: BTreeSet<JobId>,
 }
 
-impl<'a> Coming<'a> {
+impl<'a> Comeback<'a> {
     fn new(shared: &'a Shared, operation: u64, ids: &[JobId]) -> Self {
         let asked: BTreeSet<JobId> = ids.iter().copied().collect();
         let gone: BTreeSet<JobId> = shared.gone(ids).into_iter().collect();
         let here: BTreeSet<JobId> = asked.difference(&gone).copied().collect();
         let (known, left) = (asked.clone(), gone.into_iter().collect());
         let (begun, placed) = (BTreeSet::new(), BTreeSet::new());
-        let mut coming = Self { shared, operation, asked, here, left, known, begun, placed };
+        let mut comeback = Self { shared, operation, asked, here, left, known, begun, placed };
         if operation == REQUEUE {
             // Children leave memory behind their parent, but one that came back with it may go again before it.
-            coming.left.extend(&coming.here);
+            comeback.left.extend(&comeback.here);
             let machine = shared.machine.read();
-            let batches = coming.here.iter().filter_map(|id| machine.batch_of(*id));
+            let batches = comeback.here.iter().filter_map(|id| machine.batch_of(*id));
             let others: Vec<JobId> = batches.flat_map(|batch| machine.away(batch)).collect();
             drop(machine);
-            coming.follow(others);
+            comeback.follow(others);
         }
-        coming
+        comeback
     }
 
     /// Lets others come behind those that are left.

@@ -290,6 +290,38 @@ fn j11_a_fan_in_of_ten_thousand_waits_for_the_last() {
     assert_eq!(machine.audit(), Ok(()));
 }
 
+/// A shuffle whose first part failed: each of the others has a thousand edges, and no command takes all of them out.
+#[test]
+fn jobs_with_many_edges_leave_memory_in_several_commands() {
+    let mut machine = Machine::newest();
+    let mut index = 0;
+    let mut send = |machine: &mut Machine, command: &Command| {
+        index += 1;
+        let request = wire::request(0, 0, 0, command);
+        let reply = machine.apply(LogIndex(index), Millis(1), &request, &mut Effects::default());
+        wire::reply(&reply.expect("it is known")).1.expect("it is accepted")
+    };
+    let ids: Vec<JobId> = (1..=1_050u128).map(|number| JobId(number.to_be_bytes())).collect();
+    let (mappers, reducers) = ids.split_at(1_000);
+    let jobs = mappers.iter().map(|id| Job { id: *id, ..Job::default() }).collect();
+    send(&mut machine, &Command::Enqueue { specs: vec![Spec::default()], jobs });
+    for id in reducers {
+        let parents = mappers.iter().map(|id| (*id, 0, false)).collect();
+        let jobs = vec![Job { id: *id, parents, ..Job::default() }];
+        send(&mut machine, &Command::Enqueue { specs: vec![Spec::default()], jobs });
+    }
+    send(&mut machine, &Command::Cancel { ids: vec![mappers[0]], reason: String::new() });
+    assert_eq!(machine.tally().count(State::Cancelled), 51);
+    let upto = machine.finished_upto();
+    let mut commands = 0;
+    while machine.evicted_upto() < upto {
+        send(&mut machine, &Command::Evict(upto));
+        commands += 1;
+    }
+    assert_eq!((commands, machine.len()), (4, 999), "sixteen or so at a time");
+    assert_eq!(machine.audit(), Ok(()));
+}
+
 /// Mistakes that such a machine could make, and that the recount tells of: the simulator's checkers rely on it.
 #[test]
 fn j11_each_planted_mistake_is_found() {
