@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use super::decode::{number, Place, Result};
 use super::levels;
+use super::outcome;
 use super::Machine;
 use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, Error, LogIndex, Millis};
@@ -156,6 +157,8 @@ impl Machine {
 
     /// Notes an entry that was applied behind `before`.
     pub(super) fn note(&mut self, before: LogIndex, now: Millis, request: &[u8], answer: &[u8]) {
+        // Of a refusal the code alone: a later version may say the same in other words.
+        let answer = outcome::refusal(answer).map_or(answer, |(code, _)| code.as_bytes());
         self.digests.add(self.applied, now, request, answer);
         if before.0 / limits::DIGEST_ENTRIES != self.applied.0 / limits::DIGEST_ENTRIES {
             self.digests.mark(self.applied, &self.figures());
@@ -241,6 +244,7 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::outcome::Refusal;
 
     fn at(index: u64) -> LogIndex {
         LogIndex(index)
@@ -291,6 +295,19 @@ mod tests {
         for length in 0..answer.len() {
             assert!(seen.insert(base(5, 6, &request, &answer[..length])), "an answer of {length} bytes");
         }
+    }
+
+    #[test]
+    fn l6_the_words_of_a_refusal_do_not_count() {
+        let noted = |outcome: outcome::Outcome| {
+            let mut machine = Machine::default();
+            machine.note(at(0), Millis(0), b"request", &outcome::encode(at(1), &outcome));
+            machine.digests.block
+        };
+        let refused = noted(Err(Refusal::invalid("too long")));
+        assert_eq!(refused, noted(Err(Refusal::invalid("3 items, at most 2"))));
+        assert_ne!(refused, noted(Err(Refusal::overloaded("too long"))));
+        assert_ne!(noted(outcome::number(1)), noted(outcome::number(2)));
     }
 
     #[test]

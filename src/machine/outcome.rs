@@ -2,7 +2,7 @@
 
 use super::holding::Mode;
 use crate::base::codec::{Reader, Writer};
-use crate::base::{JobId, LogIndex, Result};
+use crate::base::{JobId, LogIndex};
 
 /// Status of an answer: done.
 pub const OK: u64 = 0;
@@ -144,25 +144,17 @@ pub fn encode(index: LogIndex, outcome: &Outcome) -> Vec<u8> {
 
 /// Whether an answer says that the session of its request is not open.
 pub fn is_session_expired(answer: &[u8]) -> bool {
-    matches!(refusal(answer), Ok(Some((SESSION_EXPIRED, _))))
-}
-
-/// Why an answer refuses, in words, if it does.
-pub fn refused(answer: &[u8]) -> Option<String> {
-    refusal(answer).ok()?.map(|(code, message)| format!("{code}: {message}"))
+    refusal(answer).is_some_and(|(code, _)| code == SESSION_EXPIRED)
 }
 
 /// The code and the message of an answer that refuses.
-fn refusal(answer: &[u8]) -> Result<Option<(&str, &str)>> {
+pub fn refusal(answer: &[u8]) -> Option<(&str, &str)> {
     let mut reader = Reader::new(answer);
-    reader.array_of(3, "an answer")?;
-    let refused = reader.u64()? == REFUSED;
-    reader.u64()?;
-    if !refused {
-        return Ok(None);
-    }
-    reader.array_of(3, "a refusal")?;
-    Ok(Some((reader.str()?, reader.str()?)))
+    reader.array_of(3, "an answer").ok()?;
+    let status = reader.u64().ok()?;
+    reader.u64().ok().filter(|_| status == REFUSED)?;
+    reader.array_of(3, "a refusal").ok()?;
+    Some((reader.str().ok()?, reader.str().ok()?))
 }
 
 pub(super) fn nil() -> Outcome {

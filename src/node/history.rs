@@ -81,10 +81,11 @@ impl Shared {
 
 /// Jobs that do not come back are unknown to the request behind, and somebody has to hear why.
 fn note(answer: Result<Vec<u8>>) {
-    let why = answer.as_deref().map_or_else(|error| Some(error.to_string()), |answer| outcome::refused(answer));
-    if let Some(why) = why {
-        log::warn!("jobs did not come back from the archive: {why}");
-    }
+    let why = match answer.as_deref() {
+        Ok(answer) => outcome::refusal(answer).map(|(code, message)| format!("{code}: {message}")),
+        Err(error) => Some(error.to_string()),
+    };
+    why.into_iter().for_each(|why| log::warn!("jobs did not come back from the archive: {why}"));
 }
 
 /// The order in which jobs come back: a parent before whoever waits for it, so that a job that comes back hears how its
