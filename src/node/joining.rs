@@ -40,6 +40,7 @@ use super::ticket::Ticket;
 use super::{own_request, ClusterConfig, Shared};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
+use crate::disk::Identity;
 use crate::net::packet::{self, Frame};
 use crate::net::{connect, Accepted, Address, Frames};
 use crate::replica::MemberChange;
@@ -65,24 +66,34 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Who opens the port for members: before the node behind it is open, it says so.
-#[derive(Default)]
-pub(super) struct Door(OnceLock<Weak<Shared>>);
+pub(super) struct Door {
+    /// Whose data the directory held before the port was opened. To read it all may take long, and nobody may take this node
+    /// for one without data meanwhile: the first of a list would begin a second group.
+    stored: Option<Identity>,
+    node: OnceLock<Weak<Shared>>,
+}
 
 impl Door {
+    pub fn new(stored: Option<Identity>) -> Self {
+        Self { stored, node: OnceLock::new() }
+    }
+
     /// From now on this node answers.
     pub fn open(&self, shared: &Arc<Shared>) {
         // Set once: a node is opened once.
-        let _ = self.0.set(Arc::downgrade(shared));
+        let _ = self.node.set(Arc::downgrade(shared));
     }
 
     /// Serves one connection until it ends.
     pub fn serve(&self, accepted: Accepted) {
-        let node = self.0.get().and_then(Weak::upgrade);
+        let node = self.node.get().and_then(Weak::upgrade);
         let (kind, payload) = match (accepted.hello.kind, node) {
-            (WHO, None) => (FRESH, Vec::new()),
-            (WHO, Some(node)) => {
-                (MEMBER, [&node.identity.cluster.0[..], &node.identity.group.0.to_le_bytes()].concat())
-            }
+            (WHO, Some(node)) => (MEMBER, named(&node.identity)),
+            (WHO, None) => match &self.stored {
+                Some(identity) => (MEMBER, named(identity)),
+                None if self.node.get().is_none() => (FRESH, Vec::new()),
+                None => (LATER, b"the other side closes".to_vec()),
+            },
             (JOIN, Some(node)) => node.answer_join(&accepted.hello),
             (RENEW, Some(node)) => match node.sign_for_member(&accepted.hello.payload) {
                 Ok(certificate) => (RENEWED, certificate.into_bytes()),
@@ -160,6 +171,11 @@ pub(super) fn begin(config: &ClusterConfig) -> Result<Beginning> {
         }
         std::thread::park_timeout(PAUSE);
     }
+}
+
+/// The group that a node is a member of.
+fn named(identity: &Identity) -> Vec<u8> {
+    [&identity.cluster.0[..], &identity.group.0.to_le_bytes()].concat()
 }
 
 fn read_member(payload: &[u8]) -> Result<Beginning> {

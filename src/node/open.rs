@@ -45,12 +45,14 @@ impl Node {
         let origin = load_origin(&config)?;
         let syncs = Arc::new(Times::new());
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk { disk: config.disk.clone(), syncs: syncs.clone() });
-        let door = Arc::new(Door::default());
+        let stored = config.cluster.as_ref().map(|_| Identity::load(&*config.disk, &config.dir)).transpose()?.flatten();
+        let door = Arc::new(Door::new(stored));
         // Before all that may take long: it lives, and is not ready.
         let probes = Arc::new(Probes::default());
         let web = config.health_listen.as_ref().map(|address| probes::serve(address, &probes)).transpose()?;
         let listener = config.cluster.as_ref().map(|cluster| listen(cluster, &door)).transpose()?;
-        let beginning = begin(&config)?;
+        let begins = config.cluster.as_ref().filter(|_| stored.is_none());
+        let beginning = begins.map(joining::begin).transpose()?;
         let replica_config = ReplicaConfig {
             disk,
             dir: config.dir.clone(),
@@ -186,14 +188,6 @@ fn listen(cluster: &ClusterConfig, door: &Arc<Door>) -> Result<Listener> {
     let (address, security) = (cluster.listen.clone(), cluster.security.clone());
     let listening = ListenerConfig::new("the members' port", address, security, Admit::NODES);
     Listener::start(listening, move |accepted| door.serve(accepted))
-}
-
-/// What becomes of a directory without data, of a node that is one of several.
-fn begin(config: &NodeConfig) -> Result<Option<Beginning>> {
-    match &config.cluster {
-        Some(cluster) if Identity::load(&*config.disk, &config.dir)?.is_none() => joining::begin(cluster).map(Some),
-        _ => Ok(None),
-    }
 }
 
 /// Whom a new directory belongs to, if not to a group of its own.

@@ -1,5 +1,7 @@
 //! Several nodes over real sockets, in one process.
 
+mod starts;
+
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::Arc;

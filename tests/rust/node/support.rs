@@ -6,7 +6,7 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use raftwork::base::time::SystemClock;
 use raftwork::base::{Clock, Error, Millis, Result, SessionId};
 use raftwork::disk::{Access, Disk, File, RealDisk};
@@ -79,6 +79,8 @@ pub enum Mood {
     Good,
     /// Syncs of data wait until the mood changes.
     Hangs,
+    /// What is in a directory is not told until the mood changes: a node that opens does not get beyond its identity.
+    ListHangs,
     SyncFails,
     /// The next sync of data fails, later ones do not.
     SyncFailsOnce,
@@ -105,7 +107,7 @@ impl BadDisk {
         self.mood.1.notify_all();
     }
 
-    /// Waits until a sync hangs.
+    /// Waits until something hangs.
     pub fn wait_hanging(&self) {
         until(|| self.hanging.load(Ordering::SeqCst) > 0);
     }
@@ -129,6 +131,17 @@ pub fn until(mut condition: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < latest, "it did not happen");
         std::thread::park_timeout(Duration::from_millis(1));
     }
+}
+
+/// Waits while this is the mood. Gives what it is then.
+fn hang<'a>((mood, changed): &'a (Mutex<Mood>, Condvar), hanging: &AtomicU64, while_it_is: Mood) -> MutexGuard<'a, Mood> {
+    let mut now = mood.lock();
+    while *now == while_it_is {
+        hanging.fetch_add(1, Ordering::SeqCst);
+        changed.wait(&mut now);
+        hanging.fetch_sub(1, Ordering::SeqCst);
+    }
+    now
 }
 
 #[derive(Debug)]
@@ -157,6 +170,7 @@ impl Disk for BadDisk {
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        drop(hang(&self.mood, &self.hanging, Mood::ListHangs));
         RealDisk.list(dir)
     }
 
@@ -191,13 +205,7 @@ impl File for BadFile {
     }
 
     fn sync_data(&self) -> Result<()> {
-        let (mood, changed) = &*self.mood;
-        let mut now = mood.lock();
-        while *now == Mood::Hangs {
-            self.hanging.fetch_add(1, Ordering::SeqCst);
-            changed.wait(&mut now);
-            self.hanging.fetch_sub(1, Ordering::SeqCst);
-        }
+        let mut now = hang(&self.mood, &self.hanging, Mood::Hangs);
         let failed = Err(Error::Disk { operation: "sync", path: "x".into(), message: "test".into() });
         match *now {
             Mood::SyncFails => failed,
