@@ -6,7 +6,8 @@
 //!
 //! What holds
 //! * That something is lacking is written down in the archive before anything newer is put into it, and is so until all
-//!   others were asked to the end. A restart in between begins anew.
+//!   others were asked to the end. Whoever does not answer is asked again for the piece that it did not give, and whoever
+//!   was asked to the end is not, unless more is lacking since. A restart in between begins anew.
 //! * A job that was deleted does not come back. Whoever is asked first sees to it that its own state has everything that
 //!   was answered anywhere, and that nothing that was deleted is left in its archive; what is deleted after that, this
 //!   node takes out of the piece that it fetched, as it takes it out of the archive when it applies the deletion.
@@ -20,6 +21,7 @@
 //! | 9    | Past    | MessagePack: [cluster, group, id or nil]: finished jobs below this id       |
 //! | 74   | Records | MessagePack: [[[id, record]...], id to go on below, or nil at the end]      |
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use super::joining::ask;
 use super::post::REFUSED;
 use super::ticket::Slot;
 use super::Shared;
-use crate::archive::Archive;
+use crate::archive::{Archive, Lost};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, Error, JobId, NodeId, Result};
 use crate::machine::record::JobRecord;
@@ -41,21 +43,78 @@ const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 /// After a round in which some member did not answer.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// A fetch on its way.
-pub(super) struct Fetch {
-    /// Members that are still to be asked, the last one first.
-    from: Vec<NodeId>,
-    before: Option<JobId>,
-    failed: bool,
+/// A fetch on its way: who was asked how far.
+#[derive(Debug, Default)]
+struct Fetch {
+    /// Members that are not through. The first is asked next.
+    left: VecDeque<Source>,
+    /// Members that were asked to the end, and what was lacking when each was first asked.
+    through: BTreeMap<NodeId, Lost>,
+    /// Errors since a piece came.
+    failed: usize,
     taken: u64,
-    /// Up to which finished job history was lacking when it began.
-    upto: u64,
+}
+
+#[derive(Debug)]
+struct Source {
+    member: NodeId,
+    /// It is asked for what is below this id. What it gave before is here, so that an error costs one piece.
+    before: Option<JobId>,
+    /// What was lacking when it was first asked.
+    lost: Lost,
+    /// Why it did not answer the last time: said once.
+    failure: Option<Error>,
+}
+
+impl Fetch {
+    /// Those who are not members any more need not be asked; the others must, unless they were since this is lacking.
+    fn follow(&mut self, others: &[NodeId], lost: &Lost) {
+        self.left.retain(|source| others.contains(&source.member));
+        for member in others {
+            let asked = self.through.get(member) == Some(lost);
+            if !asked && self.left.iter().all(|source| source.member != *member) {
+                self.left.push_back(Source { member: *member, before: None, lost: lost.clone(), failure: None });
+            }
+        }
+    }
+
+    /// All were asked to the end, and more is lacking by now.
+    fn begins_again(&self) -> bool {
+        !self.through.is_empty() && !self.left.is_empty()
+    }
+
+    /// The first of those who are left gave a piece. `next`: there is more below this id.
+    fn took(&mut self, records: u64, next: Option<JobId>) {
+        (self.failed, self.taken) = (0, self.taken + records);
+        let Some(source) = self.left.front_mut() else { return };
+        (source.before, source.failure) = (next, None);
+        if next.is_none() {
+            self.through.insert(source.member, source.lost.clone());
+            self.left.pop_front();
+        }
+    }
+
+    /// The first of those who are left gave none, and keeps its place. True: nobody else would now either.
+    fn missed(&mut self, error: Error) -> bool {
+        let Some(source) = self.left.front_mut() else { return true };
+        if source.failure.as_ref() != Some(&error) {
+            log::warn!("member {} was asked for finished jobs, and will be again: {error}", source.member);
+        }
+        source.failure = Some(error);
+        self.left.rotate_left(1);
+        self.failed += 1;
+        let all = self.failed >= self.left.len();
+        if all {
+            self.failed = 0;
+        }
+        all
+    }
 }
 
 /// Whether and what this node fetches.
 #[derive(Default)]
 pub(super) struct Lacking {
-    fetch: Option<Fetch>,
+    fetch: Fetch,
     /// When to look again.
     at: Option<Instant>,
 }
@@ -76,54 +135,49 @@ impl Shared {
         if self.config.cluster.is_none() || lacking.at.is_some_and(|at| Instant::now() < at) {
             return false;
         }
-        if lacking.fetch.is_none() {
-            let lost = archive.health().lost;
-            if !lost.is_some_and(|lost| self.begin_fetch(lacking, lost.upto)) {
+        let paused = lacking.at.take().is_some();
+        let pauses = || Some(Instant::now() + PAUSE);
+        let Some(lost) = archive.health().lost else { return false };
+        let own = self.identity.node;
+        let voters = self.figures.lock().members.voters.clone();
+        let others: Vec<NodeId> = voters.into_iter().filter(|node| *node != own).collect();
+        if others.is_empty() || self.is_joining() {
+            lacking.at = pauses();
+            return false; // There is nobody to ask yet.
+        }
+        let fetch = &mut lacking.fetch;
+        if paused || fetch.left.is_empty() {
+            fetch.follow(&others, &lost);
+            if !paused && fetch.begins_again() {
+                lacking.at = pauses();
                 return false;
             }
         }
-        let Some(fetch) = &mut lacking.fetch else { return false };
-        let Some(member) = fetch.from.last().copied() else {
-            let fetch = lacking.fetch.take().expect("it was there");
-            lacking.at = Some(Instant::now() + PAUSE);
-            self.end_fetch(archive, &fetch);
+        let Some((member, before)) = fetch.left.front().map(|source| (source.member, source.before)) else {
+            lacking.at = pauses();
+            self.end_fetch(archive, fetch);
             return false;
         };
-        match self.fetch_piece(archive, member, fetch.before) {
-            Ok((taken, next)) => {
-                (fetch.taken, fetch.before) = (fetch.taken + taken, next);
-                if next.is_none() {
-                    fetch.from.pop();
-                }
-            }
+        match self.fetch_piece(archive, member, before) {
+            Ok((taken, next)) => fetch.took(taken, next),
             Err(error) => {
-                log::warn!("member {member} was asked for finished jobs: {error}");
-                (fetch.failed, fetch.before) = (true, None);
-                fetch.from.pop();
+                if fetch.missed(error) {
+                    self.archiver.fetch_failed.store(true, Ordering::Release);
+                    lacking.at = pauses();
+                    return false;
+                }
             }
         }
         true
     }
 
-    /// False: there is nobody to ask yet.
-    fn begin_fetch(&self, lacking: &mut Lacking, upto: u64) -> bool {
-        let members = self.figures.lock().members.clone();
-        let own = self.identity.node;
-        let from: Vec<NodeId> = members.voters.into_iter().filter(|node| *node != own).collect();
-        let some = !from.is_empty() && !self.is_joining();
-        lacking.fetch = some.then_some(Fetch { from, before: None, failed: false, taken: 0, upto });
-        lacking.at = (!some).then(|| Instant::now() + PAUSE);
-        some
-    }
-
-    fn end_fetch(&self, archive: &Archive, fetch: &Fetch) {
-        self.archiver.fetch_failed.store(fetch.failed, Ordering::Release);
-        let grown = archive.health().lost.is_none_or(|lost| lost.upto != fetch.upto);
-        if fetch.failed || grown {
-            return; // Not all of them could say what they have, or more is lacking by now; they are asked again.
-        }
+    fn end_fetch(&self, archive: &Archive, fetch: &mut Fetch) {
+        self.archiver.fetch_failed.store(false, Ordering::Release);
         match archive.found() {
-            Ok(()) => log::info!("{} finished jobs were fetched from the other members", fetch.taken),
+            Ok(()) => {
+                log::info!("{} finished jobs were fetched from the other members", fetch.taken);
+                *fetch = Fetch::default();
+            }
             Err(error) => log::warn!("the archive does not take what was fetched: {error}"),
         }
     }
@@ -200,4 +254,75 @@ fn is_newer(record: &[u8], here: Option<&[u8]>) -> Result<bool> {
         None => age(record).is_ok(),
         Some(here) => age(record)? > age(here)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Millis;
+
+    const A: NodeId = NodeId(1);
+    const C: NodeId = NodeId(3);
+
+    fn lost(upto: u64) -> Lost {
+        Lost { reason: "it was away".into(), at: Millis(upto), upto }
+    }
+
+    fn id(number: u8) -> Option<JobId> {
+        Some(JobId([number; 16]))
+    }
+
+    fn down() -> Error {
+        Error::TimedOut("nobody answers".into())
+    }
+
+    fn next(fetch: &Fetch) -> Option<(NodeId, Option<JobId>)> {
+        fetch.left.front().map(|source| (source.member, source.before))
+    }
+
+    #[test]
+    fn an_error_costs_one_piece_and_the_others_are_asked_meanwhile() {
+        let mut fetch = Fetch::default();
+        fetch.follow(&[A, C], &lost(9));
+        fetch.took(100, id(7));
+        fetch.took(100, id(5));
+        assert!(!fetch.missed(down()), "the other one may answer");
+        assert_eq!(next(&fetch), Some((C, None)));
+        fetch.took(50, None);
+        assert_eq!(next(&fetch), Some((A, id(5))), "it goes on where it was");
+        assert!(fetch.missed(down()) && fetch.missed(down()), "nobody else is left");
+        fetch.took(100, None);
+        assert_eq!((next(&fetch), fetch.taken), (None, 350));
+    }
+
+    #[test]
+    fn who_was_asked_to_the_end_is_not_asked_again_for_one_that_is_down() {
+        let mut fetch = Fetch::default();
+        fetch.follow(&[A, C], &lost(9));
+        fetch.took(100, None);
+        for _ in 0..10 {
+            assert!(fetch.missed(down()));
+            fetch.follow(&[A, C], &lost(9));
+            assert_eq!((next(&fetch), fetch.left.len()), (Some((C, None)), 1));
+        }
+        fetch.follow(&[A], &lost(9));
+        assert_eq!(next(&fetch), None, "the dead one was removed");
+    }
+
+    #[test]
+    fn more_that_is_lacking_is_asked_of_everybody_and_ends_nothing_that_is_on_its_way() {
+        let mut fetch = Fetch::default();
+        fetch.follow(&[A, C], &lost(9));
+        fetch.took(100, None);
+        fetch.took(100, id(5));
+        assert!(fetch.missed(down()));
+        fetch.follow(&[A, C], &lost(12));
+        assert_eq!(next(&fetch), Some((C, id(5))));
+        fetch.took(100, None);
+        fetch.took(100, None);
+        assert_eq!(next(&fetch), None);
+        fetch.follow(&[A, C], &lost(12));
+        assert_eq!(next(&fetch), Some((C, None)), "what it had been asked for was less");
+        assert!(fetch.begins_again());
+    }
 }
