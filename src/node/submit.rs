@@ -24,7 +24,7 @@ impl Shared {
     ) -> Result<Vec<u8>> {
         let mut open = false;
         loop {
-            match self.submit_once(request, deadline, check) {
+            match self.submit_once(request, deadline, check).map_err(|error| self.for_good(request, error)) {
                 Err(error) if self.may_repeat(request, &error) && !is_over(deadline) => {
                     open = open || matches!(error, Error::Unknown(_));
                     // Whoever refused has not heard of the new leader yet.
@@ -77,13 +77,16 @@ impl Shared {
     /// Has a request that the change of a leader left open asked again.
     fn repeating(self: &Arc<Self>, request: &[u8], done: Done<Vec<u8>>) -> Done<Vec<u8>> {
         let (shared, request) = (Arc::downgrade(self), request.to_vec());
-        Box::new(move |answer| match (shared.upgrade(), &answer) {
-            (Some(shared), Err(error)) if shared.may_repeat(&request, error) => {
-                let open = matches!(error, Error::Unknown(_));
-                let done = if open { Box::new(move |answer| done(repeated(answer))) } else { done };
-                shared.ticks.ask_again(request, done);
+        Box::new(move |answer| {
+            let Some(shared) = shared.upgrade() else { return done(answer) };
+            match answer.map_err(|error| shared.for_good(&request, error)) {
+                Err(error) if shared.may_repeat(&request, &error) => {
+                    let open = matches!(error, Error::Unknown(_));
+                    let done = if open { Box::new(move |answer| done(repeated(answer))) } else { done };
+                    shared.ticks.ask_again(request, done);
+                }
+                answer => done(answer),
             }
-            _ => done(answer),
         })
     }
 

@@ -94,6 +94,23 @@ impl<T> Replica<T> {
         let Some(leader) = self.core.leader().filter(|leader| *leader != self.identity.node) else {
             return super::refuse(proposals, &Error::NotCommitted("no leader is known".into()), turn);
         };
+        let mut together = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            if self.is_sound(&proposal.entry) {
+                together.push(proposal);
+                continue;
+            }
+            // The leader refuses a forward as a whole, so that what it may refuse goes by itself.
+            self.send_forward(leader, std::mem::take(&mut together));
+            self.send_forward(leader, vec![proposal]);
+        }
+        self.send_forward(leader, together);
+    }
+
+    fn send_forward(&mut self, leader: NodeId, proposals: Vec<Proposal<T>>) {
+        if proposals.is_empty() {
+            return;
+        }
         self.forwards.last += 1;
         let number = self.forwards.last;
         let (mut entries, mut tickets) = (Vec::new(), Vec::new());
@@ -103,6 +120,13 @@ impl<T> Replica<T> {
         }
         self.forwards.sent.insert(number, Sent { leader, tickets, ticks: 0 });
         self.tell(leader, Note::Forward { number, entries });
+    }
+
+    /// Whether every member knows this command, as far as this one can tell. Once the level is the highest that this version
+    /// knows, nothing can be above it.
+    fn is_sound(&self, bytes: &[u8]) -> bool {
+        let machine = self.machine.read();
+        machine.level() >= machine::known() || judge(&machine, bytes).is_ok()
     }
 
     pub(super) fn tell(&mut self, to: NodeId, note: Note) {

@@ -1,5 +1,6 @@
 //! Several nodes over real sockets, in one process.
 
+mod levels;
 mod starts;
 
 use std::net::TcpListener;

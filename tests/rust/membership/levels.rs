@@ -2,8 +2,10 @@
 
 use raftwork::base::{Error, LogIndex, Millis};
 use raftwork::machine::{self, Effects, Machine, LEVEL};
+use raftwork::replica::{entry, Proposal};
 
 use super::group::Group;
+use crate::requests::{enqueue, job};
 use crate::wire::{self, Command, Own};
 
 fn own(command: Own) -> Vec<u8> {
@@ -32,6 +34,28 @@ fn u3_a_leader_refuses_what_the_level_does_not_allow_and_takes_it_when_it_does()
     assert!(matches!(&refused, Err(Error::NotCommitted(why)) if why.contains("finalize")), "{refused:?}");
     assert!(forwarded(&mut group, &own(Own::SetLevel(LEVEL + 1))).is_ok());
     assert!(forwarded(&mut group, &own(Own::Future)).is_ok());
+    group.check_equal();
+    machine::be_newer(false);
+}
+
+#[test]
+fn u3_what_is_refused_for_the_level_takes_nothing_with_it_that_travels_beside_it() {
+    machine::be_newer(true);
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.leader();
+    let follower = [1, 2, 3].into_iter().find(|id| *id != leader).expect("two follow");
+    let requests = [enqueue(job(901), 64), own(Own::Future), enqueue(job(902), 64)];
+    let tickets = [901, 902, 903];
+    let proposals = tickets.into_iter().zip(&requests);
+    let proposals = proposals.map(|(ticket, request)| Proposal { entry: entry::frame(request), ticket }).collect();
+    group.act(follower, |replica, turn| replica.turn(Millis(5_000), proposals, turn));
+    group.deliver();
+    for _ in 0..2 {
+        group.act(leader, |replica, turn| replica.turn(Millis(5_000), Vec::new(), turn));
+        group.deliver();
+    }
+    let answers = tickets.map(|ticket| group.answers.get(&ticket).expect("it was answered").is_ok());
+    assert_eq!(answers, [true, false, true]);
     group.check_equal();
     machine::be_newer(false);
 }
