@@ -9,7 +9,7 @@
 //! * Moving and expiring take turns for as long as either has something to do. A turn of expiry removes more records than
 //!   a turn of moving adds, so history does not grow without bound however fast jobs finish.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,8 +45,10 @@ const TRIMS_AFTERWARDS: u8 = 2;
 struct State {
     finished: usize,
     since: Option<Instant>,
-    /// Jobs that were deleted after they were final: the archive may have them.
-    deleted: Vec<JobId>,
+    /// Jobs that were deleted after they were final: the archive may have them, and nobody is shown them any more.
+    deleted: BTreeSet<JobId>,
+    /// Those of them that are being taken out.
+    leaving: BTreeSet<JobId>,
     /// When what was archived.
     ripening: VecDeque<(Instant, u64)>,
     stopped: bool,
@@ -94,12 +96,23 @@ impl Archiver {
     /// Takes out of the archive what was deleted up to now. After an error it is still to be taken out.
     pub fn take_out_deleted(&self, archive: &Archive) -> Result<()> {
         let _alone = self.deleting.lock();
-        let deleted = std::mem::take(&mut self.state.lock().deleted);
-        let outcome = archive.delete(&deleted);
+        let mut state = self.state.lock();
+        state.leaving = std::mem::take(&mut state.deleted);
+        let leaving: Vec<JobId> = state.leaving.iter().copied().collect();
+        drop(state);
+        let outcome = archive.delete(&leaving);
+        let mut state = self.state.lock();
+        state.leaving.clear();
         if outcome.is_err() {
-            self.state.lock().deleted.extend(deleted);
+            state.deleted.extend(leaving);
         }
         outcome.map(drop)
+    }
+
+    /// Whether this job was deleted, though the archive may still have it.
+    pub fn is_deleted(&self, id: JobId) -> bool {
+        let state = self.state.lock();
+        state.deleted.contains(&id) || state.leaving.contains(&id)
     }
 
     pub fn stop(&self) {

@@ -58,6 +58,9 @@ impl Shared {
     pub(super) fn begin_backup(self: &Arc<Self>, history: bool) -> Result<u64> {
         self.check_running()?;
         self.wait_fresh()?;
+        if let Some(archive) = self.archive.read().as_ref().filter(|_| history) {
+            self.archiver.take_out_deleted(archive)?;
+        }
         self.snapshot_now()?;
         let meta = self.snapshots.latest().ok_or_else(|| Error::NotCommitted("there is no state here yet".into()))?;
         let snapshot = self.snapshots.open_file(&meta)?;

@@ -4,8 +4,8 @@
 //! cancelled because of it, or because of its batch, which begins again. With a parent come the former, too: when it goes
 //! again, its new record names those that are there. Ahead of whoever comes back come the parents that had not ended when its
 //! record was written. A record that the archive holds is first put back by `Restore`, which
-//! waits in the inbox before the request and so is applied before it. Nothing is taken from the archive but by `Delete`:
-//! a newer record of the same job replaces the older one when it is archived again.
+//! waits in the inbox before the request and so is applied before it. Nothing is taken from the archive but by a `Delete` that
+//! was applied: a newer record of the same job replaces the older one when it is archived again.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -31,11 +31,7 @@ impl Shared {
         let Some((operation, ids)) = jobs_of(request, level)? else { return Ok(()) };
         let archive = self.archive.read();
         let Some(archive) = &*archive else { return Ok(()) };
-        self.bring_all(archive, operation, &ids)?;
-        if operation == DELETE {
-            archive.delete(&ids)?;
-        }
-        Ok(())
+        self.bring_all(archive, operation, &ids)
     }
 
     /// Puts the records of these jobs in line, and of those that come with them.
@@ -43,7 +39,7 @@ impl Shared {
         let mut comeback = Comeback::new(self, operation, ids);
         let (mut records, mut bytes) = (Vec::new(), 0);
         while let Some(id) = comeback.left.pop_front() {
-            let Some(record) = archive.get(id)? else { continue };
+            let Some(record) = self.archived(archive, id)? else { continue };
             if !comeback.is_next(id, &record)? {
                 continue;
             }
@@ -61,7 +57,7 @@ impl Shared {
     }
 
     /// Those that memory does not know.
-    fn gone(&self, ids: &[JobId]) -> Vec<JobId> {
+    pub(super) fn gone(&self, ids: &[JobId]) -> Vec<JobId> {
         let machine = self.machine.read();
         ids.iter().copied().filter(|id| machine.job(*id).is_none()).collect()
     }

@@ -64,7 +64,8 @@ impl Node {
             newcomer: newcomer(&config, beginning),
         };
         let post: Arc<OnceLock<Arc<Post>>> = Arc::default();
-        let (replica, opened) = Replica::open(&replica_config, outbox(&post))?;
+        let (replica, mut opened) = Replica::open(&replica_config, outbox(&post))?;
+        let deleted = std::mem::take(&mut opened.deleted);
         tell_losses(&opened);
         let files = replica.wal().spare();
         let counters = Arc::<Counters>::default();
@@ -80,6 +81,8 @@ impl Node {
         shared.timer.leads(*shared.leads.lock());
         shared.inbox.hold_requests(shared.leader.lock().is_none());
         shared.archiver.finished(1);
+        // One that was enqueued again since keeps its record.
+        shared.archiver.deleted(shared.gone(&deleted));
         let node = Node { shared: shared.clone(), threads: Mutex::default(), closed: Default::default() };
         if shared.config.cluster.is_some() {
             *shared.listener.lock() = listener;

@@ -1,6 +1,7 @@
 //! Read-only questions, answered from the applied state and, for jobs that left it, from the archive. What takes long is
 //! asked of a capture, so that no writer waits for a page of a dashboard.
 
+use super::archiver::Archiver;
 use super::Shared;
 use crate::archive::{Archive, Scan, Step};
 use crate::base::codec::Reader;
@@ -12,7 +13,7 @@ const JOB: u64 = 3;
 const NIL: &[u8] = &[0xc0];
 
 /// The archive as a search sees it.
-struct Searched<'a>(&'a Archive);
+struct Searched<'a>(&'a Archive, &'a Archiver);
 
 impl Archived for Searched<'_> {
     fn scan(
@@ -23,7 +24,14 @@ impl Archived for Searched<'_> {
         visit: &mut dyn FnMut(JobId, &[u8]) -> bool,
     ) -> Result<ArchiveEnd> {
         let scan = Scan { before, wanted: wanted.to_vec(), records_max };
-        let done = self.0.scan(&scan, &mut |id, record| if visit(id, record) { Step::Next } else { Step::Stop })?;
+        let done = self.0.scan(&scan, &mut |id, record| {
+            let goes_on = self.1.is_deleted(id) || visit(id, record);
+            if goes_on {
+                Step::Next
+            } else {
+                Step::Stop
+            }
+        })?;
         Ok(ArchiveEnd { scanned: done.records, next: done.next })
     }
 }
@@ -40,7 +48,7 @@ impl Shared {
             view::Answer::Now(payload) => payload,
             view::Answer::Later(later) => {
                 let archive = self.archive.read();
-                let mut archived = archive.as_ref().map(Searched);
+                let mut archived = archive.as_ref().map(|archive| Searched(archive, &self.archiver));
                 later.answer(archived.as_mut().map(|archived| archived as &mut dyn Archived))?
             }
         };
@@ -48,7 +56,15 @@ impl Shared {
     }
 
     pub(super) fn is_archived(&self, id: JobId) -> Result<bool> {
-        self.archive.read().as_ref().map_or(Ok(false), |archive| Ok(archive.get(id)?.is_some()))
+        self.archive.read().as_ref().map_or(Ok(false), |archive| Ok(self.archived(archive, id)?.is_some()))
+    }
+
+    /// The record of a job. Nothing as soon as its deletion was answered, though the archive gives it away a little later.
+    pub(super) fn archived(&self, archive: &Archive, id: JobId) -> Result<Option<Vec<u8>>> {
+        if self.archiver.is_deleted(id) {
+            return Ok(None);
+        }
+        archive.get(id)
     }
 
     /// The detail of a job that memory does not know; nothing for other questions.
@@ -60,6 +76,6 @@ impl Shared {
         }
         let archive = self.archive.read();
         let Some(archive) = &*archive else { return Ok(None) };
-        archive.get(reader.id()?)?.map(|record| record::detail(&record)).transpose()
+        self.archived(archive, reader.id()?)?.map(|record| record::detail(&record)).transpose()
     }
 }

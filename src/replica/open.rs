@@ -26,7 +26,7 @@ use super::tickets::Tickets;
 use super::upkeep::metadata;
 use super::{Newcomer, Outbox, Replica, ReplicaConfig, Turn, Upkeep};
 use crate::base::planted::{has, Bug};
-use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result, Term};
+use crate::base::{ClusterId, Error, GroupId, JobId, LogIndex, NodeId, Result, Term};
 use crate::consensus::{ConfState, Core, CoreConfig, Entry, Event, HardState, LogStore, Role};
 use crate::disk::{ensure_dir, quarantine, Disk, Identity};
 use crate::machine::{Loader, Machine, STATE_VERSION};
@@ -46,6 +46,15 @@ pub struct Opened {
     /// What salvages of this directory gave up, in words.
     pub losses: Vec<String>,
     pub replayed: usize,
+    /// Jobs whose deletion was replayed: an archive may still have them, if the process ended at once.
+    pub deleted: Vec<JobId>,
+}
+
+impl Opened {
+    fn note<T>(&mut self, turn: Turn<T>) {
+        self.replayed += turn.applied;
+        self.deleted.extend(turn.effects.deleted);
+    }
 }
 
 /// What was read from a directory, and checked.
@@ -87,15 +96,15 @@ impl<T> Replica<T> {
         check(&config.dir, &identity, &meta, &recovered).map_err(|error| blame(error, &snapshots, &meta))?;
         let losses = quarantine::losses(&*config.disk, &config.dir)?;
         let (cut_bytes, suspect_upto) = (recovered.cut_bytes, recovered.suspect_upto);
-        let opened = Opened { cut_bytes, suspect_upto, losses, replayed: 0 };
+        let mut opened = Opened { cut_bytes, suspect_upto, losses, ..Opened::default() };
         let stored = Stored { identity, snapshots, wal, recovered, meta, machine };
         let mut replica = Replica::assemble(config, stored, outbox)?;
-        let mut replayed = replica.follow()?;
+        opened.note(replica.follow()?);
         // Only now: the entries may have told of other members.
         if replica.alone() {
-            replayed += replica.lead()?;
+            opened.note(replica.lead()?);
         }
-        Ok((replica, Opened { replayed, ..opened }))
+        Ok((replica, opened))
     }
 
     fn assemble(config: &ReplicaConfig, stored: Stored, outbox: Outbox) -> Result<Replica<T>> {
@@ -141,7 +150,7 @@ impl<T> Replica<T> {
     }
 
     /// Replays what is known to be committed.
-    fn follow(&mut self) -> Result<usize> {
+    fn follow(&mut self) -> Result<Turn<T>> {
         let mut turn = Turn::default();
         let mut actions = Vec::new();
         if has(Bug::SkipAtStart) && self.last_index() > self.applied.index {
@@ -150,13 +159,13 @@ impl<T> Replica<T> {
         self.core.step(Event::Applied(self.applied.index), &mut actions);
         self.actions.extend(actions);
         self.settle(&mut turn)?;
-        Ok(turn.applied)
+        Ok(turn)
     }
 
     /// Campaigns, after everything was replayed that is known to be committed: raft-rs refuses to campaign over a
     /// membership change that is not applied. With one voter it leads at once, and its first entry commits whatever else
     /// the log holds.
-    fn lead(&mut self) -> Result<usize> {
+    fn lead(&mut self) -> Result<Turn<T>> {
         let mut turn = Turn::default();
         self.suspicion = None; // There is nobody to ask.
         let mut actions = Vec::new();
@@ -175,7 +184,7 @@ impl<T> Replica<T> {
                 self.last_index()
             )));
         }
-        Ok(turn.applied)
+        Ok(turn)
     }
 }
 
