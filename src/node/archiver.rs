@@ -285,7 +285,7 @@ impl Shared {
     }
 
     /// Lets finished jobs up to this ordinal leave memory.
-    fn evict(self: &Arc<Self>, ordinal: u64) -> Result<u64> {
+    pub(super) fn evict(self: &Arc<Self>, ordinal: u64) -> Result<u64> {
         let mut evicted = 0;
         loop {
             let before = self.machine.read().evicted_upto();

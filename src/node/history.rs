@@ -56,6 +56,11 @@ impl Shared {
         self.restore(&records)
     }
 
+    /// As `bring_back`, for a request that is asked again: the change of leader that undid it may have undone that too.
+    pub(super) fn bring_back_again(&self, request: &[u8]) -> Result<()> {
+        self.bring_back(request, machine::check(request)?)
+    }
+
     /// Those that memory does not know.
     pub(super) fn gone(&self, ids: &[JobId]) -> Vec<JobId> {
         let machine = self.machine.read();
@@ -168,4 +173,68 @@ fn jobs_of(request: &[u8], level: u64) -> Result<Option<(u64, Vec<JobId>)>> {
     let count = reader.array()?;
     let ids = (0..count).map(|_| reader.id()).collect::<Result<_>>()?;
     Ok(Some((operation, ids)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::net::Address;
+    use crate::node::{ClusterConfig, Node, NodeConfig};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const ID: JobId = JobId([7; 16]);
+
+    fn command(build: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut command = Writer::new();
+        build(&mut command);
+        own_request(&command)
+    }
+
+    /// A group of one, with a job that left memory.
+    fn with_history(dir: &std::path::Path) -> std::sync::Arc<Node> {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = Address::from(free.local_addr().expect("its number"));
+        drop(free);
+        let mut config = NodeConfig::new(dir.join("data"));
+        config.cluster = Some(ClusterConfig::new(address.clone(), vec![address]));
+        let node = Node::open(config).expect("it opens");
+        let enqueue = command(|out| {
+            out.array(3).u64(ENQUEUE).array(1);
+            out.array(14).str("f").str("q").i64(0).u64(3).u64(3).nil().u64(60_000).u64(60_000).array(0);
+            out.u64(0).nil().nil().u64(0).bin(&[]).array(1);
+            out.array(6).id(ID).u64(0).bin(&[7; 9]).u64(0).nil().nil();
+        });
+        let cancel = command(|out| {
+            out.array(3).u64(8).array(1).id(ID).str("test");
+        });
+        for request in [enqueue, cancel] {
+            node.submit(request, Some(Instant::now() + PATIENCE)).expect("it is written");
+        }
+        let archived = || node.shared.archive.read().as_ref().map_or(0, |archive| archive.watermark());
+        let latest = Instant::now() + PATIENCE;
+        while archived() == 0 && Instant::now() < latest {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        node.shared.evict(archived()).expect("it leaves memory");
+        node
+    }
+
+    #[test]
+    fn what_is_asked_again_after_a_change_of_leader_brings_its_jobs_back_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let node = with_history(dir.path());
+        let is_here = || node.shared.machine.read().job(ID).is_some();
+        assert!(!is_here() && node.shared.is_archived(ID).expect("it is read"));
+        let requeue = command(|out| {
+            out.array(2).u64(REQUEUE).array(1).id(ID);
+        });
+        let (send, receive) = channel();
+        node.shared.ticks.ask_again(requeue, Box::new(move |answer| drop(send.send(answer))));
+        receive.recv_timeout(PATIENCE).expect("it is answered").expect("it is written");
+        assert!(is_here(), "it runs again");
+    }
 }

@@ -23,13 +23,16 @@ impl Shared {
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<u8>> {
         let mut open = false;
+        let mut outcome = self.submit_once(request, deadline, check);
         loop {
-            match self.submit_once(request, deadline, check).map_err(|error| self.for_good(request, error)) {
+            match outcome.map_err(|error| self.for_good(request, error)) {
                 Err(error) if self.may_repeat(request, &error) && !is_over(deadline) => {
                     open = open || matches!(error, Error::Unknown(_));
                     // Whoever refused has not heard of the new leader yet.
                     self.ticks.pause(REPEAT_PAUSE);
                     check()?;
+                    let ready = self.bring_back_again(request);
+                    outcome = ready.and_then(|()| self.submit_once(request, deadline, check));
                 }
                 outcome if open => return repeated(outcome),
                 outcome => return outcome,

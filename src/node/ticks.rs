@@ -98,7 +98,10 @@ impl Shared {
             let dropped = self.post.as_ref().map(|post| post.take_dropped()).unwrap_or_default();
             dropped.into_iter().for_each(|member| self.inbox.chore(Chore::Unreachable(member)));
             for (request, done) in self.ticks.take_again() {
-                self.start(&request, done);
+                match self.bring_back_again(&request) {
+                    Ok(()) => self.start(&request, done),
+                    Err(error) => done(Err(error)),
+                }
             }
         }
     }
