@@ -224,6 +224,9 @@ impl Shared {
             round = take_turns(moves, || self.expire_some(archive, &mut expire_at), || self.archiver.is_stopped());
             // Among several, what was archived in earlier rounds is ripe by now.
             round = round.and_then(|moved| Ok(moved + self.evict_ripe(archive)?));
+            if let Err(error) = self.settle_waits(archive) {
+                log::warn!("whoever waits for a job that left memory waits on: {error}");
+            }
         }
     }
 

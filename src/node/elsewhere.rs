@@ -182,6 +182,24 @@ impl Shared {
         }
     }
 
+    /// Answers those who wait for a job that left memory while this node was away: when its record is here, or nothing is
+    /// lacking any more.
+    pub(super) fn settle_waits(&self, archive: &Archive) -> Result<()> {
+        let sought = self.wakeups.sought();
+        if sought.is_empty() {
+            return Ok(());
+        }
+        self.note_missing(archive)?;
+        let whole = archive.health().lost.is_none();
+        for id in sought {
+            let found = self.archived(archive, id)?.is_some();
+            if found || whole {
+                self.wakeups.settle(id, found);
+            }
+        }
+        Ok(())
+    }
+
     fn fetch_piece(&self, archive: &Archive, member: NodeId, before: Option<JobId>) -> Result<(u64, Option<JobId>)> {
         let config = self.config.cluster.as_ref().ok_or(Error::Closed)?;
         let address = self.raft_address(member).ok_or_else(|| Error::NotFound("it has no address".into()))?;

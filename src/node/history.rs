@@ -182,6 +182,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::base::Error;
+    use crate::machine::Loader;
     use crate::net::Address;
     use crate::node::{ClusterConfig, Node, NodeConfig};
 
@@ -194,6 +196,15 @@ mod tests {
         own_request(&command)
     }
 
+    fn enqueue(id: JobId) -> Vec<u8> {
+        command(|out| {
+            out.array(3).u64(ENQUEUE).array(1);
+            out.array(14).str("f").str("q").i64(0).u64(3).u64(3).nil().u64(60_000).u64(60_000).array(0);
+            out.u64(0).nil().nil().u64(0).bin(&[]).array(1);
+            out.array(6).id(id).u64(0).bin(&[7; 9]).u64(0).nil().nil();
+        })
+    }
+
     /// A group of one, with a job that left memory.
     fn with_history(dir: &std::path::Path) -> std::sync::Arc<Node> {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -202,16 +213,10 @@ mod tests {
         let mut config = NodeConfig::new(dir.join("data"));
         config.cluster = Some(ClusterConfig::new(address.clone(), vec![address]));
         let node = Node::open(config).expect("it opens");
-        let enqueue = command(|out| {
-            out.array(3).u64(ENQUEUE).array(1);
-            out.array(14).str("f").str("q").i64(0).u64(3).u64(3).nil().u64(60_000).u64(60_000).array(0);
-            out.u64(0).nil().nil().u64(0).bin(&[]).array(1);
-            out.array(6).id(ID).u64(0).bin(&[7; 9]).u64(0).nil().nil();
-        });
         let cancel = command(|out| {
             out.array(3).u64(8).array(1).id(ID).str("test");
         });
-        for request in [enqueue, cancel] {
+        for request in [enqueue(ID), cancel] {
             node.submit(request, Some(Instant::now() + PATIENCE)).expect("it is written");
         }
         let archived = || node.shared.archive.read().as_ref().map_or(0, |archive| archive.watermark());
@@ -221,6 +226,32 @@ mod tests {
         }
         node.shared.evict(archived()).expect("it leaves memory");
         node
+    }
+
+    #[test]
+    fn whoever_waits_for_a_job_that_a_newer_state_does_not_know_learns_its_end_from_history() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let node = with_history(dir.path());
+        let jobs = [JobId([8; 16]), JobId([9; 16])];
+        let mut other = Loader::new();
+        let image = node.shared.machine.read().capture();
+        image.write(&mut |section, chunk| other.section(section, chunk)).expect("it is taken");
+        let ends = jobs.map(|id| {
+            node.submit(enqueue(id), Some(Instant::now() + PATIENCE)).expect("it is written");
+            let (send, receive) = channel();
+            node.wait_finished(id, Box::new(move |end| drop(send.send(end))));
+            receive
+        });
+        let archive = node.shared.archive.read();
+        let archive = archive.as_ref().expect("it is open");
+        // What another member has of one of them. The other was deleted.
+        let record = archive.get(ID).expect("it is read").expect("it is there");
+        archive.import(&[(jobs[0], record)], archive.watermark()).expect("it is written");
+        *node.shared.machine.write() = other.finish().expect("it is whole");
+        node.shared.wakeups.restored();
+        node.shared.archiver.finished(1);
+        let ends = ends.map(|end| end.recv_timeout(PATIENCE).expect("it is answered"));
+        assert!(ends[0].is_ok() && matches!(&ends[1], Err(Error::NotFound(_))), "{ends:?}");
     }
 
     #[test]

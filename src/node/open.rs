@@ -271,7 +271,7 @@ fn share(
     figures.members = replica.members();
     Shared {
         inbox: Inbox::new(config.inbox_requests_max, config.inbox_bytes_max),
-        wakeups: Wakeups::new(machine.clone()),
+        wakeups: Wakeups::new(machine.clone(), archive.is_some()),
         machine,
         identity,
         archive: RwLock::new(archive),

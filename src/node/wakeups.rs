@@ -93,18 +93,22 @@ struct Registry {
     asks: BTreeSet<Arc<Ask>>,
     waits: BTreeMap<JobId, Vec<(WaitId, Done<()>)>>,
     waiting: BTreeMap<WaitId, JobId>,
+    /// Somebody waits for a job that the state does not know, since it came as a whole from another member.
+    sought: bool,
     stopped: Option<Error>,
 }
 
 /// Everybody who is told something when the state changes.
 pub(super) struct Wakeups {
     machine: Arc<RwLock<Machine>>,
+    /// There is an archive, which tells what became of a job that left memory.
+    history: bool,
     registry: Mutex<Registry>,
 }
 
 impl Wakeups {
-    pub fn new(machine: Arc<RwLock<Machine>>) -> Self {
-        Self { machine, registry: Mutex::default() }
+    pub fn new(machine: Arc<RwLock<Machine>>, history: bool) -> Self {
+        Self { machine, history, registry: Mutex::default() }
     }
 
     pub fn watch(&self, session: SessionId, sink: Arc<dyn Watcher>) -> WatchId {
@@ -254,11 +258,13 @@ impl Wakeups {
     }
 
     /// The whole state was replaced: whoever waits is looked at again, and every watcher looks for work itself. Sessions
-    /// that are gone are found at their next sign of life.
+    /// that are gone are found at their next sign of life. A job that the state does not know has ended and left memory, or
+    /// was deleted: only history tells, see `sought`.
     pub fn restored(&self) {
         let mut registry = self.registry.lock();
         let machine = self.machine.read();
-        let over = |id: &JobId| machine.is_over(*id).unwrap_or(true);
+        registry.sought = self.history && registry.waits.keys().any(|id| machine.is_over(*id).is_none());
+        let over = |id: &JobId| machine.is_over(*id).unwrap_or(!self.history);
         let over: Vec<JobId> = registry.waits.keys().copied().filter(over).collect();
         drop(machine);
         let finished = registry.take_waits(&over);
@@ -276,11 +282,30 @@ impl Wakeups {
         self.answer(finished);
     }
 
+    /// Jobs that are waited for and whose end only history tells.
+    pub fn sought(&self) -> Vec<JobId> {
+        let mut registry = self.registry.lock();
+        if !registry.sought {
+            return Vec::new();
+        }
+        let machine = self.machine.read();
+        let sought: Vec<JobId> =
+            registry.waits.keys().copied().filter(|id| machine.is_over(*id).is_none()).collect();
+        registry.sought = !sought.is_empty();
+        sought
+    }
+
+    /// History has this job, or it is whole and has it not.
+    pub fn settle(&self, id: JobId, found: bool) {
+        let waiting = self.registry.lock().take_waits(&[id]);
+        waiting.into_iter().for_each(|(_, done)| done(if found { Ok(()) } else { Err(deleted(id)) }));
+    }
+
     fn answer(&self, finished: Vec<(JobId, Done<()>)>) {
         for (id, done) in finished {
             // Deleted before it was final, the job is gone; evicted it cannot be so soon.
             let gone = self.machine.read().is_over(id).is_none();
-            done(if gone { Err(Error::NotFound(format!("job {id} was deleted"))) } else { Ok(()) });
+            done(if gone { Err(deleted(id)) } else { Ok(()) });
         }
     }
 
@@ -306,6 +331,10 @@ impl Wakeups {
         let registry = self.registry.lock();
         (registry.watches.len(), registry.armed.len(), registry.waiting.len())
     }
+}
+
+fn deleted(id: JobId) -> Error {
+    Error::NotFound(format!("job {id} was deleted"))
 }
 
 impl Registry {
