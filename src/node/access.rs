@@ -1,5 +1,6 @@
 //! Who asks, and whether they may. Judged on the node that was asked, before a request enters the log: whether a token has
-//! expired depends on the time, and replicas that judged it while they apply could disagree.
+//! expired depends on the time, and replicas that judged it while they apply could disagree. That node may be behind, so what
+//! it does not know is judged after it has caught up with what was answered anywhere.
 //!
 //! | who                                              | may                                              |
 //! |--------------------------------------------------|--------------------------------------------------|
@@ -213,16 +214,58 @@ impl Node {
     ///
     /// # Errors
     /// `Denied`: the sender lacks a capability, or uses another's session. `Invalid`: the request cannot be read.
+    /// `NotCommitted`: this node cannot tell now, as it is behind and no majority answers.
     pub fn authorize(&self, principal: &Principal, request: Vec<u8>) -> Result<Vec<u8>> {
         if principal.is_trusted() {
             return Ok(request);
         }
         let (needs, sessions) = needs(&request)?;
+        self.when_known(|| {
+            let mut known = self.shared.allows(principal, &needs)?;
+            for session in &sessions {
+                known &= self.shared.owns(principal, *session)?;
+            }
+            Ok(known)
+        })?;
+        named(request, principal)
+    }
+
+    /// Refuses somebody else's session. One that is not open is nobody's, and its use changes nothing.
+    pub fn check_session(&self, principal: &Principal, session: SessionId) -> Result<()> {
+        match principal.is_trusted() {
+            true => Ok(()),
+            false => self.when_known(|| self.shared.owns(principal, session)),
+        }
+    }
+
+    /// Has this judged, again on the newest state if what is asked for is not known: this node may be behind, and whoever
+    /// carries it out does not ask who wants it.
+    fn when_known(&self, judge: impl Fn() -> Result<bool>) -> Result<()> {
+        if !judge()? {
+            let unsure = |error| Error::NotCommitted(format!("this node cannot tell now whether that is allowed: {error}"));
+            self.shared.catch_up().map_err(unsure)?;
+            judge()?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Refuses what this principal may not do. False: not everything is known that it is about.
+    fn allows(&self, principal: &Principal, needs: &Needs) -> Result<bool> {
+        let one_of = |capabilities: [Capability; 2]| {
+            let [first, second] = capabilities;
+            principal.must(&first).or_else(|_| principal.must(&second))
+        };
+        let may_change = |queue: &Arc<str>| one_of([Capability::Operate, Capability::Enqueue(queue.clone())]);
+        let may_fire = |queue: &Arc<str>| one_of([Capability::Work(queue.clone()), Capability::Enqueue(queue.clone())]);
+        // Only what fits any name fits this.
+        let works_anywhere = || principal.must(&Capability::Work("*".into())).is_ok();
         match needs {
             Needs::Nothing => {}
             Needs::Enqueue { queues, outputs } => {
-                queues.into_iter().try_for_each(|queue| principal.must(&Capability::Enqueue(queue)))?;
-                if outputs {
+                queues.iter().try_for_each(|queue| principal.must(&Capability::Enqueue(queue.clone())))?;
+                if *outputs {
                     principal.must(&Capability::Read)?;
                 }
             }
@@ -230,53 +273,43 @@ impl Node {
                 principal.must(&Capability::Operate).or_else(|_| principal.must_enqueue_somewhere())?;
             }
             Needs::Claim(queues) => {
-                queues.into_iter().try_for_each(|queue| principal.must(&Capability::Work(queue)))?;
+                queues.iter().try_for_each(|queue| principal.must(&Capability::Work(queue.clone())))?;
             }
-            Needs::Lock(name) => principal.must(&Capability::Lock(name))?,
+            Needs::Lock(name) => principal.must(&Capability::Lock(name.clone()))?,
             Needs::Finish(jobs) => {
-                let machine = self.shared.machine.read();
+                let machine = self.machine.read();
                 // What is not there any more changes nothing.
-                let queues = jobs.iter().filter_map(|job| machine.job(*job)).map(|(_, spec)| spec.queue.clone());
-                queues.into_iter().try_for_each(|queue| principal.must(&Capability::Work(queue)))?;
+                let queues: Vec<_> =
+                    jobs.iter().filter_map(|job| machine.job(*job)).map(|(_, spec)| spec.queue.clone()).collect();
+                queues.iter().try_for_each(|queue| principal.must(&Capability::Work(queue.clone())))?;
+                return Ok(queues.len() == jobs.len() || works_anywhere());
             }
             Needs::Schedule(name, queue) => {
-                let queues = self.shared.machine.read().schedule_queue(&name).into_iter().chain(queue);
-                let may = |queue| {
-                    principal.must(&Capability::Operate).or_else(|_| principal.must(&Capability::Enqueue(queue)))
-                };
-                queues.into_iter().try_for_each(may)?;
+                let own = self.machine.read().schedule_queue(name);
+                own.iter().chain(queue).try_for_each(may_change)?;
+                return Ok(own.is_some() || principal.must(&Capability::Operate).is_ok());
             }
             Needs::Fire(name) => {
-                let queue = self.shared.machine.read().schedule_queue(&name);
-                let may = |queue: Arc<str>| {
-                    principal
-                        .must(&Capability::Work(queue.clone()))
-                        .or_else(|_| principal.must(&Capability::Enqueue(queue)))
-                };
-                queue.into_iter().try_for_each(may)?;
+                let own = self.machine.read().schedule_queue(name);
+                own.iter().try_for_each(may_fire)?;
+                return Ok(own.is_some() || works_anywhere());
             }
             Needs::Operate => principal.must(&Capability::Operate)?,
             Needs::Node => return Err(Error::Invalid("only nodes write this into the log".into())),
         }
-        sessions.into_iter().try_for_each(|session| self.check_session(principal, session))?;
-        named(request, principal)
+        Ok(true)
     }
 
-    /// Refuses somebody else's session. One that is not open is nobody's, and its use changes nothing.
-    pub fn check_session(&self, principal: &Principal, session: SessionId) -> Result<()> {
-        if principal.is_trusted() {
-            return Ok(());
-        }
-        let machine = self.shared.machine.read();
-        let Some(session) = machine.session(session) else { return Ok(()) };
+    /// Refuses somebody else's session. False: it is not known.
+    fn owns(&self, principal: &Principal, session: SessionId) -> Result<bool> {
+        let machine = self.machine.read();
+        let Some(session) = machine.session(session) else { return Ok(false) };
         match session.labels.iter().any(|(name, text)| &**name == OWNER && **text == *principal.name) {
-            true => Ok(()),
+            true => Ok(true),
             false => Err(principal.lacks(format!("to use session {}, which is not its own", session.id))),
         }
     }
-}
 
-impl Shared {
     /// The time by which tokens and invitations expire: this node's cluster time, which follows no jump of the wall clock,
     /// and never before what the log says.
     pub(super) fn judging_time(&self) -> Millis {

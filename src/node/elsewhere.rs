@@ -229,7 +229,7 @@ impl Shared {
     }
 
     /// Waits until this state has everything that was answered anywhere by now.
-    fn catch_up(self: &Arc<Self>) -> Result<()> {
+    pub(super) fn catch_up(self: &Arc<Self>) -> Result<()> {
         let slot = Slot::new();
         let filled = slot.clone();
         self.fresh(Box::new(move |fresh| filled.fill(fresh.map(|_| Vec::new()))));

@@ -1,6 +1,7 @@
 //! Several nodes over real sockets, in one process.
 
 mod levels;
+mod rights;
 mod starts;
 
 use std::net::TcpListener;
