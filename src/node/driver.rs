@@ -191,7 +191,7 @@ impl Shared {
         let mut turn = Turn { clock: since_start, ..Turn::default() };
         let Some(engine) = slot.as_mut() else {
             drop(slot);
-            return refuse(batch, &self.inbox.stopped().unwrap_or(Error::Closed));
+            return batch.refuse(&self.inbox.stopped().unwrap_or(Error::Closed));
         };
         let mut told = Told::new();
         let (ticked, began, proposed) = (batch.ticks > 0, Instant::now(), batch.proposals.len() as u64);
@@ -342,7 +342,7 @@ impl Shared {
     fn end_everything(&self, error: &Error) {
         let cause = cause(error);
         let stopped = Error::Poisoned(cause.clone());
-        refuse(self.inbox.stop_and_drain(stopped.clone()), &stopped);
+        self.inbox.stop_and_drain(stopped.clone()).refuse(&stopped);
         if catch_unwind(AssertUnwindSafe(|| self.wakeups.stop(&stopped))).is_err() {
             log::error!("a watcher or a wait panicked");
         }
@@ -352,24 +352,6 @@ impl Shared {
             tell();
         }
     }
-}
-
-/// Answers work that was never begun.
-pub(super) fn refuse(batch: Batch, why: &Error) {
-    for proposal in batch.proposals {
-        proposal.ticket.answer(Err(Error::NotCommitted(why.to_string())));
-    }
-    for chore in batch.chores {
-        match chore {
-            Chore::Capture(done) => done(Err(why.clone())),
-            Chore::ChangeMembers { ticket, .. } => ticket.answer(Err(Error::NotCommitted(why.to_string()))),
-            _ => {}
-        }
-    }
-    for ticket in batch.reads {
-        ticket.answer(Err(why.clone()));
-    }
-    Ticket::beats(batch.beats).answer(Err(why.clone()));
 }
 
 /// Time on a clock that only goes forward, from the first question on.

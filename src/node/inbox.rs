@@ -55,6 +55,26 @@ pub(super) struct Batch {
     pub since: Option<Instant>, // When the oldest of the proposals came.
 }
 
+impl Batch {
+    /// Answers work that was never begun.
+    pub fn refuse(self, why: &Error) {
+        for proposal in self.proposals {
+            proposal.ticket.answer(Err(Error::NotCommitted(why.to_string())));
+        }
+        for chore in self.chores {
+            match chore {
+                Chore::Capture(done) => done(Err(why.clone())),
+                Chore::ChangeMembers { ticket, .. } => ticket.answer(Err(Error::NotCommitted(why.to_string()))),
+                _ => {}
+            }
+        }
+        for ticket in self.reads {
+            ticket.answer(Err(why.clone()));
+        }
+        Ticket::beats(self.beats).answer(Err(why.clone()));
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Driver {
     Nobody,
@@ -195,28 +215,35 @@ impl Inbox {
     }
 
     /// Somebody wants to read what was answered anywhere before now.
-    pub fn read(&self, ticket: Ticket) -> std::result::Result<(), (Ticket, Error)> {
-        if let Some(error) = self.stopped() {
-            return Err((ticket, error));
-        }
+    pub fn read(&self, ticket: Ticket) {
         self.other(|others| others.reads.push(ticket));
-        Ok(())
     }
 
     /// This session lives. It waits for the next turn, at the latest that of the next tick: so the signs of life of many
     /// sessions share a round of questions to a majority.
     pub fn beat(&self, session: SessionId, done: Done<()>) {
-        match self.stopped() {
-            Some(error) => done(Err(error)),
-            None => self.state.lock().others.beats.push((session, done)),
-        }
+        self.add(|others| others.beats.push((session, done)));
     }
 
     fn other(&self, add: impl FnOnce(&mut Batch)) {
+        if let Some(mut state) = self.add(add) {
+            state.pressing = true;
+            self.call_core(&mut state);
+        }
+    }
+
+    /// Nothing once nothing is accepted any more: then it was refused.
+    fn add(&self, add: impl FnOnce(&mut Batch)) -> Option<MutexGuard<'_, State>> {
         let mut state = self.state.lock();
+        if let Some(why) = state.stopped.clone() {
+            drop(state);
+            let mut refused = Batch::default();
+            add(&mut refused);
+            refused.refuse(&why);
+            return None;
+        }
         add(&mut state.others);
-        state.pressing = true;
-        self.call_core(&mut state);
+        Some(state)
     }
 
     /// Takes in letters of another member, of so many bytes, from the thread that read them; it gets the role if that is
@@ -382,4 +409,34 @@ fn push(state: &mut State, proposal: Proposal<Ticket>) {
 
 fn full(state: &State) -> Error {
     Error::Overloaded(format!("{} requests ({} bytes) wait to be written", state.requests.len(), state.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_after_the_end_is_answered_at_once() {
+        let inbox = Inbox::new(9, 999);
+        inbox.stop_and_drain(Error::Closed);
+        let (send, receive) = channel();
+        let done = || -> Done<()> {
+            let send = send.clone();
+            Box::new(move |end| drop(send.send(end.map(|()| Vec::new()))))
+        };
+        let ticket = || {
+            let send = send.clone();
+            Ticket::call(Box::new(move |end| drop(send.send(end))))
+        };
+        inbox.chore(Chore::Capture(done()));
+        let change = MemberChange::Remove(NodeId(3));
+        inbox.chore(Chore::ChangeMembers { change, forced: false, ticket: ticket() });
+        inbox.read(ticket());
+        inbox.beat(SessionId(7), done());
+        let refusal = Error::NotCommitted(Error::Closed.to_string());
+        let expected = [Error::Closed, refusal, Error::Closed, Error::Closed].map(Err);
+        assert_eq!(receive.try_iter().collect::<Vec<_>>(), expected);
+    }
 }

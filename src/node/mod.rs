@@ -428,7 +428,7 @@ impl Shared {
         self.lines.stop();
         self.maintenance.stop();
         self.inbox.end_core();
-        driver::refuse(self.inbox.stop_and_drain(Error::Closed), &Error::Closed);
+        self.inbox.stop_and_drain(Error::Closed).refuse(&Error::Closed);
         if !idle {
             log::error!("the node closes while a write hangs");
             return false;

@@ -158,9 +158,7 @@ impl Shared {
                 shared.applied()
             }));
         };
-        if let Err((ticket, error)) = self.inbox.read(Ticket::call(Box::new(answer))) {
-            ticket.answer(Err(error));
-        }
+        self.inbox.read(Ticket::call(Box::new(answer)));
     }
 
     /// A tick passed: asks again when the last confirmation is old.

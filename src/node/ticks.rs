@@ -52,8 +52,13 @@ impl Ticks {
         self.wait(Instant::now() + span)
     }
 
-    /// At the next tick this is asked again.
+    /// At the next tick this is asked again, if there is one.
     pub fn ask_again(&self, request: Vec<u8>, done: Done<Vec<u8>>) {
+        let stopped = self.stopped.lock();
+        if *stopped {
+            drop(stopped);
+            return done(Err(Error::Closed));
+        }
         self.again.lock().push((request, done));
     }
 
