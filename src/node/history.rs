@@ -177,15 +177,13 @@ fn jobs_of(request: &[u8], level: u64) -> Result<Option<(u64, Vec<JobId>)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
     use std::sync::mpsc::channel;
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::base::Error;
     use crate::machine::Loader;
-    use crate::net::Address;
-    use crate::node::{ClusterConfig, Node, NodeConfig};
+    use crate::node::{group_of_one, Node};
 
     const PATIENCE: Duration = Duration::from_secs(30);
     const ID: JobId = JobId([7; 16]);
@@ -207,12 +205,7 @@ mod tests {
 
     /// A group of one, with a job that left memory.
     fn with_history(dir: &std::path::Path) -> std::sync::Arc<Node> {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = Address::from(free.local_addr().expect("its number"));
-        drop(free);
-        let mut config = NodeConfig::new(dir.join("data"));
-        config.cluster = Some(ClusterConfig::new(address.clone(), vec![address]));
-        let node = Node::open(config).expect("it opens");
+        let node = group_of_one::open(dir);
         let cancel = command(|out| {
             out.array(3).u64(8).array(1).id(ID).str("test");
         });

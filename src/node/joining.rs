@@ -19,7 +19,7 @@
 //! | kind | name      | payload                                                                               |
 //! |------|-----------|---------------------------------------------------------------------------------------|
 //! | 6    | Who       | nothing. Answer: `Fresh` or `Member`                                                  |
-//! | 7    | Join      | MessagePack: [node, name, raft address, client address]. Answer: `Joined`, `Elsewhere` or `Refused` |
+//! | 7    | Join      | MessagePack: [node, name, raft address, client address]. Answer: `Joined`, `Elsewhere`, `Later` or `Refused` |
 //! | 8    | Renew     | a certificate request. Answer: `Renewed` or `Refused`                                 |
 //! | 68   | Fresh     | nothing: no data here either                                                          |
 //! | 69   | Member    | cluster (16), group (8)                                                               |
@@ -224,6 +224,9 @@ impl Shared {
                         targets.insert(0, Address::parse(&String::from_utf8_lossy(&payload))?);
                         targets.dedup();
                     }
+                    Ok(Frame { kind: LATER, payload, .. }) => {
+                        failure = format!("{address}: {}", String::from_utf8_lossy(&payload));
+                    }
                     Ok(frame) => failure = format!("{address} answered with a frame of kind {}", frame.kind),
                     Err(error) => failure = format!("{address}: {error}"),
                 }
@@ -268,7 +271,9 @@ impl Shared {
     fn answer_join(self: &Arc<Self>, frame: &Frame) -> (u8, Vec<u8>) {
         match self.let_join(&frame.payload) {
             Ok(answer) => answer,
-            Err(error) => (REFUSED, error.to_string().into_bytes()),
+            Err(error @ (Error::Foreign(_) | Error::Invalid(_))) => (REFUSED, error.to_string().into_bytes()),
+            // Another change of the members, or of the leader, most of all: it passes, and the other asks again.
+            Err(error) => (LATER, error.to_string().into_bytes()),
         }
     }
 
@@ -289,7 +294,13 @@ impl Shared {
         self.check_newcomer(node, &raft)?;
         if !self.is_member(node) {
             log::info!("node {node} at {raft} joins");
-            self.change_members(MemberChange::AddLearner(node), false)?;
+            if let Err(error) = self.change_members(MemberChange::AddLearner(node), false) {
+                // One that asks twice is a member already, which is seen at the next tick.
+                self.ticks.pause(2 * self.tick());
+                if !self.is_member(node) {
+                    return Err(error);
+                }
+            }
             self.note("node", "member.join", &format!("{node} at {raft}"));
         }
         self.put_member(wish)?;
@@ -419,4 +430,25 @@ fn read_addresses(payload: &[u8]) -> Result<BTreeMap<NodeId, Address>> {
         addresses.insert(NodeId(reader.u64()?), Address::parse(reader.str()?)?);
     }
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::group_of_one;
+
+    fn asked(node: &Arc<Shared>, wish: &[u8]) -> u8 {
+        node.answer_join(&Frame { kind: JOIN, id: 0, payload: wish.to_vec() }).0
+    }
+
+    #[test]
+    fn only_a_refusal_that_stays_is_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let node = group_of_one::open(dir.path());
+        let mut wish = Writer::new();
+        wish.array(4).u64(77).str("another").str("127.0.0.1:1").str("127.0.0.1:2");
+        assert_eq!(asked(&node.shared, b"no wish"), REFUSED);
+        node.close().expect("it closes");
+        assert_eq!(asked(&node.shared, wish.as_bytes()), LATER, "another member may let it in in a moment");
+    }
 }

@@ -25,6 +25,8 @@ mod driver;
 mod elsewhere;
 mod enrolling;
 mod exposition;
+#[cfg(test)]
+mod group_of_one;
 mod health;
 mod history;
 mod inbox;
