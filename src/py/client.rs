@@ -17,25 +17,32 @@ use crate::net::Address;
 
 #[pyclass(frozen, module = "raftwork._core")]
 pub struct Client {
-    /// Left alone in a forked child: its threads are not there, and its locks may be held by them for ever.
-    inner: Arc<Inner>,
+    /// Left alone in a forked child: its threads are not there, and its locks may be held by them for ever. Nothing only
+    /// while this object ends.
+    inner: Option<Arc<Inner>>,
 }
 
 impl Client {
     fn new(inner: Arc<Inner>) -> Self {
-        Self { inner }
+        Self { inner: Some(inner) }
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        self.inner.as_ref().expect("only its end takes it")
     }
 
     fn checked(&self, py: Python<'_>) -> PyResult<&Arc<Inner>> {
-        self.inner.check_process().map_err(|error| errors::raise(py, &error))?;
-        Ok(&self.inner)
+        self.inner().check_process().map_err(|error| errors::raise(py, &error))?;
+        Ok(self.inner())
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if self.inner.check_process().is_err() {
-            std::mem::forget(self.inner.clone());
+        match self.inner.take() {
+            Some(inner) if inner.check_process().is_err() => std::mem::forget(inner),
+            // The last one closes the node.
+            inner => guard::let_go(inner),
         }
     }
 }
@@ -182,7 +189,7 @@ impl Client {
 
     /// The process that opened this client. A forked child sees another number than its own.
     fn pid(&self) -> u32 {
-        self.inner.pid()
+        self.inner().pid()
     }
 
     fn advance(&self, py: Python<'_>, ms: u64) -> PyResult<()> {
@@ -209,10 +216,10 @@ impl Client {
 
     #[pyo3(signature = (timeout = None))]
     fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        if self.inner.check_process().is_err() {
+        let inner = self.inner();
+        if inner.check_process().is_err() {
             return Ok(()); // The parent closes it.
         }
-        let inner = &self.inner;
         guard::patiently(py, timeout, |patience| inner.close(patience).map_err(Failure::from))
     }
 }

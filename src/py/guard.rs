@@ -49,6 +49,11 @@ pub fn patiently<T: Send>(
     }
 }
 
+/// Lets go of something whose end may wait, for threads and for the disk. The interpreter is free meanwhile.
+pub fn let_go(last: impl Send) {
+    Python::attach(|py| py.detach(|| drop(last)));
+}
+
 fn is_main_thread() -> bool {
     rustix::thread::gettid() == rustix::process::getpid()
 }

@@ -11,18 +11,18 @@ use crate::client::request::Failure;
 #[pyclass(frozen, module = "raftwork._core")]
 pub struct Lock {
     /// Left alone in a forked child, as in `Client`.
-    inner: Arc<Inner>,
+    inner: Option<Arc<Inner>>,
     pid: u32,
 }
 
 impl Lock {
     pub fn new(inner: Inner, pid: u32) -> Self {
-        Self { inner: Arc::new(inner), pid }
+        Self { inner: Some(Arc::new(inner)), pid }
     }
 
     fn checked(&self, py: Python<'_>) -> PyResult<&Arc<Inner>> {
         if std::process::id() == self.pid {
-            return Ok(&self.inner);
+            return Ok(self.inner.as_ref().expect("only its end takes it"));
         }
         Err(errors::raise(py, &Error::Forked))
     }
@@ -30,8 +30,10 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if std::process::id() != self.pid {
-            std::mem::forget(self.inner.clone());
+        match self.inner.take() {
+            inner if std::process::id() != self.pid => std::mem::forget(inner),
+            // The client may end with it.
+            inner => guard::let_go(inner),
         }
     }
 }
