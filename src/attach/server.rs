@@ -7,18 +7,19 @@ use super::place::Address;
 use super::quota::Quotas;
 use super::wire::{self, Kind};
 use crate::base::{limits, Error, Result};
-use crate::net::{Accepted, Listener, ListenerConfig, Outgoing, Stream, Tally};
+use crate::net::{Accepted, Listener, ListenerConfig, Outgoing, Seldom, Stream, Tally, SHORT_OF_MEANS};
 use parking_lot::Mutex;
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// How often tokens are looked at: a revocation is in force within a second of its command, with what that takes to come.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -142,21 +143,8 @@ impl Drop for Server {
 
 impl Shared {
     fn accept(self: &Arc<Self>, listener: &UnixListener) {
-        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
-        loop {
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return log::error!("the socket of the data directory failed: {error}"),
-            }
-            if self.closing.load(Ordering::Acquire) {
-                return;
-            }
-            match listener.accept() {
-                Ok((stream, _)) => self.let_in(stream),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => log::warn!("a process could not attach: {error}"),
-            }
-        }
+        let accept = || listener.accept().map(|(stream, _)| self.let_in(stream));
+        accept_each(listener, &self.stop, &self.closing, accept);
     }
 
     fn let_in(self: &Arc<Self>, stream: UnixStream) {
@@ -213,6 +201,34 @@ impl Shared {
     }
 }
 
+/// Accepts whenever somebody comes, until it closes.
+fn accept_each(
+    listener: &impl AsFd,
+    stop: &OwnedFd,
+    closing: &AtomicBool,
+    mut accept: impl FnMut() -> std::io::Result<()>,
+) {
+    let complaints = Seldom::new(10, Duration::from_secs(60));
+    let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+    loop {
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return log::error!("the socket of the data directory failed: {error}"),
+        }
+        if closing.load(Ordering::Acquire) {
+            return;
+        }
+        match accept().map_err(|error| (error.kind(), error)) {
+            Ok(()) | Err((ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted, _)) => {}
+            Err((_, error)) => {
+                complaints.warn(format_args!("a process could not attach: {error}"));
+                // Too many open files, most of all. What is lacking comes back when others end.
+                let _ = poll(&mut fds[..1], Some(&SHORT_OF_MEANS));
+            }
+        }
+    }
+}
+
 /// Device and number of the file with this name.
 fn file_at(path: &Path) -> std::io::Result<(u64, u64)> {
     let found = std::fs::symlink_metadata(path)?;
@@ -223,5 +239,27 @@ fn refuse(mut stream: &UnixStream, error: &Error) {
     if let Ok(frame) = wire::encode(Kind::Refused, 0, &message::encode_error(error)) {
         // The words fit into the empty buffer of a new socket; a peer that has gone does not read them.
         let _ = stream.write_all(&frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn whoever_cannot_be_accepted_is_not_tried_without_a_pause() {
+        let (listener, mut other) = UnixStream::pair().unwrap();
+        other.write_all(b"somebody waits").unwrap();
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let (closing, began, mut tries) = (AtomicBool::new(false), Instant::now(), 0);
+        accept_each(&listener, &stop, &closing, || {
+            tries += 1;
+            closing.store(tries == 3, Ordering::Release);
+            // Too many open files.
+            Err(std::io::Error::from_raw_os_error(24))
+        });
+        let least = Duration::from_millis(2 * limits::ACCEPT_PAUSE_MS);
+        assert!(began.elapsed() >= least, "three tries in {:?}", began.elapsed());
     }
 }

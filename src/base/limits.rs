@@ -142,6 +142,8 @@ pub const RECONNECT_MS_MIN: u64 = 20;
 pub const RECONNECT_MS_MAX: u64 = 1_000;
 /// Pause after a certificate was refused: the next try needs another one.
 pub const CERTIFICATE_PAUSE_MS: u64 = 5_000;
+/// When the system has no socket or thread for one more: so long until the next try.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Connections at once to the port for probes and metrics. Each asks one thing and goes.
 pub const HEALTH_CONNECTIONS_MAX: usize = 32;
 /// Bytes of a request there, and the time for it, answer included.

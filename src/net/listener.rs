@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 4_096;
-/// When the system has no socket or thread for one more: so long until the next try.
-const SHORT_OF_MEANS: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// A pause when the system has no socket or thread for one more.
+pub const SHORT_OF_MEANS: Timespec = Timespec { tv_sec: 0, tv_nsec: limits::ACCEPT_PAUSE_MS as i64 * 1_000_000 };
 
 /// How to listen. `new` gives the budgets of `base::limits`.
 pub struct ListenerConfig {

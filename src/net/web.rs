@@ -91,7 +91,13 @@ impl Web {
         let bound = listener.local_addr().map_err(failed)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
         let closing = Arc::new(AtomicBool::new(false));
-        let room = Room { closing: closing.clone(), stop: stop.clone(), find: Box::new(find), guests: Vec::new() };
+        let room = Room {
+            closing: closing.clone(),
+            stop: stop.clone(),
+            find: Box::new(find),
+            guests: Vec::new(),
+            accepts_from: None,
+        };
         let thread = std::thread::Builder::new()
             .name("raftwork-health".into())
             .spawn(move || room.serve(&listener))
@@ -128,6 +134,8 @@ struct Room {
     find: Box<Find>,
     /// The oldest first.
     guests: Vec<Guest>,
+    /// There were no means to let anybody in: until then nobody is.
+    accepts_from: Option<Instant>,
 }
 
 struct Guest {
@@ -165,12 +173,14 @@ impl Room {
 
     /// Waits for anything; tells of each guest whether it can go on.
     fn wait(&self, listener: &TcpListener) -> Vec<bool> {
-        let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        // Without means for whoever comes, that somebody comes is no news.
+        let news = if self.accepts_from.is_none() { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(listener, news)];
         fds.extend(self.guests.iter().map(|guest| PollFd::new(&guest.stream, guest.stage.waits_for())));
-        let first = self.guests.first().map(|guest| guest.until.saturating_duration_since(Instant::now()));
+        let first = self.guests.first().map(|guest| guest.until).into_iter().chain(self.accepts_from).min();
         // A little longer, so that it is over then.
         let timeout = first
-            .map(|left| left + Duration::from_millis(1))
+            .map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => fds[2..].iter().map(|fd| !fd.revents().is_empty()).collect(),
@@ -179,9 +189,21 @@ impl Room {
     }
 
     fn let_in(&mut self, listener: &TcpListener) {
+        if self.accepts_from.is_some_and(|from| Instant::now() < from) {
+            return;
+        }
+        self.accepts_from = None;
         // No more at once than there are places, so that those who are in get their turn.
         for _ in 0..limits::HEALTH_CONNECTIONS_MAX {
-            let Ok((stream, _)) = listener.accept() else { return };
+            let stream = match listener.accept().map_err(|error| error.kind()) {
+                Ok((stream, _)) => stream,
+                Err(ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => return,
+                Err(_) => {
+                    // Too many open files, most of all.
+                    self.accepts_from = Some(Instant::now() + Duration::from_millis(limits::ACCEPT_PAUSE_MS));
+                    return;
+                }
+            };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
@@ -289,4 +311,30 @@ pub fn answer(head: &[u8], find: &(impl Fn(&str) -> Option<Answer> + ?Sized)) ->
     };
     let path = target.split('?').next().unwrap_or_default();
     Some(find(path).unwrap_or_else(|| Answer::bare(404)).encode(with_body))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn whoever_cannot_be_let_in_is_not_tried_without_a_pause() {
+        // Something comes, and it cannot be accepted: as when no descriptor is left.
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"somebody waits", socket.local_addr().unwrap()).unwrap();
+        let listener = TcpListener::from(OwnedFd::from(socket));
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        let (closing, find) = (Arc::default(), Box::new(|_: &str| None::<Answer>));
+        let mut room = Room { closing, stop, find, guests: Vec::new(), accepts_from: None };
+        assert!(room.wait(&listener).is_empty(), "it is there at once");
+        let began = Instant::now();
+        room.let_in(&listener);
+        room.wait(&listener);
+        let pause = Duration::from_millis(limits::ACCEPT_PAUSE_MS);
+        assert!(began.elapsed() >= pause, "tried again after {:?}", began.elapsed());
+        room.let_in(&listener);
+        assert!(room.accepts_from.is_some_and(|from| from >= began + 2 * pause), "it was tried again");
+    }
 }
