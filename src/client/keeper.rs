@@ -108,6 +108,11 @@ impl Keeper {
         self.state.lock().ended.is_some()
     }
 
+    /// Waits until locks can be asked for: a passing error must not end whoever has just begun.
+    pub fn ready(&self, patience: &mut Patience<'_>) -> Result<()> {
+        self.session.id(patience).map(drop)
+    }
+
     /// Begins to get a lock; gives the number of this try.
     pub fn begin(&self, name: &str, mode: Mode, waits: bool, told: Told) -> u64 {
         let mut state = self.state.lock();

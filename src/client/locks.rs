@@ -87,6 +87,7 @@ impl Lock {
     pub fn acquire(&self, waits: bool, patience: &mut Patience<'_>) -> std::result::Result<LeaseToken, Failure> {
         self.client.check_process()?;
         let keeper = self.free_keeper()?;
+        keeper.ready(patience)?;
         let slot: Slot<std::result::Result<Option<LeaseToken>, Failure>> = Slot::new();
         let filler = slot.filler();
         let number = keeper.begin(&self.name, self.mode, waits, Box::new(move |outcome| filler(Ok(outcome))));

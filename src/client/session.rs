@@ -46,7 +46,8 @@ pub struct Session {
     backend: Arc<dyn Backend>,
     clock: Arc<dyn Clock>,
     identity: Identity,
-    /// Whether a new session is opened when this one has ended. A worker's is not: its leases are gone with it.
+    /// Whether a new session is opened when this one has ended. A worker's is not: its leases are gone with it. Its first one
+    /// is tried again as any other.
     reopens: bool,
     state: Mutex<State>,
     changed: Condvar,
@@ -336,10 +337,18 @@ impl Session {
             Err(error) => {
                 let waiting = std::mem::take(&mut state.waiting);
                 state.failed = Some(error.clone());
-                state.stage = if self.reopens { Stage::Unopened } else { Stage::Ended(error.clone()) };
+                // One that nobody has had yet is lost to nobody. What was opened all the same lapses by itself.
+                let again = self.reopens || is_passing(&error);
+                state.stage = if again { Stage::Unopened } else { Stage::Ended(error.clone()) };
                 drop(state);
                 self.changed.notify_all();
-                waiting.into_iter().for_each(|waiting| (waiting.done)(Err(error.clone())));
+                let unsent = match error {
+                    Error::Unknown(why) | Error::TimedOut(why) => {
+                        Error::NotCommitted(format!("its session was not opened: {why}"))
+                    }
+                    other => other,
+                };
+                waiting.into_iter().for_each(|waiting| (waiting.done)(Err(unsent.clone())));
             }
         }
     }

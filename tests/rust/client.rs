@@ -104,6 +104,18 @@ fn a_workers_session_is_not_opened_again() {
     assert_eq!(spy.applied(&pause(1)) + spy.applied(&pause(2)), 0);
 }
 
+#[test]
+fn a_workers_first_session_is_tried_again_while_the_patience_lasts() {
+    let spy = Spy::new();
+    let session = spy.session("worker", false);
+    spy.next(op::OPEN_SESSION, Act::Refuse(Error::Unknown("the leader died".into())));
+    let unsent = only(&start(&session, pause(1)));
+    assert!(matches!(unsent, Err(Error::NotCommitted(_))), "D2: it was not sent: {unsent:?}");
+    spy.next(op::OPEN_SESSION, Act::Refuse(Error::NotCommitted("no leader is known".into())));
+    session.submit(&pause(2), &mut patience()).unwrap();
+    assert_eq!((spy.applied(&pause(1)), spy.applied(&pause(2))), (0, 1));
+}
+
 /// Between sending and answering the state changed hands and the session ended: the first owner may have applied it.
 #[test]
 fn l5_what_another_owner_may_have_applied_is_not_sent_anew_under_another_session() {

@@ -6,7 +6,7 @@ use raftwork::attach::{Backend, View};
 use raftwork::base::codec::Reader;
 use raftwork::base::{Error, LeaseToken};
 use raftwork::client::keeper::{Keeper, Standing};
-use raftwork::client::request::Failure;
+use raftwork::client::request::{op, Failure};
 use raftwork::machine::Mode;
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::Arc;
@@ -170,6 +170,16 @@ fn a_request_with_an_unknown_outcome_ends_the_session() {
     assert_eq!(keeper.standing(holder), Standing::Lost(token), "nothing of it is held any more");
     assert!(keeper.has_ended());
     assert_eq!(begin(&keeper, true).1.try_recv().unwrap(), Err(Failure::Error(Error::SessionExpired)));
+}
+
+#[test]
+fn a_session_that_cannot_be_opened_now_ends_nobody_who_wants_a_lock() {
+    let spy = Spy::new();
+    let keeper = keeper(&spy);
+    spy.next(op::OPEN_SESSION, Act::Refuse(Error::Unknown("the leader died".into())));
+    keeper.ready(&mut patience()).unwrap();
+    held(&keeper);
+    assert!(!keeper.has_ended());
 }
 
 #[test]
