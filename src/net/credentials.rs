@@ -3,8 +3,11 @@
 //! What holds
 //! * What was loaded fits together: the key is the certificate's, and the authority signed it.
 //! * The private key is for its owner's eyes only, or it is not used.
+//! * A renewal that is cut off anywhere leaves files that go together: the new key lies beside the old one until the new
+//!   certificate is there, and whoever loads them takes the one that fits.
 
 use super::certified::Certified;
+use super::private::{rename_private, write_private, Dir};
 use super::tls::provider;
 use crate::base::{Error, Millis, Result};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -59,11 +62,47 @@ impl Files {
     }
 
     pub fn load(&self) -> Result<Credentials> {
-        check_mode(&self.key)?;
+        let loaded = self.load_with(&self.key);
+        let next = self.next_key();
+        if loaded.is_ok() || !next.exists() {
+            return loaded;
+        }
+        let Ok(renewed) = self.load_with(&next) else { return loaded };
+        // Where nothing can be written, it serves from where it is.
+        if let Err(error) = self.take_next_key() {
+            log::warn!("the renewed key {} stays where it is: {error}", next.display());
+        }
+        Ok(renewed)
+    }
+
+    /// Puts a new key and certificate, both PEM, in the place of the old ones.
+    pub fn replace(&self, key: &str, certificate: &str) -> Result<()> {
+        write_private(&dir_of(&self.key)?, &self.next_key(), key.as_bytes())?;
+        write_private(&dir_of(&self.certificate)?, &self.certificate, certificate.as_bytes())?;
+        self.take_next_key()
+    }
+
+    /// Where the key of a renewal lies until its certificate is there.
+    fn next_key(&self) -> PathBuf {
+        let mut name = self.key.as_os_str().to_owned();
+        name.push(".next");
+        name.into()
+    }
+
+    fn take_next_key(&self) -> Result<()> {
+        match rename_private(&dir_of(&self.key)?, &self.next_key(), &self.key) {
+            // Another process that looked at the files has taken it.
+            Err(_) if !self.next_key().exists() => Ok(()),
+            taken => taken,
+        }
+    }
+
+    fn load_with(&self, key_file: &Path) -> Result<Credentials> {
+        check_mode(key_file)?;
         let authorities_der = certificates(&self.authority)?;
         let mut chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
-            .map_err(|error| broken(&self.key, format!("holds no private key as PEM: {error}")))?;
+        let key = PrivateKeyDer::from_pem_slice(&read(key_file)?)
+            .map_err(|error| broken(key_file, format!("holds no private key as PEM: {error}")))?;
         let mut authorities = RootCertStore::empty();
         for authority in &authorities_der {
             authorities.add(authority.clone()).map_err(|error| broken(&self.authority, error))?;
@@ -72,7 +111,7 @@ impl Files {
         let expires_at = self.check_chain(&chain, &authorities)?;
         chain.extend(authorities_der.into_iter().filter(|authority| !chain.contains(authority)).collect::<Vec<_>>());
         let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| {
-            broken(&self.key, format!("is not the key of the certificate {}: {error}", self.certificate.display()))
+            broken(key_file, format!("is not the key of the certificate {}: {error}", self.certificate.display()))
         })?;
         Ok(Credentials { own, expires_at, authorities: Arc::new(authorities), key: Arc::new(key) })
     }
@@ -103,6 +142,10 @@ impl Files {
             )),
         }
     }
+}
+
+fn dir_of(path: &Path) -> Result<Dir> {
+    Dir::open(path.parent().unwrap_or(Path::new(".")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

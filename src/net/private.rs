@@ -47,5 +47,11 @@ pub fn write_private(dir: &Dir, path: &Path, bytes: &[u8]) -> Result<()> {
     let _ = std::fs::remove_file(new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(new, path).and_then(|()| dir.0.sync_all()).map_err(failed)
+    rename_private(dir, new, path)
+}
+
+/// Gives a file in this directory another name, also after a power cut when this returns.
+pub fn rename_private(dir: &Dir, from: &Path, to: &Path) -> Result<()> {
+    let renamed = std::fs::rename(from, to).and_then(|()| dir.0.sync_all());
+    renamed.map_err(|error| Error::disk("write", to.display(), &error))
 }

@@ -128,11 +128,7 @@ impl Tls {
         };
         // Under the lock, so that nobody reads the one without the other.
         let state = watched.state.lock();
-        let files = &watched.files;
-        for (path, text) in [(&files.key, key), (&files.certificate, certificate)] {
-            let dir = super::private::Dir::open(path.parent().unwrap_or(Path::new(".")))?;
-            super::private::write_private(&dir, path, text.as_bytes())?;
-        }
+        watched.files.replace(key, certificate)?;
         drop(state);
         watched.look();
         self.trouble().map_or(Ok(()), Err)

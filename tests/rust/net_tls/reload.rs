@@ -161,3 +161,29 @@ fn an_authority_is_replaced_without_a_gap() {
     }
     is_refused(&listener, old.client("late"), "not signed by the authority", "does not trust the authority");
 }
+
+#[test]
+fn a_renewal_that_is_cut_off_anywhere_leaves_a_node_that_starts() {
+    let home = Home::new();
+    let files = issue(&home, 90);
+    let tls = load(&files).unwrap();
+    let renewed = home.authority.issue(&Role::Node, &[], Lifetime::days(30)).unwrap();
+    let beside = |path: &Path, end: &str| path.with_file_name(format!("{}{end}", path.file_name().unwrap().to_string_lossy()));
+    // Between its two files: the second cannot be written.
+    let in_the_way = beside(&files.certificate, ".new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(tls.replace(&renewed.key, &renewed.certificate).is_err());
+    assert!(expiry(90).contains(&load(&files).unwrap().expires_at().unwrap()), "the old ones are still a pair");
+    // Behind the certificate: the new key is only beside the old one.
+    write(&files.certificate, &renewed.certificate).unwrap();
+    for _ in 0..2 {
+        assert!(expiry(30).contains(&load(&files).unwrap().expires_at().unwrap()));
+    }
+    assert_eq!(std::fs::read_to_string(&files.key).unwrap(), renewed.key, "it has its place now");
+    assert!(!beside(&files.key, ".next").exists());
+    // Nothing in the way.
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let again = home.authority.issue(&Role::Node, &[], Lifetime::days(60)).unwrap();
+    tls.replace(&again.key, &again.certificate).unwrap();
+    assert!(expiry(60).contains(&tls.expires_at().unwrap()));
+}
