@@ -80,6 +80,7 @@ impl Peer {
         }
         let greeted = self::hello(&accepted.hello).and_then(|theirs| {
             let principal = door::identify(&*self.backend, &accepted, &theirs)?;
+            accepted.admit()?;
             if !principal.is_trusted() {
                 // Greeted once.
                 let _ = self.quota.set(quotas.of(principal.name()));

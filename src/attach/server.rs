@@ -80,7 +80,7 @@ impl Server {
     pub fn listen(&self, config: ListenerConfig, rate: u64) -> Result<()> {
         self.shared.quotas.get_or_init(|| Quotas::new(rate));
         let shared = self.shared.clone();
-        *self.far.lock() = Some(Listener::start(config, move |accepted| shared.let_in_far(accepted))?);
+        *self.far.lock() = Some(Listener::of_strangers(config, move |accepted| shared.let_in_far(accepted))?);
         let shared = self.shared.clone();
         let started = std::thread::Builder::new().name("raftwork-tokens".into()).spawn(move || shared.cut_revoked());
         started.map(drop).map_err(|error| Error::disk("start a thread", "raftwork-tokens", &error))

@@ -5,6 +5,8 @@
 //!   and then serves it. So nobody waits for a slow other.
 //! * Whoever has not got so far is a stranger. Strangers are few, in all and by address; where there is no place the oldest
 //!   that had its chance makes room. So a flood takes no more than these places, and a later honest one gets one soon.
+//! * Where a certificate does not say who it is, a first frame says nothing: whoever serves such connections says when they
+//!   have shown who they are, see `Listener::of_strangers`.
 //! * Memory is taken for what has arrived, and of a stranger nothing longer than the first frame is read.
 
 use super::inherited::Noted;
@@ -86,6 +88,24 @@ pub struct Accepted {
     /// Whether the connection is protected by TLS.
     pub protected: bool,
     pub peer: SocketAddr,
+    stranger: Option<Known>,
+}
+
+impl Accepted {
+    /// It has shown who it is, and counts as a stranger no more.
+    ///
+    /// # Errors
+    /// `Closed`: it made room for another meanwhile, or the listener ends.
+    pub fn admit(&self) -> Result<()> {
+        self.stranger.as_ref().map_or(Ok(()), Known::become_known)
+    }
+}
+
+/// The place of a stranger that may become known.
+struct Known {
+    shared: Arc<Shared>,
+    number: u64,
+    socket: Arc<Socket>,
 }
 
 /// How a listener fares.
@@ -115,6 +135,8 @@ type Serve = dyn Fn(Accepted) + Send + Sync;
 struct Shared {
     config: ListenerConfig,
     serve: Box<Serve>,
+    /// A first frame is enough to be known.
+    admits: bool,
     closing: AtomicBool,
     stop: OwnedFd,
     guests: Mutex<Guests>,
@@ -140,6 +162,15 @@ struct Stranger {
 impl Listener {
     /// Listens. `serve` runs on the thread of each connection and owns it until it returns.
     pub fn start(config: ListenerConfig, serve: impl Fn(Accepted) + Send + Sync + 'static) -> Result<Self> {
+        Self::serving(config, true, Box::new(serve))
+    }
+
+    /// As `start`, but whoever comes is a stranger, with a stranger's place, until `serve` calls `Accepted::admit`.
+    pub fn of_strangers(config: ListenerConfig, serve: impl Fn(Accepted) + Send + Sync + 'static) -> Result<Self> {
+        Self::serving(config, false, Box::new(serve))
+    }
+
+    fn serving(config: ListenerConfig, admits: bool, serve: Box<Serve>) -> Result<Self> {
         let resolved = config.address.resolve()?;
         config.security.check(&resolved, &config.address)?;
         let failed = |error: std::io::Error| Error::disk("listen at", &config.address, &error);
@@ -151,7 +182,8 @@ impl Listener {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared {
             config,
-            serve: Box::new(serve),
+            serve,
+            admits,
             closing: AtomicBool::new(false),
             stop,
             guests: Mutex::default(),
@@ -341,18 +373,23 @@ impl Place {
         frames.raise_limit(limits::FRAME_BYTES_MAX);
         stream.set_idle(config.idle)?;
         let stream = Arc::new(stream);
-        self.become_known(socket)?;
+        let mut stranger = Some(Known { shared: self.shared.clone(), number: self.number, socket: socket.clone() });
+        if self.shared.admits {
+            stranger.take().map_or(Ok(()), |stranger| stranger.become_known())?;
+        }
         let outgoing = Outgoing::start(stream.clone(), config.waiting_bytes_max)?;
         let protected = matches!(config.security, Security::Tls(_));
-        Ok(Accepted { stream, outgoing, frames, hello, identity, protected, peer })
+        Ok(Accepted { stream, outgoing, frames, hello, identity, protected, peer, stranger })
     }
+}
 
-    fn become_known(&self, socket: &Arc<Socket>) -> Result<()> {
+impl Known {
+    fn become_known(&self) -> Result<()> {
         let mut guests = self.shared.guests.lock();
         if guests.strangers.remove(&self.number).is_none() || self.shared.closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        guests.served.insert(self.number, socket.clone());
+        guests.served.insert(self.number, self.socket.clone());
         Ok(())
     }
 }

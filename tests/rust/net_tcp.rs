@@ -1,5 +1,7 @@
 //! Connections over TCP: addresses, budgets against floods, and a connection that is kept up.
 
+mod strangers;
+
 use raftwork::base::{limits, Error, Result};
 use raftwork::net::packet::{encode, Frame, HEADER_BYTES};
 use raftwork::net::{
