@@ -19,9 +19,9 @@ use std::sync::{Arc, OnceLock, Weak};
 
 /// Watches, and waits, of one process.
 const REGISTERED_MAX: usize = limits::INBOX_REQUESTS_MAX;
-/// Operations that only the node itself may write: expire, tick, evict, and what is about the cluster: members, digests,
-/// feature level, tokens, invitations and notes.
-const OWN_OPERATIONS: [u64; 12] = [3, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24];
+/// Operations that only the node itself may write, whoever asks: expire, tick, evict, restore, and what is about the cluster:
+/// members, digests, feature level, tokens, invitations and notes.
+const OWN_OPERATIONS: [u64; 13] = [3, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24];
 
 /// One attached process.
 pub struct Peer {

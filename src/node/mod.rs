@@ -7,8 +7,13 @@
 //! raftwork-timer        due jobs and silent sessions ──propose──> inbox
 //! raftwork-maintenance  snapshots, next segment, old segments ──chore──> inbox
 //! raftwork-archive      finished jobs to the archive, then Evict ──submit──> inbox
+//! raftwork-tick         the election clock, and what is asked again at each of its ticks ──> inbox
+//! raftwork-transfer     snapshots to members that need one
+//! raftwork-hour         certificates before they expire
 //! raftwork-lines        one for each question for log lines, while its worker is asked
 //! ```
+//!
+//! Only a member of several has the threads that tick, transfer, and look every hour.
 //!
 //! Everything that changes state goes through the inbox; readers look at the machine under its read lock, which is written
 //! only while a group is applied. Whatever a caller waits for is bounded: the inbox by `INBOX_REQUESTS_MAX` and

@@ -12,8 +12,8 @@
 //! | 65   | Welcome | nothing                                                                                      |
 //! | 66   | Refused | the words                                                                                    |
 //! | 67   | Taken   | index, term, bytes that are there; or all bits set: refused, begin again                     |
-//! | 75   | GivenUp | the words: the cluster of the one who came was given up, see `anew`; it stops for good        |
 //! | 73   | Later   | the words: the other side is about to open, and will answer then                             |
+//! | 75   | GivenUp | the words: the cluster of the one who came was given up, see `anew`; it stops for good        |
 //!
 //! What holds
 //! * Who comes from a new address says where it is reached now, and is reached there from then on: before it is, no leader
@@ -47,7 +47,7 @@ pub(super) const REFUSED: u8 = 66;
 /// Not refused for good: this node is about to open.
 pub(super) const LATER: u8 = 73;
 pub(super) const TAKEN: u8 = 67;
-// 68 to 71 are in `joining`.
+// 68 to 72 are in `joining`, 74 in `elsewhere`, 76 in `lines`.
 const GIVEN_UP: u8 = 75;
 
 const MAGIC: &[u8; 8] = b"RAFTMEMB";

@@ -292,10 +292,13 @@ fn unanswered_questions_become_orphans() {
 fn the_nodes_own_operations_are_refused() {
     let owner = owner();
     let (remote, _ended) = attach(owner.dir.path());
-    for (operation, argument) in [(3, 1), (13, 10), (14, 1)] {
+    for operation in [3, 13, 14, 15] {
         let mut command = Writer::new();
-        command.array(2).u64(operation).u64(argument);
-        assert!(matches!(submit(&remote, &command), Err(Error::Invalid(_))), "operation {operation}");
+        command.array(2).u64(operation);
+        // No records to restore.
+        let command = if operation == 15 { command.array(0) } else { command.u64(1) };
+        let refused = submit(&remote, command);
+        assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains("node's own")), "{operation}: {refused:?}");
     }
 }
 
