@@ -12,6 +12,7 @@
 //! The verbs are in `fire`, what an image and a question show in here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use super::decode::{bytes, check_name, number, Place as _, Result};
@@ -29,6 +30,9 @@ const RECORD_ITEMS: usize = 13;
 const PAGE_MAX: u64 = 1_000;
 /// A schedule without its name, texts and bytes, its places in the tables included.
 const WEIGHT_BASE: usize = 600;
+
+/// A schedule among those that are due: its slot and its name. `None`: before all.
+type DuePlace<'a> = Option<(Millis, &'a str)>;
 
 /// Who defined a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,9 +313,14 @@ impl Schedules {
         self.due.range(now.plus(Millis(1))..).next().map(|(at, _)| *at)
     }
 
-    /// Those whose slot has come, oldest first.
-    fn due_at(&self, now: Millis) -> impl Iterator<Item = (&Arc<str>, &Schedule)> {
-        let names = self.due.range(..=now).flat_map(|(_, names)| names);
+    /// Those whose slot has come, oldest first and then by name, behind a place.
+    fn due_at<'a>(&'a self, now: Millis, after: DuePlace<'a>) -> impl Iterator<Item = (&'a Arc<str>, &'a Schedule)> {
+        let from = after.map_or(Millis(0), |(slot, _)| slot);
+        let slots = self.due.range(from..).take_while(move |(at, _)| **at <= now);
+        let names = slots.flat_map(move |(at, names)| {
+            let behind = after.filter(|(slot, _)| slot == at).map_or(Unbounded, |(_, name)| Excluded(name));
+            names.range::<str, _>((behind, Unbounded))
+        });
         names.filter_map(|name| self.get(name))
     }
 
@@ -358,7 +367,6 @@ impl Machine {
 
     /// `[after or nil, limit]` gives rows by name, see `view`.
     pub(super) fn schedule_rows(&self, reader: &mut Reader<'_>) -> Result<Vec<u8>> {
-        use std::ops::Bound::{Excluded, Unbounded};
         let after: Option<Arc<str>> = reader.option(|reader| reader.str())?.map(Into::into);
         let limit = page(reader)?;
         let behind = self.schedules.by_name.range((after.map_or(Unbounded, Excluded), Unbounded));
@@ -371,9 +379,12 @@ impl Machine {
         Ok(writer.into_bytes())
     }
 
-    /// `[limit]` gives `[rows, now, the earliest slot that has not come or nil]`.
-    pub(super) fn due_schedule_rows(&self, reader: &mut Reader<'_>) -> Result<Vec<u8>> {
-        let due = rows(self.schedules.due_at(self.clock), page(reader)?);
+    /// `[limit]` gives `[rows, now, the earliest slot that has not come or nil]`, and with `paged` `[limit, after or nil]`
+    /// gives those behind a place: a scheduler that cannot fire the first ones must find the others.
+    pub(super) fn due_schedule_rows(&self, reader: &mut Reader<'_>, paged: bool) -> Result<Vec<u8>> {
+        let limit = page(reader)?;
+        let after = if paged { due_place(reader).at("after")? } else { None };
+        let due = rows(self.schedules.due_at(self.clock, after), limit);
         let mut writer = Writer::with_capacity(due.len() + 20);
         writer.array(3).raw(&due).u64(self.clock.0).option(self.schedules.next_after(self.clock), |writer, at| {
             writer.u64(at.0);
@@ -409,6 +420,13 @@ pub(super) fn schedule_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str> {
 
 fn page(reader: &mut Reader<'_>) -> Result<usize> {
     Ok(number(reader, PAGE_MAX).at("limit")?.max(1) as usize)
+}
+
+fn due_place<'a>(reader: &mut Reader<'a>) -> Result<DuePlace<'a>> {
+    reader.option(|reader| {
+        reader.array_of(2, "a place")?;
+        Ok((Millis(reader.u64()?), reader.str()?))
+    })
 }
 
 /// So many of them, and fewer if they are large: an answer must fit a frame.

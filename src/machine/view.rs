@@ -17,7 +17,7 @@
 //! | `[32, name]` schedule                      | one of these, or nil                                              |
 //! | `[50, id]` limits of a job                 | `[[[LIMIT, running, waiting, open], ...], place or nil]`, or nil if it has none: how many jobs of each key run and wait, and whether one more may start; the place of a waiting job among those with the same task, queue and keys, for the first thousand |
 //! | `[51]` limits of queues                    | `[[name, limit or nil, held_back]]`, sorted by name: how many jobs may run at once, and how many wait because a limit has no room |
-//! | `[33, limit]` due schedules                | `[rows, now_ms, next_ms or nil]`: those not paused whose slot has come, oldest first; when the next one's comes |
+//! | `[33, limit, [slot, name] or nil]` due schedules | `[rows, now_ms, next_ms or nil]`: those not paused whose slot has come, oldest first and then by name, behind a place, large ones make a page shorter; when the next one's comes. The place may be left out, as older clients do |
 //! | `[40, after or nil, limit]` batches        | `[[id, name, state, outer or nil, opened_ms, finished_ms or nil, total, pending, succeeded, failed, cancelled], ...]`, by id, behind `after` |
 //! | `[41, id]` batch                           | one of these, or nil                                              |
 //! | `[42, id]` flow of a job or batch          | `[batch or nil, [[parent, on, standing], ...], parents, children]`: at most 100 parents, and how many there are; how many wait for it or were cancelled for it, counted up to 10,000 |
@@ -84,9 +84,11 @@ impl Machine {
         let items = reader.array()?;
         let number = reader.u64()?;
         let expected = match number {
-            3 | 32 | 33 | 41 | 42 | 50 | 70 => 2,
+            3 | 32 | 41 | 42 | 50 | 70 => 2,
             4 => 4,
             8 | 30 | 31 | 40 | 60 => 3,
+            // The place may be left out.
+            33 => items.clamp(2, 3),
             _ => 1,
         };
         if items != expected {
@@ -113,7 +115,7 @@ impl Machine {
             30 => self.lock_rows(&mut reader)?,
             31 => self.schedule_rows(&mut reader)?,
             32 => self.schedule_row(&mut reader)?,
-            33 => self.due_schedule_rows(&mut reader)?,
+            33 => self.due_schedule_rows(&mut reader, items == 3)?,
             40 => self.batch_rows(&mut reader)?,
             41 => self.batch_row(&mut reader)?,
             42 => self.flow_row(&mut reader)?,

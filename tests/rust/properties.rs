@@ -359,7 +359,12 @@ impl Run {
         prop_assert_eq!(self.machine.view(&[0x93, 30, 0xc0, 9]), Ok(self.model.lock_page()));
         prop_assert_eq!(self.machine.view(&[0x93, 60, 0xc0, 99]), Ok(self.model.holder_page()));
         prop_assert_eq!(self.machine.view(&[0x93, 31, 0xc0, 9]), Ok(self.model.schedule_page()));
-        prop_assert_eq!(self.machine.view(&[0x92, 33, 9]), Ok(self.model.due_page()));
+        prop_assert_eq!(self.machine.view(&[0x92, 33, 9]), Ok(self.model.due_page(0)));
+        for (before, (slot, name)) in self.model.due_places().iter().enumerate() {
+            let mut question = Writer::new();
+            question.array(3).u64(33).u64(9).array(2).u64(*slot).str(name);
+            prop_assert_eq!(self.machine.view(question.as_bytes()), Ok(self.model.due_page(before + 1)));
+        }
         prop_assert_eq!(self.machine.view(&[0x92, 70, 99]), Ok(self.model.error_page()));
         for (queue, function) in QUEUES.iter().flat_map(|queue| FUNCTIONS.map(|function| (*queue, function))) {
             let mut question = Writer::new();

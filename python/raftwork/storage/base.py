@@ -351,8 +351,18 @@ class Storage(BatchStorage, ChangeStorage, LinesStorage, ABC):
         """One schedule."""
 
     @abstractmethod
-    def due_schedules(self, limit: int) -> DueSchedules:
-        """The schedules whose slot has come, as the node at hand knows. Its time goes on with writes and slots."""
+    def due_schedules(self, limit: int, after: tuple[int, str] | None = None) -> DueSchedules:
+        """The schedules whose slot has come, as the node at hand knows. Its time goes on with writes and slots.
+
+        Oldest first, and by name where slots are the same; large ones make a page shorter than `limit`.
+
+        Args:
+            limit: rows at most.
+            after: a slot and a name, behind which to go on.
+
+        Raises:
+            InvalidOption: the node at hand is of a version that only knows the first page.
+        """
 
     @abstractmethod
     def now_ms(self) -> int:

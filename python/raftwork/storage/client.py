@@ -297,8 +297,9 @@ class ClientStorage(ClientFlows, ClientChanges, ClientLines, Storage):
         row = self._view((32, name), SESSION)[1]
         return None if row is None else ScheduleRow(*row)
 
-    def due_schedules(self, limit: int) -> DueSchedules:
-        rows, now_ms, next_ms = self._view((33, limit), SESSION)[1]
+    def due_schedules(self, limit: int, after: tuple[int, str] | None = None) -> DueSchedules:
+        # Without a place the question is as all nodes know it.
+        rows, now_ms, next_ms = self._view((33, limit) if after is None else (33, limit, after), SESSION)[1]
         return DueSchedules([ScheduleRow(*row) for row in rows], now_ms, next_ms)
 
     def now_ms(self) -> int:

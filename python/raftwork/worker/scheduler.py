@@ -9,7 +9,10 @@ Invariants
   ask, and when that time looks old.
 * Firing names the slot that it uses up, and the storage takes it once. So any number of schedulers may try; the one
   that fired last does not wait and the others do, so that mostly one tries.
-* What fails is asked again a second later, and holds up no other schedule. A log line tells of it once.
+* What fails is tried again a second later, and holds up no other schedule. A log line tells of it once.
+* What is due is asked for in pages, oldest first. Behind one with schedules that cannot be fired here (a definition
+  that this process cannot read, a queue that is not its own) the next one is asked for, and the first one again after
+  a second for each page that it took: until then a turn begins behind them, as if they were not there.
 * Idle it costs one question a second, whatever the number of schedules: the storage knows which slot is next.
 """
 
@@ -25,7 +28,7 @@ from typing import Protocol, TypeVar
 
 from raftwork import clock
 from raftwork.cron import Definition, job_id
-from raftwork.errors import NotRunning, RaftworkError
+from raftwork.errors import InvalidOption, NotRunning, RaftworkError
 from raftwork.storage.base import DueSchedules, Firing, ScheduleRow, SlotJob, Storage
 from raftwork.worker import announce
 
@@ -63,6 +66,44 @@ class HasSchedules(Protocol):
         ...
 
 
+class Pages:
+    """What is due, page by page, and behind which place to begin: all up to there cannot be fired here."""
+
+    def __init__(self) -> None:
+        self._place: tuple[int, str] | None = None
+        self._again_at = -math.inf
+
+    def begin(self) -> None:
+        """A turn begins. What could not be fired is tried again if it is time to."""
+        if clock.monotonic() >= self._again_at:
+            self._place = None
+
+    def first(self, storage: Storage) -> DueSchedules:
+        """The first page of a turn."""
+        return self._from_place(storage) or storage.due_schedules(ROWS_MAX)
+
+    def behind(self, storage: Storage, last: ScheduleRow) -> DueSchedules | None:
+        """The page behind one that held some that cannot be fired. None: the node at hand has the first page only."""
+        if self._place is None:
+            self._again_at = clock.monotonic() + IDLE_S
+        assert last.next_ms is not None
+        self._place = (last.next_ms, last.name)
+        page = self._from_place(storage)
+        if page is not None and page.rows:
+            # So that thousands that cannot be fired are not tried each second.
+            self._again_at += IDLE_S
+        return page
+
+    def _from_place(self, storage: Storage) -> DueSchedules | None:
+        if self._place is None:
+            return None
+        try:
+            return storage.due_schedules(ROWS_MAX, self._place)
+        except InvalidOption:
+            self._place = None  # A node of an earlier version.
+            return None
+
+
 class Scheduler:
     """The thread, and what it does once in each turn."""
 
@@ -75,6 +116,7 @@ class Scheduler:
         self._fired_last = False
         self._early_s = EARLY_S
         self._told: dict[str, str] = {}
+        self._pages = Pages()
 
     def start(self) -> None:
         """Begin to fire."""
@@ -107,20 +149,33 @@ class Scheduler:
     def turn(self, storage: Storage) -> float:
         """Do once what there is to do. Answers how many seconds to sleep."""
         self._put_planned(storage)
-        due = storage.due_schedules(ROWS_MAX)
+        self._pages.begin()
+        due = self._pages.first(storage)
         if due.rows and not self._fired_last:
             self._closed.wait(self._stagger())
-            due = storage.due_schedules(ROWS_MAX)
+            due = self._pages.first(storage)
         if due.rows and abs(clock.now_ms() - due.now_ms) > STALE_MS:
             # Nobody wrote since the slot came, perhaps for hours: without the time, an outage would look like none.
             storage.now_ms()
-            due = storage.due_schedules(ROWS_MAX)
+            due = self._pages.first(storage)
         if due.rows:
-            outcomes = self._fire(storage, due)
+            outcomes, due = self._fire_pages(storage, due)
             self._fired_last = True in outcomes
-            # Another one was first, or time went on meanwhile: what is due now?
-            return 0.0 if self._fired_last or False in outcomes else IDLE_S
-        return self._sleep_s(due)
+            if self._fired_last or False in outcomes:
+                return 0.0  # Another one was first, or time went on meanwhile: what is due now?
+        return IDLE_S if due.rows else self._sleep_s(due)
+
+    def _fire_pages(self, storage: Storage, due: DueSchedules) -> tuple[list[bool | None], DueSchedules]:
+        """Fire what is due, page by page while some of it cannot be fired. Answers the outcomes and the last page."""
+        outcomes: list[bool | None] = []
+        while due.rows and not self._closed.is_set():
+            found = self._fire(storage, due)
+            outcomes += found
+            further = self._pages.behind(storage, due.rows[-1]) if None in found else None
+            if further is None:
+                break
+            due = further
+        return outcomes, due
 
     def _put_planned(self, storage: Storage) -> None:
         if clock.monotonic() < self._put_at:

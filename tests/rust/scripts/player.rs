@@ -28,7 +28,7 @@
 //! schedule put NAME [generation=9] [next=9] [overlap=allow|skip|queue_one|replace] [definition=daily] [options of a job]
 //! schedule fire NAME generation=1 slot=9 [next=9] [a@9 ..] [run_at=9]     schedule move NAME generation=1 slot=9 [next=9]
 //! schedule pause NAME [reason=x]   schedule resume NAME   schedule delete NAME   schedule trigger NAME a [slot=9]
-//! schedules [NAME] [after=name] [limit=100]   due_schedules [limit=100]
+//! schedules [NAME] [after=name] [limit=100]   due_schedules [after=9:name] [limit=100]
 //! limit_queue mail [n=9]   limits a   queue_limits   claimable [queues=..] [functions=..]
 //!                                           LIMITS: 2:key (at once), 5/100:key:burst, 5~100:key (slides),
 //!                                           5#100:key (fixed windows), separated by commas

@@ -262,6 +262,21 @@ class RecurringContract(Contract):
         assert found.next_ms is not None
         assert now <= found.now_ms < found.next_ms <= now + HOUR_MS
 
+    def test_what_is_due_is_told_in_pages(self, storage: Storage) -> None:
+        now = storage.now_ms()
+        names = sorted(fresh_name() for _ in range(5))
+        slots = [now - 3, now - 2, now - 2, now - 2, now - 1]
+        for name, slot in reversed(list(zip(names, slots, strict=True))):
+            storage.put_schedule(name, spec(), ARGS, b"", slot)
+        found: list[str] = []
+        after: tuple[int, str] | None = None
+        while rows := storage.due_schedules(2, after).rows:
+            assert len(rows) <= 2
+            found += [row.name for row in rows]
+            after = (rows[-1].next_ms or 0, rows[-1].name)
+        assert [name for name in found if name in names] == names
+        assert len(set(found)) == len(found)
+
     def test_time_comes_to_a_slot_while_nothing_else_happens(self, storage: Storage) -> None:
         seen = add(storage, 200)
         assert seen.next_ms is not None

@@ -155,17 +155,26 @@ impl Model {
         rows(&sorted)
     }
 
-    /// The answer to the question which are due.
-    pub fn due_page(&self) -> Vec<u8> {
+    /// Slots and names of those that are due, in their order.
+    pub fn due_places(&self) -> Vec<(u64, String)> {
+        self.due().iter().map(|schedule| (schedule.next.expect("it is due"), schedule.put.name.clone())).collect()
+    }
+
+    /// The answer to the question which are due behind so many of them.
+    pub fn due_page(&self, behind: usize) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(3).raw(&rows(&self.due()[behind..])).u64(self.now).option(self.next_slot(), |w, at| {
+            w.u64(at);
+        });
+        w.into_bytes()
+    }
+
+    fn due(&self) -> Vec<&ModelSchedule> {
         let has_come = |schedule: &&ModelSchedule| schedule.next.is_some_and(|next| next <= self.now);
         let mut due: Vec<&ModelSchedule> =
             self.schedules.iter().filter(has_come).filter(|schedule| schedule.paused.is_none()).collect();
         due.sort_by_key(|schedule| (schedule.next, &schedule.put.name));
-        let mut w = Writer::new();
-        w.array(3).raw(&rows(&due)).u64(self.now).option(self.next_slot(), |w, at| {
-            w.u64(at);
-        });
-        w.into_bytes()
+        due
     }
 }
 

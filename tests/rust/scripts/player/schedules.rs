@@ -75,10 +75,14 @@ impl Player {
         rows(&mut Reader::new(&answer))
     }
 
-    /// The answer to question 33.
+    /// The answer to question 33, which is one item shorter without a place.
     pub(super) fn due_schedules(&self, line: &Line<'_>) -> Vec<String> {
         let mut question = Writer::new();
-        question.array(2).u64(33).u64(line.number("limit", 100));
+        let after = line.options.get("after").and_then(|after| after.split_once(':'));
+        question.array(2 + usize::from(after.is_some())).u64(33).u64(line.number("limit", 100));
+        if let Some((slot, name)) = after {
+            question.array(2).u64(slot.parse().expect("a slot")).str(name);
+        }
         let answer = self.machine.view(question.as_bytes()).expect("a question that is known");
         let r = &mut Reader::new(&answer);
         r.array_of(3, "what is due").expect("three items");
