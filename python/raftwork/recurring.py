@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from raftwork.cron import Definition, When
@@ -133,8 +134,16 @@ class Recurring:
 
         return decorate
 
-    def put_planned(self, storage: Storage) -> list[str]:
+    @property
+    def planned(self) -> Mapping[str, Planned]:
+        """What the decorators defined, by the names of the schedules."""
+        return MappingProxyType(self._planned)
+
+    def put_planned(self, storage: Storage, names: Container[str] | None = None) -> list[str]:
         """Store what the decorators defined; answers the names of those that newer code defines.
+
+        Args:
+            names: only these; None for all.
 
         Raises:
             RaftworkError: one could not be stored, the others were.
@@ -142,7 +151,7 @@ class Recurring:
         older: list[str] = []
         errors: list[RaftworkError] = []
         now = storage.now_ms() if self._planned else 0
-        for planned in list(self._planned.values()):
+        for planned in [each for each in self._planned.values() if names is None or each.name in names]:
             try:
                 if planned.put(storage, now, self._generation(planned)) is PutAnswer.OLDER:
                     older.append(planned.name)

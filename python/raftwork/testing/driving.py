@@ -1,4 +1,4 @@
-"""Runs the jobs of a harness one after the other, and moves its time.
+"""Runs the jobs of a harness one after the other, and moves its time; `slots` fires schedules on the way.
 
     drain, or an enqueue in inline mode ── turn ──┬── claim ── run ── report ── anything to raise?
                                                   └── again, until nothing is due or something is to be raised
@@ -29,6 +29,7 @@ from raftwork.outcomes import Outcome
 from raftwork.storage.base import ClaimedJob, Clause
 from raftwork.testing.executing import Executor, loop_runs_here
 from raftwork.testing.holding import NotStarted
+from raftwork.testing.slots import Slots
 from raftwork.testing.stand_in import HarnessStorage
 from raftwork.worker.decide import OWN_FRAMES
 from raftwork.worker.ending import Code, ending_of
@@ -109,6 +110,7 @@ class Driver:
         self._now_ms = 0
         self.storage = HarnessStorage(self.run_inline, self._arun_inline, lambda job: self._executor.cancel(job))
         self._executor = Executor(self.storage, app)
+        self.slots = Slots(app, self.storage)
         self.crashes: deque[Crash] = deque()
         """One for each of the next runs."""
 
@@ -117,7 +119,7 @@ class Driver:
         session = self.storage.open_session("client")
         self._now_ms = self.storage.totals()["now_ms"]
         self.storage.close_session(session)
-        self.advance(max(0, clock.now_ms() - self._now_ms))
+        self._move_to(max(self._now_ms, clock.now_ms()))
 
     def end_worker(self) -> None:
         """End what is around a worker, while the application still has its storage here."""
@@ -135,15 +137,41 @@ class Driver:
         """The virtual time."""
         return self._now_ms
 
-    def advance(self, ms: int) -> None:
-        """Move the time. Sessions of workers that died silently lapse where theirs is over."""
+    def advance(self, ms: int, workers: bool) -> None:
+        """Move the time, with a stop at each slot of a schedule, which fires, and where the session of a worker that
+        died silently lapses. In inline mode, what is due runs at each stop. Without workers, only at the end.
+        """
+        __tracebackhide__ = True
         end = self._now_ms + ms
+        self.slots.begin()
+        if self._inline is None:
+            while self._step(end, workers):
+                pass
+            return
+        turn = self._turn(self._inline)
+        with _entered(turn):
+            more = True
+            while more:
+                more = self._step(end, workers)
+                if turn.depth == 1:
+                    turn.count = 0  # At each stop as many runs as one enqueue may cause.
+                if workers or not more:
+                    self._run(turn)
+        self._outcome(turn)
+
+    def _step(self, end: int, workers: bool) -> bool:
+        """Move the time to the next stop. False: that was the end."""
+        slot = self.slots.next_ms() if workers else None
+        stops = [end, *(at for at, _ in self._silent), *([] if slot is None else [slot])]
+        self._move_to(max(self._now_ms, min(stops)))
         for at, session in sorted(self._silent):
-            if at <= end:
+            if at <= self._now_ms:
                 self._silent.remove((at, session))
-                self._move_to(at)
                 self.storage.lapse(session)
-        self._move_to(end)
+        at_end = self._now_ms >= end
+        if workers or at_end:
+            self.slots.fire()
+        return not at_end
 
     def _move_to(self, ms: int) -> None:
         self.storage.advance(ms - self._now_ms)
@@ -163,10 +191,13 @@ class Driver:
         __tracebackhide__ = True
         turn = self._turn(options)
         with _entered(turn):
-            while (claim := self._claim(turn)) is not None:
-                report = self._executor.run(claim.job) if claim.runs else None
-                self._end(turn, claim, report)
+            self._run(turn)
         return self._outcome(turn)
+
+    def _run(self, turn: Turn) -> None:
+        while (claim := self._claim(turn)) is not None:
+            report = self._executor.run(claim.job) if claim.runs else None
+            self._end(turn, claim, report)
 
     async def adrive(self, options: TurnOptions) -> int:
         """`drive` for a running event loop, which goes on meanwhile."""

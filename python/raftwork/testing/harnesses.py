@@ -96,6 +96,7 @@ class Harness:
             stack.callback(self._driver.close)
             self._driver.open()
             stack.enter_context(self.app.standing_in(self._driver.storage))
+            self._driver.slots.put()
             capture = Capture(line_sink)
             capture.install()
             stack.callback(capture.remove)
@@ -138,17 +139,27 @@ class Harness:
         __tracebackhide__ = True
         return await self._driver.adrive(self._turn(queues, raise_errors, max_jobs))
 
-    def advance(self, duration: Duration) -> None:
-        """Move the time of the storage: delays, retries, expiry, pauses, leases. Python's own clock goes on.
+    def advance(self, duration: Duration, *, workers: bool = True) -> None:
+        """Move the time of the storage: schedules, delays, retries, expiry, pauses, leases. Python's own clock goes on.
 
-        In inline mode, jobs that are due then run.
+        Recurring schedules fire at each slot on the way, those of `@app.cron` and `@app.every` and those that were put;
+        `drain` runs their jobs. In inline mode, what is due runs at each slot and at the end.
+
+        Args:
+            duration: how far.
+            workers: False: nobody works meanwhile. What the schedules missed is decided at the end, as `misfire` says.
 
         Raises:
-            InvalidOption: it is no duration.
+            InvalidOption: it is no duration, or a schedule of code cannot be stored.
+            RunawayJobs: schedules fired at more than 10,000 instants, up to which the time has moved.
+            Whatever a job raised, in inline mode. The time has moved all the way, and schedules have fired.
+
+        Example:
+            >>> h.advance("1d")
+            ... h.assert_enqueued(nightly)
         """
         __tracebackhide__ = True
-        self._driver.advance(duration_ms(duration, "duration"))
-        self._driver.run_inline()
+        self._driver.advance(duration_ms(duration, "duration"), workers)
 
     @property
     def now(self) -> datetime:

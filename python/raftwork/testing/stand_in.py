@@ -56,6 +56,12 @@ class HarnessStorage(MemoryStorage):
         else:
             self._stored()
 
+    def trigger_schedule(self, name: str, job: bytes, slot_ms: int | None = None) -> bool:
+        found = super().trigger_schedule(name, job, slot_ms)
+        if found:
+            self._stored()
+        return found
+
     def fetcher(
         self,
         queues: Sequence[tuple[str, int]],
