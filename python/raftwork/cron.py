@@ -33,6 +33,8 @@ CATCHUP_DEFAULT: Final = 100
 EVERY_LEAST_MS: Final = 1_000
 JITTER_MS_MAX: Final = 86_400_000
 _FORMAT: Final = 1
+_FORMAT_WINDOW: Final = 2
+"""With a catch-up window. Versions that do not know it leave such a schedule to others and make up for nothing."""
 _MISFIRES: Final = get_args(Misfire)
 
 
@@ -44,6 +46,7 @@ class When(TypedDict, total=False):
     end: datetime | None
     misfire: Misfire
     catchup: int | None
+    catchup_window: Duration | None
     jitter: Duration | None
 
 
@@ -68,6 +71,7 @@ class Definition:
     misfire: Misfire
     catchup: int | None
     jitter_ms: int
+    catchup_window_ms: int | None = None
 
     def next(self, after: int) -> int | None:
         """The first slot after an instant. None: there is none any more."""
@@ -102,7 +106,7 @@ class Definition:
 
         On time is what is younger than `GRACE_MS`; all of it fires. What is older was missed: `skip` drops it,
         `run_once` makes one job of it, and of what is on time, for the newest slot, and `run_all` makes one of each, of
-        the newest `catchup` if there are more.
+        the newest `catchup` if there are more. Of both, what is older than the catch-up window is dropped first.
         """
         if slot > now - GRACE_MS:
             # The stored slot was promised, even if the rules of its time zone have changed since.
@@ -110,7 +114,10 @@ class Definition:
         elif self.misfire == "skip":
             slots = self.latest(now - GRACE_MS, now, CATCHUP_MAX)
         else:
-            slots = self.latest(slot - 1, now, 1 if self.misfire == "run_once" else self.catchup or CATCHUP_DEFAULT)
+            after = slot - 1
+            if self.catchup_window_ms is not None:
+                after = max(after, now - self.catchup_window_ms - 1)
+            slots = self.latest(after, now, 1 if self.misfire == "run_once" else self.catchup or CATCHUP_DEFAULT)
         return Due(slots, self.next(now))
 
     def run_at(self, name: str, slot: int) -> int | None:
@@ -121,12 +128,13 @@ class Definition:
 
     def pack(self) -> bytes:
         """The bytes that are stored with the schedule. Equal definitions have equal ones."""
-        return msgspec.msgpack.encode(
-            (
-                _FORMAT, self.cron, self.every_ms, self.tz, self.start_ms, self.end_ms,
-                _MISFIRES.index(self.misfire), self.catchup, self.jitter_ms,
-            )
+        fields = (
+            self.cron, self.every_ms, self.tz, self.start_ms, self.end_ms,
+            _MISFIRES.index(self.misfire), self.catchup, self.jitter_ms,
         )  # fmt: skip
+        if self.catchup_window_ms is None:
+            return msgspec.msgpack.encode((_FORMAT, *fields))
+        return msgspec.msgpack.encode((_FORMAT_WINDOW, *fields, self.catchup_window_ms))
 
     @classmethod
     def unpack(cls, packed: bytes) -> Definition:
@@ -137,12 +145,13 @@ class Definition:
         """
         try:
             version, *fields = msgspec.msgpack.decode(packed)
-            if version != _FORMAT:
+            if version not in (_FORMAT, _FORMAT_WINDOW):
                 raise InvalidOption("The schedule was stored by a newer version of raftwork. Update this process.")
+            window = msgspec.convert(fields.pop(), _Window) if version == _FORMAT_WINDOW else None
             row: Any = msgspec.convert(fields, _Row)
             if (row[0] is None) == (row[1] is None):
                 raise ValueError("neither cron nor an interval, or both")
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, IndexError) as error:
             if isinstance(error, InvalidOption):
                 raise
             raise InvalidOption(f"The definition of the schedule cannot be read: {error}. Put it again.") from None
@@ -150,7 +159,7 @@ class Definition:
         if cron is not None:
             Calendar.of(cron)
         find_zone(tz)
-        return cls(cron, every_ms, tz, start_ms, end_ms, _MISFIRES[misfire], catchup, jitter_ms)
+        return cls(cron, every_ms, tz, start_ms, end_ms, _MISFIRES[misfire], catchup, jitter_ms, window)
 
     def __str__(self) -> str:
         if self.every_ms is not None:
@@ -168,6 +177,7 @@ _Every = Annotated[int, msgspec.Meta(ge=EVERY_LEAST_MS, le=DURATION_MS_MAX)]
 _Place = Annotated[int, msgspec.Meta(ge=0, lt=len(_MISFIRES))]
 _Catchup = Annotated[int, msgspec.Meta(ge=1, le=CATCHUP_MAX)]
 _Jitter = Annotated[int, msgspec.Meta(ge=0, le=JITTER_MS_MAX)]
+_Window = Annotated[int, msgspec.Meta(ge=GRACE_MS, le=DURATION_MS_MAX)]
 _Row = tuple[str | None, _Every | None, str, int | None, int | None, _Place, _Catchup | None, _Jitter]
 """What another process may have packed, with the bounds of `define`."""
 
@@ -181,6 +191,7 @@ def define(
     end: datetime | None = None,
     misfire: Misfire = "run_once",
     catchup: int | None = None,
+    catchup_window: Duration | None = None,
     jitter: Duration | None = None,
 ) -> Definition:
     """Check a definition.
@@ -194,6 +205,8 @@ def define(
         misfire: what becomes of slots that nobody could fire, see `Definition.due`.
         catchup: with `misfire="run_all"`, the most jobs that an outage makes, 1 to 1,000; 100 if not given. False says
             that nothing is caught up, as the other policies do by themselves.
+        catchup_window: slots that are older than this when somebody is there to fire again make no job, from 1 minute
+            up. None: however old they are. Not with `misfire="skip"`, which drops all of them.
         jitter: each job starts later than its slot by less than this, as its name and slot say.
 
     Raises:
@@ -223,6 +236,7 @@ def define(
         misfire=misfire,
         catchup=_catchup(catchup, misfire),
         jitter_ms=0 if jitter is None else duration_ms(jitter, "jitter", most_ms=JITTER_MS_MAX),
+        catchup_window_ms=None if catchup_window is None else _window(catchup_window, misfire),
     )
 
 
@@ -244,6 +258,12 @@ def _catchup(catchup: object, misfire: Misfire) -> int | None:
     if isinstance(catchup, bool) or not isinstance(catchup, int) or not 1 <= catchup <= CATCHUP_MAX:
         raise InvalidOption(f"catchup={catchup!r} is not a whole number from 1 to {CATCHUP_MAX:,}.")
     return catchup
+
+
+def _window(window: Duration, misfire: Misfire) -> int:
+    if misfire == "skip":
+        raise InvalidOption('misfire="skip" drops what was missed, however old it is; leave catchup_window out.')
+    return duration_ms(window, "catchup_window", least_ms=GRACE_MS)
 
 
 def _digest(use: str, name: str, slot: int) -> bytes:

@@ -66,7 +66,7 @@ class Recurring:
             name: of the schedule. Default: that of the task. A task may have several, each with a name of its own.
             args, kwargs: arguments of each job.
             overlap: as for `Schedules.put`.
-            when: tz, start, end, misfire, catchup, jitter: see `raftwork.cron.define`.
+            when: tz, start, end, misfire, catchup, catchup_window, jitter: see `raftwork.cron.define`.
 
         Raises:
             InvalidTask: it is not above `@app.task`, or the task does not accept these arguments.

@@ -45,6 +45,7 @@ def when_options(command: F) -> F:
         click.option("--end", type=at, metavar="TIME", help="No slot at this time or after it."),
         click.option("--misfire", type=click.Choice(get_args(Misfire)), help="What becomes of missed slots."),
         click.option("--catchup", type=int, metavar="N", help="Most jobs of an outage, with run_all."),
+        click.option("--catchup-window", metavar="DURATION", help="Make up for nothing that is older, such as 6h."),
         click.option("--jitter", metavar="DURATION", help="Start each job later, by less than this."),
     ]
     for option in reversed(options):

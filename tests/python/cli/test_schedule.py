@@ -27,6 +27,13 @@ def test_a_schedule_is_put_listed_and_deleted(raftwork: Any, shop: Path) -> None
     assert raftwork("schedule", "list").out == "There is no schedule.\n"
 
 
+def test_a_window_is_put_and_shown(raftwork: Any, shop: Path) -> None:
+    put = raftwork(*PUT, "--misfire", "run_all", "--catchup", "5", "--catchup-window", "6h", "--json").json
+    assert (put["definition"]["catchup"], put["definition"]["catchup_window_ms"]) == (5, 6 * 3_600_000)
+    refused = raftwork(*PUT, "--misfire", "skip", "--catchup-window", "6h")
+    assert (refused.status, "leave catchup_window out" in refused.err) == (2, True)
+
+
 def test_a_schedule_is_paused_resumed_and_triggered(raftwork: Any, shop: Path) -> None:
     assert raftwork(*PUT).out.startswith("nightly: 30 3 * * * UTC, next 20")
     paused = raftwork("schedule", "pause", "nightly", "--reason", "holidays", "--json").json

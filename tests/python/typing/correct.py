@@ -57,7 +57,7 @@ async def coroutine(url: str) -> bytes:
 
 
 @app.cron("30 3 * * *", name="nightly", tz="Europe/Berlin", overlap="skip", kwargs={"user_id": 7})
-@app.every("15m", args=[7], misfire="run_all", catchup=5, jitter="1m", start=datetime.now(UTC))
+@app.every("15m", args=[7], misfire="run_all", catchup=5, catchup_window="6h", jitter="1m", start=datetime.now(UTC))
 @app.task
 def recurring(user_id: int) -> str:
     return str(user_id)

@@ -64,6 +64,9 @@ def ms(text: str) -> int:
         ({"cron": "@daily", "misfire": "run_all", "catchup": 0}, "1 to 1,000"),
         ({"cron": "@daily", "misfire": "run_all", "catchup": True}, "1 to 1,000"),
         ({"cron": "@daily", "misfire": "run_all", "catchup": False}, "1 to 1,000"),
+        ({"cron": "@daily", "catchup_window": "59s"}, "out of range: from 1m"),
+        ({"cron": "@daily", "catchup_window": 6}, "no unit"),
+        ({"cron": "@daily", "misfire": "skip", "catchup_window": "6h"}, "leave catchup_window out"),
         ({"cron": "@daily", "jitter": "25h"}, "out of range"),
     ],
 )  # fmt: skip
@@ -93,6 +96,8 @@ DEFINITIONS = [
     define("30 4 * * MON", tz="Europe/Berlin", misfire="run_all", catchup=7, jitter="30s"),
     define("30 4 * * MON", misfire="run_once", catchup=False),
     define(every="90s", start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2027, 1, 1, tzinfo=UTC), misfire="skip"),
+    define("30 4 * * MON", catchup_window="6h"),
+    define(every="90s", misfire="run_all", catchup=7, catchup_window="1m"),
 ]
 
 
@@ -103,6 +108,12 @@ def test_packed_definitions_come_back(definition: Definition) -> None:
     assert Definition.unpack(packed).pack() == packed
 
 
+def test_only_a_window_makes_a_definition_that_earlier_versions_leave_to_others() -> None:
+    fields = ["@daily", None, "UTC", None, None, 1, None, 0]
+    assert msgspec.msgpack.decode(define("@daily").pack()) == [1, *fields]
+    assert msgspec.msgpack.decode(define("@daily", catchup_window="6h").pack()) == [2, *fields, 6 * HOUR]
+
+
 @pytest.mark.parametrize(
     "packed",
     [b"", b"\xc1", b"\x01"]
@@ -110,7 +121,12 @@ def test_packed_definitions_come_back(definition: Definition) -> None:
         msgspec.msgpack.encode(fields)
         for fields in (
             [1],
-            [2, "later"],
+            [3, "later"],
+            [2],
+            [2, "@daily", None, "UTC", None, None, 1, None, 0],
+            [2, "@daily", None, "UTC", None, None, 1, None, 0, None],
+            [2, "@daily", None, "UTC", None, None, 1, None, 0, 59_999],
+            [1, "@daily", None, "UTC", None, None, 1, None, 0, 60_000],
             [1, None, 0, "UTC", None, None, 0, None, 0],
             [1, None, None, "UTC", None, None, 0, None, 0],
             [1, "@daily", 5_000, "UTC", None, None, 0, None, 0],
@@ -250,6 +266,31 @@ def test_c2_an_outage_of_five_hours(misfire: Any, catchup: int | None, jobs: int
     newest = ms("2026-11-30T11:10Z")
     missed = [newest - n * HOUR for n in range(4, -1, -1)]
     assert hourly.due(missed[0], NOW) == (missed[5 - jobs :], newest + HOUR)
+
+
+@pytest.mark.parametrize(
+    ("misfire", "window", "jobs"),
+    [
+        ("run_once", "51m", 1),
+        ("run_once", "50m", 0),
+        ("run_all", "50m", 0),
+        ("run_all", "2h51m", 3),
+        ("run_all", timedelta(hours=2, minutes=50, seconds=30), 3),
+        ("run_all", timedelta(hours=2, minutes=50, seconds=29), 2),
+        ("run_all", "30d", 5),
+        ("run_once", None, 1),
+    ],
+)
+def test_c2_slots_older_than_the_window_are_dropped(misfire: Any, window: Any, jobs: int) -> None:
+    hourly = define("10 * * * *", misfire=misfire, catchup_window=window)
+    newest = ms("2026-11-30T11:10Z")
+    missed = [newest - n * HOUR for n in range(4, -1, -1)]
+    assert hourly.due(missed[0], NOW) == (missed[5 - jobs :], newest + HOUR)
+
+
+def test_a_window_drops_nothing_that_is_on_time() -> None:
+    secondly = define(every="1s", misfire="run_all", catchup_window="1m")
+    assert secondly.due(NOW - GRACE_MS + SECOND, NOW).slots == list(range(NOW - GRACE_MS + SECOND, NOW + 1, SECOND))
 
 
 def test_an_outage_that_ends_at_a_slot() -> None:

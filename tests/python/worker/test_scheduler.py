@@ -88,6 +88,21 @@ def test_an_outage_becomes_what_the_policy_says(still: Raftwork, misfire: Any, j
     assert app.schedules.get("tick").next_at == first + timedelta(hours=5)
 
 
+@pytest.mark.parametrize(("window", "jobs"), [("3h", 3), ("10m", 0)])
+def test_an_outage_makes_up_for_no_more_than_the_window(
+    still: Raftwork, caplog: pytest.LogCaptureFixture, window: str, jobs: int
+) -> None:
+    app, turns = still, eager(still)
+    app.schedules.put("tick", task_of(app), every="1h", misfire="run_all", catchup_window=window)
+    first = app.schedules.get("tick").next_at
+    assert first is not None
+    advance(app, clock.to_ms(first) - app.storage.now_ms() + 4 * HOUR + HOUR // 2)
+    turns.turn(app.storage)
+    assert slots_of(app) == [first + timedelta(hours=n) for n in range(5)][5 - jobs :]
+    assert app.schedules.get("tick").next_at == first + timedelta(hours=5)
+    assert ("missed all slots" in caplog.text) == (jobs == 0)
+
+
 def test_two_schedulers_fire_a_slot_once_and_the_last_one_goes_first(still: Raftwork) -> None:
     app = still
     waited: list[str] = []
