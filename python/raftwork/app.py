@@ -427,8 +427,8 @@ class Raftwork(Enqueueing, Outgoing, Recurring, Locking):
 
     @property
     def schedules(self) -> Schedules:
-        """The recurring schedules: put, list, pause, resume, trigger, preview, backfill, delete."""
-        return Schedules(self, lambda: self.storage, self.put_planned)
+        """The recurring schedules: put, list, orphaned, pause, resume, trigger, preview, backfill, delete."""
+        return Schedules(self, lambda: self.storage, self.put_planned, self.orphaned)
 
     @property
     def workers(self) -> list[WorkerInfo]:

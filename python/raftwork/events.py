@@ -54,6 +54,7 @@ EVENTS: Final[Mapping[str, EventKind]] = MappingProxyType(
         "outbox.refused": EventKind("a job of an outbox was set aside", ("id", "error")),
         "schedule.fired": EventKind("this worker made the jobs of a schedule", ("schedule", "slot", "count")),
         "schedule.skipped": EventKind("it made none for a slot that had come", ("schedule", "slot", "count", "reason")),
+        "schedule.orphaned": EventKind("code of a worker that starts no longer defines it", ("schedule", "function")),
         "lock.acquired": EventKind("a lock is held from here on", ("lock", "token", "waited_seconds")),
         "lock.released": EventKind("it was given back", ("lock", "token")),
         "lock.lost": EventKind("this process found that it was lost", ("lock", "token")),

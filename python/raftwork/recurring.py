@@ -13,21 +13,29 @@ Generations
     Only a changed definition counts: putting what is stored changes nothing, whatever the generation. Going back to
     older code is a deployment too, but its files may be older: give `release` then. A worker that finds a newer
     definition says so in its log and goes on; jobs of either definition are run by whoever knows the task.
+
+Orphans
+    A schedule whose decorator is gone goes on firing until somebody deletes it: no process can tell code that was
+    removed from code that it does not import. It is reported if it looks like the former. Code put it, of a generation
+    that is not newer than this code; this code does not define it; and its task is here, or was in a module that is, or
+    in one that is gone from a package that is.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from raftwork import references
 from raftwork.cron import Definition, When
 from raftwork.durations import Duration
 from raftwork.errors import InvalidOption, InvalidTask, RaftworkError
 from raftwork.schedules import Overlap, Planned, define
-from raftwork.storage.base import PutAnswer, Storage
+from raftwork.storage.base import PutAnswer, ScheduleRow, Storage
 from raftwork.task import Task
 
 __all__ = ["Recurring"]
@@ -48,6 +56,11 @@ class Recurring:
 
         def setting(self, name: str) -> Any:
             """The value of one setting."""
+
+        @property
+        def tasks(self) -> Mapping[str, Task[..., Any]]:
+            """All registered tasks by name."""
+            ...
 
     def cron(
         self,
@@ -153,7 +166,7 @@ class Recurring:
         now = storage.now_ms() if self._planned else 0
         for planned in [each for each in self._planned.values() if names is None or each.name in names]:
             try:
-                if planned.put(storage, now, self._generation(planned)) is PutAnswer.OLDER:
+                if planned.put(storage, now, self._generation(planned.call.task)) is PutAnswer.OLDER:
                     older.append(planned.name)
             except RaftworkError as error:
                 error.add_note(f"The schedule is {planned.name!r}.")
@@ -168,11 +181,41 @@ class Recurring:
             raise errors[0]
         return older
 
-    def _generation(self, planned: Planned) -> int:
+    def orphaned(self, storage: Storage) -> list[ScheduleRow]:
+        """Stored schedules of code that this application, whose they seem to be, no longer defines; by name."""
+        tasks = list(self.tasks.values())
+        if not tasks:
+            return []
+        rows = [row for row in storage.schedules() if row.source == "code" and row.name not in self._planned]
+        return [row for row in rows if self._is_ours(row, tasks)]
+
+    def _is_ours(self, row: ScheduleRow, tasks: Sequence[Task[..., Any]]) -> bool:
+        known = [task for task in tasks if task.name == row.function]
+        near = known or [task for task in tasks if _shares_module(row.function, task)]
+        return any(row.generation <= self._generation(task) for task in near)
+
+    def _generation(self, task: Task[..., Any]) -> int:
         release: int | None = self.setting("release")
         if release is not None:
             return release
         try:
-            return os.stat(planned.call.task.fn.__code__.co_filename).st_mtime_ns // 1_000_000
+            return os.stat(task.fn.__code__.co_filename).st_mtime_ns // 1_000_000
         except OSError:
             return 0  # No file: the code came out of an archive, or from a prompt.
+
+
+def _shares_module(function: str, task: Task[..., Any]) -> bool:
+    """Whether a function that is not registered was in the module of a task, or in one beside it that is gone."""
+    module, theirs = references.module_name(task.fn), function.rpartition(".")[0]
+    if module == "__main__" or not theirs:
+        return False
+    package = theirs.rpartition(".")[0]
+    return theirs == module or (package != "" and package == module.rpartition(".")[0] and not _is_there(theirs))
+
+
+def _is_there(module: str) -> bool:
+    """Whether a module can be imported. Its package has been."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

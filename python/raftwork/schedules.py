@@ -123,14 +123,19 @@ class Planned:
 class Schedules:
     """The recurring schedules of an application's storage. Each verb has a twin with `a` in front for event loops."""
 
-    __slots__ = ("_app", "_defined", "_storage")
+    __slots__ = ("_app", "_defined", "_orphaned", "_storage")
 
     def __init__(
-        self, app: JobDoor, storage: Callable[[], Storage], defined: Callable[[Storage], builtins.list[str]]
+        self,
+        app: JobDoor,
+        storage: Callable[[], Storage],
+        defined: Callable[[Storage], builtins.list[str]],
+        orphaned: Callable[[Storage], builtins.list[ScheduleRow]],
     ) -> None:
         self._app = app
         self._storage = storage
         self._defined = defined
+        self._orphaned = orphaned
 
     def put(
         self,
@@ -171,6 +176,15 @@ class Schedules:
         Answers the names of those that newer code defines, which stayed as they were.
         """
         return self._defined(self._storage())
+
+    def orphaned(self) -> builtins.list[Schedule]:
+        """Schedules that code has stored and that the code of this application no longer defines, by name.
+
+        They go on firing until somebody deletes them. Only those whose task is registered here, or was in a module that
+        has others; and none that newer code has stored, as in a rolling deployment. A worker that starts says so in
+        its log and with the event `schedule.orphaned`.
+        """
+        return [Schedule.of(row) for row in self._orphaned(self._storage())]
 
     def list(self) -> builtins.list[Schedule]:
         """All schedules, by name."""

@@ -57,15 +57,24 @@ def when_options(command: F) -> F:
 @target_options
 @common
 def list_schedules(target: Target, as_json: bool) -> None:
-    """All schedules, by name."""
+    """All schedules, by name. With --app also which of them its code no longer defines."""
     with connected(target) as app:
         found = app.schedules.list()
+        # Without an application nothing is known of any code.
+        orphaned = None if target.app is None else {one.name for one in app.schedules.orphaned()}
         rows = [
             (one.name, when(one), one.call, one.queue, state(one), age(one.last_slot), one.fired, one.skipped)
             for one in found
         ]
         columns = ("Schedule", "When", "Call", "Queue", "Next", "Last", "Fired#", "Skipped#")
-        show([plain(one) for one in found], as_json, lambda: table(columns, rows, empty="There is no schedule."))
+        shown = [plain(one) if orphaned is None else plain(one) | {"orphaned": one.name in orphaned} for one in found]
+
+        def render() -> None:
+            table(columns, rows, empty="There is no schedule.")
+            if orphaned:
+                say(f"\nNo longer defined by {target.app}: {', '.join(sorted(orphaned))}. They go on firing.")
+
+        show(shown, as_json, render)
 
 
 @schedule.command()

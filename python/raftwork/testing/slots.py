@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from raftwork.app import Raftwork
 from raftwork.errors import RunawayJobs
-from raftwork.storage.base import Storage
+from raftwork.storage.base import ScheduleRow, Storage
 from raftwork.worker.scheduler import Scheduler
 
 __all__ = ["SLOTS_MAX", "Slots"]
@@ -47,6 +47,10 @@ class Slots:
 
     def put_planned(self, storage: Storage) -> list[str]:
         """What the scheduler does in a worker when it starts. `put` has done it."""
+        return []
+
+    def orphaned(self, storage: Storage) -> list[ScheduleRow]:
+        """None: all began with the test."""
         return []
 
     def begin(self) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 from raftwork import clock, events
 from raftwork.errors import RemoteError
 from raftwork.events import Event, failed, listeners, tell
-from raftwork.storage.base import Firing
+from raftwork.storage.base import Firing, ScheduleRow
 from raftwork.worker.ending import Code, Ending
 from raftwork.worker.failure import Failure
 from raftwork.worker.run import Run
 
-__all__ = ["ended", "fired", "lost", "missed", "started", "succeeded"]
+__all__ = ["ended", "fired", "lost", "missed", "orphaned", "started", "succeeded"]
 
 
 def started(run: Run) -> None:
@@ -92,6 +92,12 @@ def missed(firing: Firing) -> None:
     """A schedule skips all slots that came while nobody fired it."""
     if events.listening():
         _emit("schedule.skipped", schedule=firing.name, slot=clock.from_ms(firing.slot_ms), count=None, reason="missed")
+
+
+def orphaned(row: ScheduleRow) -> None:
+    """A schedule of code is stored, and the code does not define it any more."""
+    if events.listening():
+        _emit("schedule.orphaned", schedule=row.name, function=row.function)
 
 
 def _started_fields(

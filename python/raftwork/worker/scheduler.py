@@ -47,6 +47,8 @@ STAGGER_S = (0.05, 0.25)
 STALE_MS = 1_000
 """Difference of the clocks above which the time of the storage is brought up to date before something fires."""
 ROWS_MAX = 1_000
+NAMES_TOLD = 20
+"""Names in one line of the log."""
 JOBS_TOGETHER = 1_000
 """Jobs of firings that are under way at the same time."""
 
@@ -63,6 +65,10 @@ class HasSchedules(Protocol):
 
     def put_planned(self, storage: Storage) -> list[str]:
         """Store the schedules that code defines."""
+        ...
+
+    def orphaned(self, storage: Storage) -> list[ScheduleRow]:
+        """Those that it no longer defines."""
         ...
 
 
@@ -182,6 +188,7 @@ class Scheduler:
             return
         try:
             self._app.put_planned(storage)
+            self._tell_orphaned(self._app.orphaned(storage))
             self._put_at = math.inf
         except NotRunning:
             raise
@@ -189,6 +196,16 @@ class Scheduler:
             # Not allowed, or not yet: each try is a write.
             self._put_at = clock.monotonic() + PUT_AGAIN_S
             logger.warning("The schedules of this program are not stored, which is tried again: %s", error)
+
+    def _tell_orphaned(self, rows: Sequence[ScheduleRow]) -> None:
+        if rows:
+            logger.warning(
+                "This program does not define the schedules %s any more, though their tasks are or were its own. They "
+                "go on firing. Delete those that no other program defines: raftwork schedule delete NAME.",
+                ", ".join(row.name for row in rows[:NAMES_TOLD]) + (" and others" if len(rows) > NAMES_TOLD else ""),
+            )
+        for row in rows:
+            announce.orphaned(row)
 
     def _fire(self, storage: Storage, due: DueSchedules) -> list[bool | None]:
         """Fire what is due. True: fired. False: another was first. None: this one cannot be fired here and now."""

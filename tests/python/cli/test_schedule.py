@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from raftwork import Raftwork
+from raftwork import Raftwork, serde
+from raftwork.cron import define
+from raftwork.storage.base import JobSpec
 
 PUT = ["schedule", "put", "--app", "shop:app", "nightly", "send_welcome", '{"user_id": 7}', "--cron", "30 3 * * *"]
 
@@ -42,6 +44,18 @@ def test_a_schedule_is_paused_resumed_and_triggered(raftwork: Any, shop: Path) -
     assert raftwork("schedule", "resume", "nightly").out.startswith("nightly fires again, next 20")
     id = raftwork("schedule", "trigger", "nightly").out.strip()
     assert raftwork("job", id, "--json").json["schedule"] == "nightly"
+
+
+def test_schedules_that_are_gone_from_the_code_are_noted(raftwork: Any, shop: Path) -> None:
+    raftwork(*PUT)
+    with Raftwork("shop") as app:
+        args, definition = serde.encode_args((), {}), define("@daily").pack()
+        app.storage.put_schedule("old", JobSpec("shop.removed"), args, definition, app.storage.now_ms(), generation=1)
+    listed = raftwork("schedule", "list", "--app", "shop:app", "--json").json
+    assert [(one["name"], one["orphaned"]) for one in listed] == [("nightly", False), ("old", True)]
+    note = "No longer defined by shop:app: old. They go on firing."
+    assert raftwork("schedule", "list", "--app", "shop:app").out.splitlines()[-1] == note
+    assert note not in raftwork("schedule", "list").out
 
 
 def test_slots_are_previewed_and_past_ones_made_up_for(raftwork: Any, shop: Path) -> None:

@@ -14,6 +14,7 @@ from raftwork import InvalidName, InvalidOption, InvalidTask, Raftwork
 from raftwork.config import Config
 from raftwork.cron import define
 from raftwork.errors import ConfigError
+from raftwork.storage.base import JobSpec
 from unit import shop
 
 
@@ -100,9 +101,9 @@ def test_the_generation_is_that_of_the_file(app: Raftwork, tmp_path: Path, monke
     module: dict[str, Any] = {"__name__": "deployed"}
     exec(compile(path.read_text(), str(path), "exec"), module)
     app.cron("@daily")(app.task(module["work"]))
-    assert app._generation(app._planned["deployed.work"]) == 1_700_000_000_000
+    assert app._generation(app.tasks["deployed.work"]) == 1_700_000_000_000
     path.unlink()
-    assert app._generation(app._planned["deployed.work"]) == 0
+    assert app._generation(app.tasks["deployed.work"]) == 0
 
 
 def test_a_release_that_is_told_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_a_release_that_is_told_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     app = Raftwork("test", "memory://")
     app.cron("@daily")(plain(app))
     released = datetime.fromisoformat("2026-11-30T12:00:00+00:00")
-    assert app._generation(app._planned["plain"]) == released.timestamp() * 1_000
+    assert app._generation(app.tasks["plain"]) == released.timestamp() * 1_000
     assert Config.load({"release": released})["release"] == released.timestamp() * 1_000
 
 
@@ -118,3 +119,68 @@ def test_a_release_that_is_told_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_release_that_is_no_instant(release: Any) -> None:
     with pytest.raises(ConfigError, match="release"):
         Config.load({"release": release})
+
+
+# Schedules that are gone from the code
+
+
+def release(day: int, *names: str, storage: Any = "memory://?clock=manual") -> Raftwork:
+    """An application of that day, with hourly schedules of these names."""
+    app = Raftwork("shop", storage, release=f"2026-11-{day:02}T12:00:00Z")
+    task = plain(app)
+    for name in names:
+        app.every("1h", name=name)(task)
+    app.schedules.put_defined()
+    return app
+
+
+def orphans(app: Raftwork) -> list[str]:
+    return [one.name for one in app.schedules.orphaned()]
+
+
+def test_a_schedule_that_is_gone_from_the_code_is_reported_and_stays() -> None:
+    old = release(1, "kept", "gone")
+    old.schedules.put("put", old.tasks["plain"], every="1h")
+    assert orphans(old) == []
+    new = release(2, "kept", storage=old.storage)
+    assert orphans(new) == ["gone"]
+    gone = new.schedules.get("gone")
+    assert (gone.paused, gone.next_at is not None) == (False, True)
+    new.schedules.delete("gone")
+    assert orphans(new) == []
+    old.close()
+
+
+def test_what_newer_code_defines_is_not_gone() -> None:
+    old = release(1, "kept")
+    release(2, "kept", "added", storage=old.storage)
+    assert orphans(old) == []
+    old.close()
+
+
+def test_schedules_of_other_programs_are_none_of_ours() -> None:
+    ours = release(2, "kept")
+    theirs = Raftwork("bank", ours.storage, release="2026-11-01T12:00:00Z")
+    theirs.every("1h", name="theirs")(theirs.task(name="bank.book")(plain(theirs).fn))
+    theirs.schedules.put_defined()
+    assert orphans(ours) == []
+    assert Raftwork("none", ours.storage).schedules.orphaned() == []
+    ours.close()
+
+
+@pytest.mark.parametrize(
+    ("function", "ours"),
+    [
+        ("unit.shop.removed", True),
+        ("unit.gone.work", True),
+        ("unit.test_cron.work", False),
+        ("elsewhere.gone.work", False),
+        ("removed", False),
+        ("unit.shop", False),
+    ],
+)
+def test_a_task_that_is_gone_too_is_known_by_its_module(function: str, ours: bool) -> None:
+    storage = shop.app.storage
+    storage.put_schedule("gone", JobSpec(function), b"", define("@daily").pack(), None, generation=1)
+    assert orphans(shop.app) == ["gone"] * ours
+    storage.delete_schedule("gone")

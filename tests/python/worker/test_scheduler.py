@@ -371,6 +371,26 @@ def test_an_old_process_does_not_undo_the_new_code(caplog: pytest.LogCaptureFixt
     new.close()
 
 
+def test_a_schedule_that_is_gone_from_the_code_is_told_once_and_fires(
+    still: Raftwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, turns, told = still, eager(still), []
+    task = task_of(app)
+    for number in range(30):
+        app.storage.put_schedule(
+            f"gone-{number:02}", JobSpec("tick"), b"", define("@hourly").pack(), app.storage.now_ms(), generation=1
+        )
+    app.every("1h", name="kept")(task)
+    stop = app.subscribe(lambda event: told.append(event.fields), "schedule.orphaned")
+    for _ in range(3):
+        turns.turn(app.storage)
+    stop()
+    assert told == [{"schedule": f"gone-{number:02}", "function": "tick"} for number in range(30)]
+    (line,) = [record.getMessage() for record in caplog.records if "any more" in record.getMessage()]
+    assert "gone-00, gone-01, " in line and "gone-19 and others" in line and "gone-20" not in line
+    assert len(jobs_of(app, "gone-00")) == 1
+
+
 def test_ten_thousand_schedules_cost_nothing_while_none_is_due(still: Raftwork) -> None:
     storage, turns = still.storage, eager(still)
     packed, next_ms = define("@hourly").pack(), storage.now_ms() + HOUR
