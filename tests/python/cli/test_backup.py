@@ -1,7 +1,10 @@
 """`raftwork cluster backup | verify | restore | recover`, with real processes."""
 
 import stat
+import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from raftwork import Raftwork, _core
 from raftwork.errors import ForeignDirectory
 from raftwork.testing.cluster import Cluster
+from raftwork.worker.scheduler import Scheduler
 
 
 @pytest.fixture
@@ -73,6 +77,32 @@ def test_one_node_alone_is_backed_up_while_it_works(raftwork: Any, shop: Path, w
     assert raftwork("cluster", "restore", "one.rwb", "--data", "again").status == 0
     found = raftwork("jobs", "--storage", "raft:///again", "--json").json["jobs"]
     assert [(job["state"], job["function"]) for job in found] == [("succeeded", "shop.send_welcome")]
+
+
+def fire(url: str, more: int) -> list[datetime]:
+    """Fire the schedule `tick` until it has so many more jobs. Answers the slots of all its jobs, oldest first."""
+    app = Raftwork("shop", url)
+    app.task(name="shop.send", queue="mail")(send)
+    with app:
+        turns = Scheduler(app, lambda: 0.0)
+        wanted, end = app.schedules.get("tick").fired + more, time.monotonic() + 60
+        while app.schedules.get("tick").fired < wanted:
+            assert time.monotonic() < end
+            threading.Event().wait(turns.turn(app.storage))
+        return sorted(job.slot for job in app.jobs() if job.slot is not None)
+
+
+def test_c1_a_restored_schedule_goes_on_behind_the_last_slot_that_it_used(raftwork: Any, shop: Path) -> None:
+    with Raftwork("shop", "raft:///jobs") as app:
+        task = app.task(name="shop.send", queue="mail")(send)
+        app.schedules.put("tick", task.s(1), every="1s", misfire="run_all", catchup=1_000)
+    before = fire("raft:///jobs", 2)
+    assert raftwork("cluster", "backup", "b.rwb", "--storage", "raft:///jobs").status == 0
+    assert raftwork("cluster", "restore", "b.rwb", "--data", "new").status == 0
+    after = fire("raft:///new", 2)
+    assert len(before) >= 2
+    assert len(after) >= len(before) + 2
+    assert after == [before[0] + timedelta(seconds=n) for n in range(len(after))], "each slot once, and none is missed"
 
 
 def test_a_damaged_backup_is_refused_by_verify_and_restore(raftwork: Any, shop: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from raftwork import JobInfo, Raftwork, clock
+from raftwork import JobInfo, Raftwork, clock, serde
 from raftwork.cron import define, job_id
 from raftwork.errors import AccessDenied, InvalidOption, NotRunning, Overloaded
 from raftwork.storage.base import JobSpec, Storage
@@ -86,6 +87,31 @@ def test_an_outage_becomes_what_the_policy_says(still: Raftwork, misfire: Any, j
     turns.turn(app.storage)
     assert slots_of(app) == [first + timedelta(hours=n) for n in range(5)][5 - jobs :]
     assert app.schedules.get("tick").next_at == first + timedelta(hours=5)
+
+
+@pytest.mark.parametrize("skews", [[5], [-5], [5, -5, 0]], ids=["ahead", "behind", "jumping"])
+def test_c1_slots_follow_the_time_of_the_storage_whatever_the_clock_here_says(
+    still: Raftwork, monkeypatch: pytest.MonkeyPatch, skews: list[int]
+) -> None:
+    app, turns = still, eager(still)
+    app.schedules.put("tick", task_of(app), every="1h", misfire="run_all")
+    first, now, skew = app.schedules.get("tick").next_at, app.storage.now_ms(), itertools.cycle(skews)
+    assert first is not None
+    monkeypatch.setattr(scheduler.clock, "now_ms", lambda: now + next(skew) * HOUR)
+
+    def turn_after(ms: int) -> list[datetime | None]:
+        nonlocal now
+        advance(app, ms)
+        now += ms
+        while (wait_s := turns.turn(app.storage)) == 0.0:
+            pass
+        assert wait_s <= scheduler.IDLE_S
+        return slots_of(app)
+
+    assert turn_after(clock.to_ms(first) - now - 1) == [], "none is early"
+    assert turn_after(1) == [first], "and none is late"
+    for half in range(1, 8):
+        assert turn_after(HOUR // 2) == [first + timedelta(hours=n) for n in range(half // 2 + 1)]
 
 
 @pytest.mark.parametrize(("window", "jobs"), [("3h", 3), ("10m", 0)])
@@ -375,10 +401,10 @@ def test_a_schedule_that_is_gone_from_the_code_is_told_once_and_fires(
     still: Raftwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, turns, told = still, eager(still), []
-    task = task_of(app)
+    task, args = task_of(app), serde.encode_args((), {})
     for number in range(30):
         app.storage.put_schedule(
-            f"gone-{number:02}", JobSpec("tick"), b"", define("@hourly").pack(), app.storage.now_ms(), generation=1
+            f"gone-{number:02}", JobSpec("tick"), args, define("@hourly").pack(), app.storage.now_ms(), generation=1
         )
     app.every("1h", name="kept")(task)
     stop = app.subscribe(lambda event: told.append(event.fields), "schedule.orphaned")
