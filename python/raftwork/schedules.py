@@ -315,6 +315,14 @@ class Schedules:
         """`put` for a running event loop."""
         return await asyncio.to_thread(self.put, name, call, cron, every=every, overlap=overlap, **when)
 
+    async def aput_defined(self) -> builtins.list[str]:
+        """`put_defined` for a running event loop."""
+        return await asyncio.to_thread(self.put_defined)
+
+    async def aorphaned(self) -> builtins.list[Schedule]:
+        """`orphaned` for a running event loop."""
+        return await asyncio.to_thread(self.orphaned)
+
     async def alist(self) -> builtins.list[Schedule]:
         """`list` for a running event loop."""
         return await asyncio.to_thread(self.list)
@@ -338,6 +346,19 @@ class Schedules:
     async def adelete(self, name: str) -> None:
         """`delete` for a running event loop."""
         await asyncio.to_thread(self.delete, name)
+
+    async def apreview(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        cron: str | None = None,
+        every: Duration | None = None,
+        n: int = 10,
+        **when: Unpack[When],
+    ) -> builtins.list[datetime]:
+        """`preview` for a running event loop."""
+        return await asyncio.to_thread(self.preview, name, cron=cron, every=every, n=n, **when)
 
     async def abackfill(self, name: str, start: datetime, end: datetime) -> builtins.list[Job[Any]]:
         """`backfill` for a running event loop."""

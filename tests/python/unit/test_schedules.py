@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from raftwork import InvalidOption, InvalidTask, Raftwork, ScheduleNotFound, clock
+from raftwork.schedules import Schedules
 
 HOUR = timedelta(hours=1)
 
@@ -140,7 +142,19 @@ def test_event_loops_have_twins(app: Raftwork) -> None:
         assert await schedules.alist() == [stored]
         assert (await schedules.atrigger("one")).info().schedule == "one"
         assert await schedules.abackfill("one", now(app) - HOUR, now(app)) != []
+        assert await schedules.apreview("one", n=3) == schedules.preview("one", n=3)
+        assert len(await schedules.apreview(every="1h", tz="UTC", n=2)) == 2
+        assert (await schedules.aput_defined(), await schedules.aorphaned()) == ([], [])
         await schedules.adelete("one")
         assert await schedules.alist() == []
 
     asyncio.run(all_verbs())
+
+
+def test_each_verb_has_a_twin_that_is_called_alike() -> None:
+    public = {name: verb for name, verb in vars(Schedules).items() if inspect.isfunction(verb) and name[0] != "_"}
+    twins = {name: verb for name, verb in public.items() if inspect.iscoroutinefunction(verb)}
+    verbs = {f"a{name}": verb for name, verb in public.items() if name not in twins}
+    assert verbs.keys() == twins.keys()
+    for name, verb in verbs.items():
+        assert inspect.signature(verb) == inspect.signature(twins[name]), name
