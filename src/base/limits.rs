@@ -12,6 +12,9 @@ pub const STATE_BYTES_MAX: usize = 64 << 10;
 pub const ATTEMPTS_KEPT_MAX: usize = 10;
 /// Jobs in one command: bounds the time that one entry takes to apply (about 2 microseconds a job).
 pub const BATCH_JOBS_MAX: usize = 1_000;
+/// Bytes of an `Enqueue` whose jobs are announced before it is committed: one that is larger is not worth decoding twice, as
+/// its jobs wait for each other longer than for a claim.
+pub const ANNOUNCED_BYTES_MAX: usize = 16 << 10;
 /// Encoded bytes of one command, which is one log entry. Four mebibytes are written and synced in about 2 ms.
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a queue, function, tag or unique name.

@@ -254,7 +254,7 @@ impl State {
                 news.events.push((watch.sink.clone(), WatchEvent::SessionClosed));
             }
         }
-        let queues: BTreeSet<&str> = effects.ready.iter().map(|(queue, _)| &**queue).collect();
+        let queues: BTreeSet<&str> = effects.ready.iter().map(|(_, queue, _)| &**queue).collect();
         for watch in self.watches.values_mut() {
             let Some((of, functions)) = &watch.armed else { continue };
             if of.iter().any(|queue| queues.contains(queue.as_str())) && is_ready(&self.machine, of, functions) {

@@ -13,7 +13,7 @@
 //! errors    how often which error
 //! access    tokens, invitations, and who did what about the cluster
 //! stored    a job as bytes; record: as others see it       image     the whole state as bytes; load: and back
-//! needs     what a request is about, for whoever judges whether its sender may
+//! needs     what a request is about, for whoever judges whether its sender may; coming: the jobs that it is about to bring
 //! view      questions that change nothing; filter, search: which jobs a person means
 //! ```
 //!
@@ -35,6 +35,7 @@ mod bucket;
 mod change;
 mod claims;
 mod cluster;
+mod coming;
 mod command;
 mod decode;
 mod digests;
@@ -99,6 +100,7 @@ use unique::Unique;
 pub use access::{Act, Digest, Invited, Token};
 pub use blob::Blob;
 pub use cluster::Member;
+pub use coming::Coming;
 pub use command::{check, parents};
 pub use digests::Differs;
 #[cfg(feature = "sim")]
@@ -159,8 +161,8 @@ pub struct Machine {
 /// What a command did that somebody may wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Queues that got ready jobs, and how many.
-    pub ready: Vec<(Box<str>, usize)>,
+    /// At which entry which queues got ready jobs, and how many.
+    pub ready: Vec<(LogIndex, Box<str>, usize)>,
     /// Jobs that became final, or were deleted before they did.
     pub finished: Vec<JobId>,
     /// Jobs that were deleted and that an archive may have: those that were final, and those that are not in memory.
@@ -209,7 +211,7 @@ impl Machine {
         };
         self.gates.touched();
         let fresh = std::mem::take(&mut self.fresh);
-        let ready = fresh.into_iter().map(|(queue, jobs)| (Box::from(&*self.queues.get(queue).name), jobs));
+        let ready = fresh.into_iter().map(|(queue, jobs)| (index, Box::from(&*self.queues.get(queue).name), jobs));
         self.effects.ready.extend(ready);
         std::mem::swap(&mut self.effects, effects);
         self.note(before, now, request, &reply);

@@ -397,7 +397,7 @@ fn pick_token(right: u64, token: Token) -> u64 {
 
 fn happened(effects: &Effects) -> Happened {
     // In an order that does not depend on which queue was used first.
-    let mut ready: Vec<_> = effects.ready.iter().map(|(queue, jobs)| (queue.to_string(), *jobs)).collect();
+    let mut ready: Vec<_> = effects.ready.iter().map(|(_, queue, jobs)| (queue.to_string(), *jobs)).collect();
     ready.sort();
     Happened {
         ready,

@@ -183,7 +183,7 @@ impl Player {
         let granted = self.granted(effects);
         let of = |session: u64| self.sessions.iter().find(|(_, id)| **id == session).map_or("?", |(name, _)| name);
         let mut lines: Vec<String> = Vec::new();
-        lines.extend(effects.ready.iter().map(|(queue, jobs)| format!("  ready: {jobs} in {queue}")));
+        lines.extend(effects.ready.iter().map(|(_, queue, jobs)| format!("  ready: {jobs} in {queue}")));
         lines.extend(effects.finished.iter().map(|id| format!("  final: {}", name(*id))));
         lines.extend(effects.deleted.iter().map(|id| format!("  out of the archives: {}", name(*id))));
         let cancels = effects.cancels.iter();
