@@ -136,6 +136,8 @@ pub enum Bug {
     LevelFalls,
     /// A token that was taken back is worth something until it expires.
     RevokedStays,
+    /// A watcher that was told of a job ahead of time counts as told, although it has gone.
+    HintStays,
 }
 
 impl Bug {

@@ -117,7 +117,7 @@ struct Shared {
     archive: RwLock<Option<Archive>>,
     stamp: Mutex<stamp::Stamp>,
     sessions: Mutex<Sessions>,
-    wakeups: wakeups::Wakeups,
+    wakeups: Arc<wakeups::Wakeups>,
     timer: timer::Timer,
     /// The term that this node leads in, as of its last turn.
     leads: Mutex<Option<Term>>,

@@ -1,5 +1,6 @@
 //! From a directory to a running node.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
@@ -23,7 +24,7 @@ use crate::base::{limits, ClusterId, Error, NodeId, Result};
 use crate::disk::{check_not_shared, ensure_dir, gone, Disk, Identity, Lock, Origin, RealDisk};
 use crate::machine::record;
 use crate::net::{Admit, Listener, ListenerConfig, Security};
-use crate::replica::{Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
+use crate::replica::{Entry, Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
 use crate::wal::SpareMaker;
 
 /// Name of the archive's directory inside the data directory.
@@ -77,6 +78,9 @@ impl Node {
             let _ = post.set(own_post.clone());
         }
         let shared = Arc::new(share(config, replica, Gauges { syncs, counters }, opened, lock, own_post, origin));
+        if shared.config.cluster.is_some() {
+            shared.announce_entries();
+        }
         shared.timer.due(shared.machine.read().next_due(), true);
         shared.timer.leads(*shared.leads.lock());
         shared.inbox.hold_requests(shared.leader.lock().is_none());
@@ -111,6 +115,20 @@ fn tell_losses(opened: &crate::replica::Opened) {
 }
 
 impl Shared {
+    /// From now on workers hear of jobs that are on their way through the group.
+    fn announce_entries(&self) {
+        let wakeups = self.wakeups.clone();
+        let herald = move |entries: &[Entry]| {
+            // A watcher that panics is the watcher's mistake.
+            if catch_unwind(AssertUnwindSafe(|| wakeups.announce(entries))).is_err() {
+                log::error!("a watcher panicked");
+            }
+        };
+        if let Some(engine) = &mut *self.engine.lock() {
+            engine.replica.announce_to(Box::new(herald));
+        }
+    }
+
     /// Joins a group or begins one, whatever the settings say of a node without data.
     fn find_group(self: &Arc<Self>, beginning: Option<Beginning>) -> Result<()> {
         let Some(cluster) = self.config.cluster.clone() else {
@@ -271,7 +289,7 @@ fn share(
     figures.members = replica.members();
     Shared {
         inbox: Inbox::new(config.inbox_requests_max, config.inbox_bytes_max),
-        wakeups: Wakeups::new(machine.clone(), archive.is_some()),
+        wakeups: Arc::new(Wakeups::new(machine.clone(), archive.is_some())),
         machine,
         identity,
         archive: RwLock::new(archive),

@@ -7,6 +7,10 @@
 //!   watchers that ask for different things, n of each kind, as only the claim decides who gets what.
 //! * A watcher that was woken and ends, or whose session ends, passes its wake-up on.
 //! * Nothing is called under a lock of this module.
+//!
+//! In a group of several, watchers are woken earlier than that: see `hints`.
+
+mod hints;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +19,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::lines;
 use super::Done;
-use crate::base::{limits, Error, JobId, LeaseToken, Result, SessionId};
+use crate::base::planted::{has, Bug};
+use crate::base::{limits, Error, JobId, LeaseToken, LogIndex, Result, SessionId};
 use crate::machine::{Effects, Machine};
 
 /// One registered watcher.
@@ -29,7 +34,8 @@ pub struct WaitId(pub u64);
 /// What a watcher is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// A claim could give something now. Comes once for each `arm`.
+    /// A claim could give something now, or as soon as an entry is applied that is on its way: a claim that is made now stands
+    /// behind it in the log. Comes once for each `arm`.
     Ready,
     /// Someone asked to cancel a job that this session runs.
     Cancel(JobId, LeaseToken),
@@ -65,6 +71,14 @@ impl Ask {
         let functions: Vec<&str> = self.functions.iter().map(String::as_str).collect();
         machine.ready(&queues, &functions)
     }
+
+    fn takes(&self, queue: &str, function: &str) -> bool {
+        self.asks_for(queue) && self.functions.iter().any(|name| name == function)
+    }
+
+    fn asks_for(&self, queue: &str) -> bool {
+        self.queues.iter().any(|name| name == queue)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +105,8 @@ struct Registry {
     armed: BTreeMap<u64, WatchId>,
     of_session: BTreeMap<SessionId, Vec<WatchId>>,
     asks: BTreeSet<Arc<Ask>>,
+    /// Watchers that were woken ahead of time.
+    hints: hints::Hints,
     waits: BTreeMap<JobId, Vec<(WaitId, Done<()>)>>,
     waiting: BTreeMap<WaitId, JobId>,
     /// Somebody waits for a job that the state does not know, since it came as a whole from another member.
@@ -99,7 +115,7 @@ struct Registry {
 }
 
 /// Everybody who is told something when the state changes.
-pub(super) struct Wakeups {
+pub struct Wakeups {
     machine: Arc<RwLock<Machine>>,
     /// There is an archive, which tells what became of a job that left memory.
     history: bool,
@@ -248,8 +264,9 @@ impl Wakeups {
         }
         if !registry.armed.is_empty() {
             let machine = self.machine.read();
+            let hinted = registry.take_hinted(&effects.ready);
             for (queue, jobs) in merged(effects.ready) {
-                registry.wake(Some(&queue), jobs, &machine, &mut calls);
+                registry.wake_for(&queue, jobs, &hinted, &machine, &mut calls);
             }
         }
         drop(registry);
@@ -269,6 +286,7 @@ impl Wakeups {
         drop(machine);
         let finished = registry.take_waits(&over);
         registry.armed.clear();
+        registry.hints.clear();
         let mut calls = Calls::new();
         for watch in registry.watches.values_mut() {
             // One that asks for no work waits for locks, and looks for those.
@@ -317,6 +335,7 @@ impl Wakeups {
         let watches = std::mem::take(&mut registry.watches);
         registry.of_session.clear();
         registry.asks.clear();
+        registry.hints.clear();
         registry.waiting.clear();
         let waits = std::mem::take(&mut registry.waits);
         drop(registry);
@@ -371,6 +390,9 @@ impl Registry {
     fn disarm(&mut self, id: WatchId) -> bool {
         let Some(watch) = self.watches.get_mut(&id) else { return false };
         let standing = std::mem::replace(&mut watch.standing, Standing::Idle);
+        if !has(Bug::HintStays) {
+            self.hints.remove(&id);
+        }
         if let Standing::Armed(number) = standing {
             self.armed.remove(&number);
         }
@@ -382,13 +404,32 @@ impl Registry {
         let mut calls = Calls::new();
         let unused = ids.iter().filter(|id| self.disarm(**id)).count();
         if unused > 0 && !self.armed.is_empty() {
-            self.wake(None, unused, &machine.read(), &mut calls);
+            let machine = machine.read();
+            self.wake(|ask| if ask.is_ready(&machine) { unused } else { 0 }, &mut calls);
         }
         calls
     }
 
-    /// Wakes the oldest armed watchers of each kind that could claim now, `count` of each.
-    fn wake(&mut self, queue: Option<&str>, count: usize, machine: &Machine, calls: &mut Calls) {
+    /// A queue got so many ready jobs: wakes as many watchers of each kind that could claim now, those included that were told
+    /// of these jobs ahead.
+    fn wake_for(
+        &mut self,
+        queue: &str,
+        jobs: usize,
+        hinted: &[(Arc<Ask>, Arc<str>)],
+        machine: &Machine,
+        calls: &mut Calls,
+    ) {
+        let told = |ask: &Arc<Ask>| hinted.iter().filter(|(of, at)| Arc::ptr_eq(of, ask) && **at == *queue).count();
+        let count = |ask: &Arc<Ask>| match ask.asks_for(queue) && ask.is_ready(machine) {
+            true => jobs.saturating_sub(told(ask)),
+            false => 0,
+        };
+        self.wake(count, calls);
+    }
+
+    /// Wakes the oldest armed watchers of each kind, `count` of those that ask for this. Gives whom.
+    fn wake(&mut self, count: impl Fn(&Arc<Ask>) -> usize, calls: &mut Calls) -> Vec<WatchId> {
         let mut left: Vec<(Arc<Ask>, usize)> = Vec::new();
         let mut woken = Vec::new();
         for (number, id) in &self.armed {
@@ -396,8 +437,7 @@ impl Registry {
                 continue;
             };
             let place = left.iter().position(|(other, _)| Arc::ptr_eq(other, ask)).unwrap_or_else(|| {
-                let concerned = queue.is_none_or(|queue| ask.queues.iter().any(|name| name == queue));
-                left.push((ask.clone(), if concerned && ask.is_ready(machine) { count } else { 0 }));
+                left.push((ask.clone(), count(ask)));
                 left.len() - 1
             });
             if left[place].1 > 0 {
@@ -409,12 +449,13 @@ impl Registry {
                 break;
             }
         }
-        for (number, id) in woken {
-            self.armed.remove(&number);
-            if let Some(watch) = self.watches.get_mut(&id) {
+        for (number, id) in &woken {
+            self.armed.remove(number);
+            if let Some(watch) = self.watches.get_mut(id) {
                 watch.standing = Standing::Woken;
             }
         }
+        woken.into_iter().map(|(_, id)| id).collect()
     }
 
     fn tell(&self, session: SessionId, event: WatchEvent, calls: &mut Calls) {
@@ -438,9 +479,9 @@ impl Registry {
 }
 
 /// One count for each queue: the entries of a turn each bring their own.
-fn merged(ready: Vec<(Box<str>, usize)>) -> BTreeMap<Box<str>, usize> {
+fn merged(ready: Vec<(LogIndex, Box<str>, usize)>) -> BTreeMap<Box<str>, usize> {
     let mut counts = BTreeMap::new();
-    for (queue, jobs) in ready {
+    for (_, queue, jobs) in ready {
         *counts.entry(queue).or_insert(0) += jobs;
     }
     counts

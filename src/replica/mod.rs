@@ -48,13 +48,14 @@ use crate::machine::{Differs, Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
-pub use crate::consensus::{MemberChange, Role, ELECTION_TICKS};
+pub use crate::consensus::{Entry, MemberChange, Role, ELECTION_TICKS};
 use doubt::Doubt;
 use forward::Forwards;
 pub use log_store::{LogCache, Position};
 use members::{Changing, Watch};
 pub use members::{Members, PeerProgress};
 pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
+pub use persist::Herald;
 use reads::Reads;
 pub use reads::{Beat, Whom};
 pub use replay::{survivor, Survivor};
@@ -186,6 +187,7 @@ pub struct Replica<T> {
     actions: VecDeque<Action>,
     upkeep: Upkeep,
     outbox: Outbox,
+    herald: Option<Herald>,
     /// The end of the log was cut where it may have been acknowledged.
     suspicion: Option<Suspicion>,
     /// A change of the members that was proposed here.
@@ -343,6 +345,7 @@ impl<T> Replica<T> {
                 action @ Action::Send(_) => self.send_action(action),
                 Action::Persist(write) => {
                     let (number, restores) = (write.number, write.snapshot.is_some());
+                    self.announce(&write.entries);
                     if let Some(unwritten) = self.write(write, turn)? {
                         self.actions.push_front(unwritten);
                         self.refuse_what_waits(Bug::FullDiskRefuses, turn);

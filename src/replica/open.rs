@@ -139,6 +139,7 @@ impl<T> Replica<T> {
             actions: VecDeque::new(),
             upkeep: Upkeep::new(config, newest),
             outbox,
+            herald: None,
             suspicion,
             change: None,
             watch: Watch::default(),

@@ -11,7 +11,23 @@ const GROUP_HEAD_BYTES: usize = 4096;
 /// Bytes of an entry besides its data, at most.
 const ENTRY_HEAD_BYTES: usize = 64;
 
+/// Who hears of the entries that this member takes into its log, one write at a time, just before they are synced. They follow
+/// one another, and take the place of whatever the log had from the index of the first one on. Nobody knows yet whether they will
+/// be committed. It must not block.
+pub type Herald = Box<dyn FnMut(&[Entry]) + Send>;
+
 impl<T> Replica<T> {
+    /// From now on `herald` hears of entries.
+    pub fn announce_to(&mut self, herald: Herald) {
+        self.herald = Some(herald);
+    }
+
+    pub(super) fn announce(&mut self, entries: &[Entry]) {
+        if let Some(herald) = self.herald.as_mut().filter(|_| !entries.is_empty()) {
+            herald(entries);
+        }
+    }
+
     /// Makes sure that the log has a file with room for entries of so many bytes, while they can still be refused.
     pub(super) fn reserve(&mut self, bytes: usize, entries: usize) -> Result<()> {
         self.wal.reserve((bytes + entries * ENTRY_HEAD_BYTES + GROUP_HEAD_BYTES) as u64)

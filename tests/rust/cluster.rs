@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use raftwork::base::{ClusterId, Error, JobId, LogIndex, NodeId, SessionId};
 use raftwork::disk::{Disk, RealDisk};
 use raftwork::net::{Address, Authority, Security, Tls};
-use raftwork::node::{ClusterConfig, Node, NodeConfig};
+use raftwork::node::{ClusterConfig, Node, NodeConfig, WatchEvent};
 use raftwork::replica::MemberChange;
 use tempfile::TempDir;
 
 use crate::far::Gate;
-use crate::node::support::{beat, log_lines, until, view, OwnClock, PATIENCE};
+use crate::node::support::{beat, log_lines, until, view, BadDisk, Events, Mood, OwnClock, PATIENCE};
 use crate::requests::*;
 
 /// Silence of the leader until an election, as it is unless it is told otherwise.
@@ -203,6 +203,27 @@ fn signs_of_life_reach_the_leader_through_any_member() {
         assert_eq!(beat(cluster.node(number), session), Ok(()));
         assert_eq!(beat(cluster.node(number), SessionId(99_999)), Err(Error::SessionExpired));
     }
+}
+
+#[test]
+fn a_worker_hears_of_a_job_while_its_node_still_syncs_it() {
+    let mut cluster = Cluster::patient(3);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.close(follower);
+    let disk = BadDisk::new();
+    let config = NodeConfig { disk: disk.clone(), ..cluster.config(follower) };
+    cluster.nodes[follower] = Some(Node::open(config).unwrap());
+    let node = cluster.node(follower);
+    let session = SessionId(number(&settle(node, open_session(60_000))));
+    let worker = Events::of(node, session);
+    assert!(!node.arm(worker.id, &["q"], &["f"]));
+    disk.set(Mood::Hangs);
+    settle(cluster.node(leader), enqueue(job(1), 8)); // The leader and the third member have it.
+    assert_eq!(worker.next(), WatchEvent::Ready);
+    assert_eq!(jobs(node), 0, "this one does not");
+    disk.set(Mood::Good);
+    assert_eq!(claimed(&settle(node, claim(session, "q", "f", 1)))[0].0, job(1));
+    assert!(worker.is_empty(), "once");
 }
 
 #[test]

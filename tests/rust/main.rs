@@ -18,6 +18,7 @@ mod flows;
 mod fuzz;
 mod fuzz_machine;
 mod golden;
+mod hints;
 mod limits;
 mod lines;
 mod members;
