@@ -11,6 +11,7 @@ use crate::random::Random;
 use crate::record::Fate;
 use crate::schedules::Scheduler;
 use crate::tokens::Keeper;
+use crate::waiting::Waiting;
 use crate::wire::schedules::Recur;
 use crate::wire::{self, Command, End, Job, Own, Spec};
 use crate::Micros;
@@ -70,6 +71,8 @@ pub struct Client {
     pub flows: Option<Flowing>,
     /// It hands out tokens besides.
     pub tokens: Option<Keeper>,
+    /// A worker that claims only when it was told of work, or has not looked yet.
+    pub waiting: Option<Waiting>,
 }
 
 impl Client {
@@ -96,6 +99,7 @@ impl Client {
             limits: None,
             flows: None,
             tokens: None,
+            waiting: None,
         }
     }
 
@@ -153,6 +157,10 @@ impl Client {
         }
         if let Some(flowing) = &mut self.flows {
             return flowing.next(self.quiet, random, &mut ledger.flows);
+        }
+        if let (Some(waiting), Some(session)) = (&mut self.waiting, self.session) {
+            let claim = waiting.claim(session, self.held.len());
+            return claim.or_else(|| (!self.held.is_empty()).then(|| self.finish(random)));
         }
         if self.works {
             return Some(self.next_work(random));
@@ -212,6 +220,11 @@ impl Client {
                 max: random.between(1, 3),
             };
         }
+        self.finish(random)
+    }
+
+    /// Says how a run ended: of the job that it holds longest, as a rule.
+    fn finish(&mut self, random: &mut Random) -> Command {
         if random.chance(80) && !self.stale.is_empty() {
             // A zombie: it does not know that its time is over.
             let (id, token) = *random.pick(&self.stale);
@@ -263,6 +276,9 @@ impl Client {
                     ledger.refused(&asked.command);
                     ledger.record.learns(self.number, &asked, &Fate::NotCommitted);
                     self.locks.iter_mut().for_each(Locker::never);
+                    if matches!(asked.command, Command::Claim { .. }) {
+                        self.waiting.iter_mut().for_each(Waiting::looks_again);
+                    }
                     if let Command::Finish(results) = asked.command {
                         self.held.extend(results.into_iter().map(|(id, token, _)| (id, token)));
                     }
@@ -295,8 +311,10 @@ impl Client {
                         (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
                         self.heard_at = asked.sent_at;
                     }
-                    Command::Claim { .. } => {
-                        self.held.extend(wire::claimed(&payload).into_iter().map(|job| (job.id, job.token)));
+                    Command::Claim { max, .. } => {
+                        let jobs = wire::claimed(&payload);
+                        self.waiting.iter_mut().for_each(|waiting| waiting.claimed(jobs.len() as u64, *max));
+                        self.held.extend(jobs.into_iter().map(|job| (job.id, job.token)));
                     }
                     _ => {}
                 }
@@ -309,6 +327,7 @@ impl Client {
                 assert!(silence >= TTL_MS * 990, "K3: client {}: expired after {silence} us", self.number);
                 self.session = None;
                 self.held.clear();
+                self.waiting.iter_mut().for_each(Waiting::looks_again);
                 self.locks.iter_mut().for_each(Locker::lost);
                 self.schedules.iter_mut().for_each(|scheduler| scheduler.lost(index));
             }

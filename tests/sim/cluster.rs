@@ -17,6 +17,7 @@ use crate::random::Random;
 use crate::replay::Log;
 use crate::storms::{self, Storm};
 use crate::tokens::Keeper;
+use crate::waiting::Watch;
 use crate::{Micros, SECOND};
 
 /// One tick of the election clock.
@@ -35,6 +36,7 @@ pub enum Event {
     Capture { node: usize, life: u64 },
     Arrive { from: Place, to: Place, packet: Packet },
     Client(usize),
+    Knock { client: usize, watch: Watch },
     Heartbeats,
     Start(usize),
     Resume { node: usize, life: u64 },
@@ -150,6 +152,7 @@ impl Cluster {
             Event::Capture { node, life } => self.write_capture(node, life),
             Event::Arrive { from, to, packet } => self.arrive(from, to, packet),
             Event::Client(client) => self.client(client),
+            Event::Knock { client, watch } => self.knock(client, watch),
             Event::Heartbeats => self.heartbeats(),
             Event::Start(node) => self.start(node),
             Event::Resume { node, life } => self.resume(node, life),
@@ -322,6 +325,7 @@ impl Cluster {
         for (ticket, answer) in turn.answers {
             self.answer(node, ticket, answer, spent);
         }
+        self.tell_waiting(node, syncs, turn.restored, turn.effects);
         if turn.removed {
             return self.retire(node);
         }

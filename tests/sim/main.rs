@@ -34,6 +34,7 @@ mod traffic;
 mod transfers;
 mod verdicts;
 mod versions;
+mod waiting;
 #[path = "../rust/wire.rs"]
 #[allow(dead_code, reason = "the scripts of the state machine use more of it")]
 mod wire;

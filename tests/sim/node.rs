@@ -11,12 +11,14 @@ use raftwork::disk::fake::Op;
 use raftwork::disk::FakeDisk;
 use raftwork::machine;
 use raftwork::node::stamp::Stamp;
+use raftwork::node::wakeups::Wakeups;
 use raftwork::replica::{
     entry, Beat, Capture, Letter, Newcomer, Proposal, Replica, ReplicaConfig, Sessions, Turn, Whom,
 };
 
 use crate::checkers::Memory;
 use crate::random::Random;
+use crate::waiting::Knocks;
 use crate::Micros;
 
 pub const DIR: &str = "/disk/node";
@@ -66,6 +68,9 @@ pub struct Node {
     pub disk: FakeDisk,
     pub replica: Option<Replica<Ticket>>,
     pub sent: Sent,
+    /// Who waits here to be told of work, and whom it told and has not been seen off yet.
+    pub wakeups: Option<Arc<Wakeups>>,
+    pub knocks: Knocks,
     /// Counts starts: what belongs to an earlier life is ignored.
     pub life: u64,
     pub letters: Vec<Letter>,
@@ -113,6 +118,8 @@ impl Node {
             disk: FakeDisk::new(seed ^ (number as u64 + 1) << 32, &[Path::new("/disk")]),
             replica: None,
             sent: Sent::default(),
+            wakeups: None,
+            knocks: Knocks::default(),
             life: 0,
             letters: Vec::new(),
             requests: Vec::new(),
@@ -176,7 +183,10 @@ impl Node {
         machine::be_newer(self.newer);
         let (sent, disk) = (self.sent.clone(), self.disk.clone());
         let outbox = move |letter| sent.lock().expect("one thread").push((disk.count(Op::Sync), letter));
-        let (replica, _) = Replica::open(&config, Box::new(outbox))?;
+        let (mut replica, _) = Replica::open(&config, Box::new(outbox))?;
+        let wakeups = Arc::new(Wakeups::new(replica.machine().clone()));
+        replica.announce_to(self.knocks.herald(&wakeups));
+        self.wakeups = Some(wakeups);
         self.next_due = replica.machine().read().next_due();
         let open: Vec<_> = replica.machine().read().sessions().collect();
         self.memory.compare(&replica, self.id.0 as usize - 1);
@@ -191,7 +201,8 @@ impl Node {
 
     /// The process is gone; what it held in memory with it.
     pub fn stop(&mut self) {
-        self.replica = None;
+        (self.replica, self.wakeups) = (None, None);
+        self.knocks.clear();
         self.life += 1;
         self.letters.clear();
         self.requests.clear();

@@ -7,6 +7,7 @@ use crate::clients::{PATIENCE, TTL_MS};
 use crate::cluster::{Cluster, Event};
 use crate::network::{letter, Packet, Place};
 use crate::node::Ticket;
+use crate::waiting::Waiting;
 use crate::Micros;
 
 impl Cluster {
@@ -58,6 +59,7 @@ impl Cluster {
                     let think = if works_long { 4_000_000 } else { 20_000 };
                     let delay = if answer.is_ok() { self.random.between(50, think) } else { 30_000 };
                     self.after(delay, Event::Client(client));
+                    self.mind_watch(client);
                 }
             }
             (from, Place::Node(node)) => {
@@ -104,6 +106,9 @@ impl Cluster {
             return self.after(delay, Event::Client(client));
         }
         if it.asked.is_none() && !it.ask(now, &mut self.random, &mut self.ledger) {
+            if it.waiting.as_mut().is_some_and(Waiting::rests) {
+                return; // Whoever tells it of work wakes it up.
+            }
             return self.after(200_000, Event::Client(client));
         }
         let asked = it.asked.as_mut().expect("asked just now");
@@ -140,6 +145,7 @@ impl Cluster {
                 self.send_later(Place::Client(client), to, packet, 0);
             }
             let late = self.clients[client].asked.as_ref().is_some_and(|asked| self.now - asked.sent_at > PATIENCE);
+            self.mind_watch(client);
             if late {
                 let nodes = self.nodes.len();
                 self.clients[client].lose_patience(nodes, &mut self.random);
