@@ -96,9 +96,9 @@ class Executor:
 
     def cancel(self, job: bytes) -> None:
         """Tell a running job that somebody cancelled it."""
-        run = self._board.runs.get(job)
-        if run is not None:
-            self._board.stop(job, run.claim.token, Cause.CANCEL)
+        for run in self._board.all():
+            if run.claim.id == job:
+                self._board.stop(run.claim.token, Cause.CANCEL)
 
     def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None:
         """Store progress or state of a running job."""

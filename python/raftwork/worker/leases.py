@@ -34,27 +34,32 @@ ASKED_MAX = 16
 
 
 class Board:
-    """The running jobs of one lane by id. Each method is one step under the interpreter lock, so there is no other."""
+    """The running jobs of one lane by the token of their lease. Each method is one step under the interpreter lock, so
+    there is no other lock.
+
+    Not by their ids: a job whose lease is lost goes on here while it runs again, and what ends first must not take the
+    other off.
+    """
 
     __slots__ = ("asked", "runs")
 
     def __init__(self) -> None:
-        self.runs: dict[bytes, Run] = {}
-        self.asked: dict[tuple[bytes, int], Ring] = {}
-        """The lines of the jobs that were asked for last, oldest first. Used by the listener only."""
+        self.runs: dict[int, Run] = {}
+        self.asked: dict[int, Ring] = {}
+        """The lines of the jobs that were asked for last, by token, oldest first. Used by the listener only."""
 
     def take(self, run: Run) -> bool:
         """Take a job off the board. True for the one caller who may report how it ended."""
-        return self.runs.pop(run.claim.id, None) is run
+        return self.runs.pop(run.claim.token, None) is run
 
     def all(self) -> list[Run]:
         """The jobs that run now."""
         return list(self.runs.values())
 
-    def stop(self, job_id: bytes, token: int, cause: Cause) -> None:
-        """Tell one job that it shall end, if it still runs on this lease."""
-        run = self.runs.get(job_id)
-        if run is None or run.claim.token != token:
+    def stop(self, token: int, cause: Cause) -> None:
+        """Tell the job that runs on this lease that it shall end."""
+        run = self.runs.get(token)
+        if run is None:
             return
         if cause is Cause.LOST:
             if not self.take(run):
@@ -62,14 +67,14 @@ class Board:
             announce.lost(run)
         run.stop(cause)
 
-    def lines_of(self, job_id: bytes, token: int) -> Ring | None:
+    def lines_of(self, token: int) -> Ring | None:
         """What a job logged on this lease. None: it does not run here, and was not asked for while it did."""
-        run = self.runs.get(job_id)
-        ring = self.asked.pop((job_id, token), None)
-        if run is not None and run.claim.token == token:
+        run = self.runs.get(token)
+        ring = self.asked.pop(token, None)
+        if run is not None:
             ring = run.ring()
         if ring is not None:
-            self.asked[job_id, token] = ring
+            self.asked[token] = ring
             if len(self.asked) > ASKED_MAX:
                 del self.asked[next(iter(self.asked))]
         return ring
@@ -120,10 +125,10 @@ class Listener:
                 if kind == "lines":
                     self._tell_lines(job_id, token)
                 else:
-                    self._board.stop(job_id, token, Cause.LOST if kind == "lost" else Cause.CANCEL)
+                    self._board.stop(token, Cause.LOST if kind == "lost" else Cause.CANCEL)
 
     def _tell_lines(self, job_id: bytes, token: int) -> None:
-        ring = self._board.lines_of(job_id, token)
+        ring = self._board.lines_of(token)
         first, lines = (0, None) if ring is None else ring.numbered()
         if lines is not None:
             # What cannot be written as UTF-8 must not silence the rest.

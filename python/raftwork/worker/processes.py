@@ -259,7 +259,7 @@ class _Slot:
         deadline = self._start_deadline(run, child)
         self._running = run
         watch = self._start_watch(run, child)
-        self._lane.board.runs[claim.id] = run
+        self._lane.board.runs[claim.token] = run
         if events.listening():
             announce.started(run)
         try:

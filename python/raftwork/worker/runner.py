@@ -72,7 +72,7 @@ class Runner:
     def run(self, raw: bytes) -> bytes | None:
         """Run one claimed job on this thread. Never raises."""
         run = Run(decode_claimed(raw), self._channel, self._timekeeper)
-        self._runs[run.claim.id] = run
+        self._runs[run.claim.token] = run
         try:
             # A copy of the context for each job: what one sets with contextvars, the next does not see.
             value = _copy_context().run(self._call, run)
@@ -85,7 +85,7 @@ class Runner:
     async def arun(self, raw: bytes, task: asyncio.Task[Any] | None = None) -> bytes | None:
         """Run one claimed job as a task of the event loop, by default the current one. Never raises."""
         run = Run(decode_claimed(raw), self._channel, self._timekeeper)
-        self._runs[run.claim.id] = run
+        self._runs[run.claim.token] = run
         if task is None:
             task = asyncio.current_task()
         try:
@@ -154,7 +154,7 @@ class Runner:
         claim = run.claim
         if ending is not None:
             run.flush()
-        if self._runs.pop(claim.id, None) is not run:
+        if self._runs.pop(claim.token, None) is not run:
             return None
         if ending is None:
             if listeners:

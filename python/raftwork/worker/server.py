@@ -169,8 +169,8 @@ class Worker:
             InvalidName: it is no job id.
         """
         identity = id_of(job)
-        runs = (lane.board.runs.get(identity) for lane in self._lanes)
-        return next((list(run.lines or ()) for run in runs if run is not None), [])
+        runs = (run for lane in self._lanes for run in lane.board.all())
+        return next((list(run.lines or ()) for run in runs if run.claim.id == identity), [])
 
     def start(self) -> Worker:
         """Open the storage and begin to run jobs; returns at once.

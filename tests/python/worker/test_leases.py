@@ -104,6 +104,57 @@ def test_a_zombie_changes_nothing(app: Raftwork, work: Any, kind: str) -> None:
     assert lane.source.current is None and old is not None
 
 
+@pytest.mark.parametrize("kind", ["thread", "async"])
+def test_a_zombie_that_ends_before_the_owner_leaves_the_owner_its_report(app: Raftwork, work: Any, kind: str) -> None:
+    started, told, again, go_on, end = (threading.Event() for _ in range(5))
+
+    @app.task(name="works")
+    def works(ctx: JobContext) -> str:
+        if ctx.crashes:
+            again.set()
+            end.wait(WAIT_S)
+            return "owner"
+        started.set()
+        while not ctx.cancelled:
+            threading.Event().wait(0.005)
+        told.set()
+        go_on.wait(WAIT_S)
+        return "zombie"
+
+    @app.task(name="aworks")
+    async def aworks(ctx: JobContext) -> str:
+        if ctx.crashes:
+            again.set()
+            await asyncio.to_thread(end.wait, WAIT_S)
+            return "owner"
+        started.set()
+        try:
+            await asyncio.sleep(WAIT_S)
+        except asyncio.CancelledError:
+            told.set()
+            await asyncio.to_thread(go_on.wait, WAIT_S)
+        return "zombie"
+
+    @app.task(name="noop")
+    def noop() -> None: ...
+
+    @app.task(name="anoop")
+    async def anoop() -> None: ...
+
+    # Two slots: while the owner has one, the next job runs in that of the zombie, and so after its end.
+    worker = work(app, threads=2, concurrency=2)
+    job = (works if kind == "thread" else aworks).enqueue()
+    assert started.wait(WAIT_S)
+    lane = next(lane for lane in worker._lanes if lane.board.runs)
+    expire(app, lane.source.get().session())
+    assert told.wait(WAIT_S) and again.wait(WAIT_S), "it runs twice on this worker"
+    go_on.set()
+    (noop if kind == "thread" else anoop).enqueue().result(WAIT_S)
+    assert [run.claim.crashes for run in lane.board.all()] == [1], "the zombie ended; the owner is on the board"
+    end.set()
+    assert job.result(WAIT_S) == "owner", "J6: nobody but the owner may report, and it does"
+
+
 def test_a_lost_session_is_replaced_and_work_goes_on(app: Raftwork, work: Any) -> None:
     @app.task(name="add")
     def add(a: int, b: int) -> int:

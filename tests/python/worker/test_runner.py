@@ -15,7 +15,7 @@ from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.errors import SerializationError
 from raftwork.serde import encode, encode_args
-from raftwork.storage.base import ClaimedJob
+from raftwork.storage.base import ClaimedJob, decode_claimed
 from raftwork.worker.binding import bindings_of
 from raftwork.worker.ending import Code, Ending, ending_of, report
 from raftwork.worker.failure import Failure
@@ -37,9 +37,10 @@ class Silent:
     def line(self, run: Run, line: str) -> None: ...
 
 
-def claim(function: str, number: int = 1) -> bytes:
-    """A claimed job as the core hands it out."""
-    fields = (number.to_bytes(16, "big"), number, function, "default", encode_args((), {}), 1, 0, 0, 0, 0, 0)
+def claim(function: str, number: int = 1, token: int | None = None) -> bytes:
+    """A claimed job as the core hands it out. Its lease has the token `number` if no other is given."""
+    token = number if token is None else token
+    fields = (number.to_bytes(16, "big"), token, function, "default", encode_args((), {}), 1, 0, 0, 0, 0, 0)
     return msgspec.msgpack.encode((*fields, None, 10, 3, (), b"", None))
 
 
@@ -89,24 +90,29 @@ def test_a_job_that_was_taken_off_the_board_is_not_reported(app: Raftwork, name:
     assert board.runs == {}
 
 
+def run_of(raw: bytes, board: Board) -> Run:
+    run = Run(decode_claimed(raw), Silent(), Timekeeper())
+    board.runs[run.claim.token] = run
+    return run
+
+
 def test_only_one_may_take_a_job_off_the_board() -> None:
     board = Board()
-    runs = [Run(msgspec.msgpack.decode(claim("x"), type=ClaimedJob), Silent(), Timekeeper()) for _ in range(2)]
-    board.runs[runs[0].claim.id] = runs[0]
-    assert not board.take(runs[1]), "another run of the same job is not this one"
-    board.runs[runs[0].claim.id] = runs[0]
-    assert board.take(runs[0]) and not board.take(runs[0])
+    zombie = run_of(claim("x", 1, token=6), board)
+    assert board.lose_all() == 1
+    owner = run_of(claim("x", 1, token=7), board)
+    assert not board.take(zombie), "another run of the same job is not this one"
+    assert board.take(owner) and not board.take(owner)
 
 
 def test_news_about_an_older_lease_are_ignored() -> None:
     board = Board()
-    run = Run(msgspec.msgpack.decode(claim("x", 7), type=ClaimedJob), Silent(), Timekeeper())
-    board.runs[run.claim.id] = run
-    board.stop(run.claim.id, 6, Cause.LOST)
+    run = run_of(claim("x", 7), board)
+    board.stop(6, Cause.LOST)
     assert board.runs and run.cause is None
-    board.stop(run.claim.id, 7, Cause.CANCEL)
+    board.stop(7, Cause.CANCEL)
     assert board.runs and run.cause is Cause.CANCEL and not run.lost
-    board.stop(run.claim.id, 7, Cause.LOST)
+    board.stop(7, Cause.LOST)
     assert not board.runs and run.cause is Cause.LOST and run.lost
     run.stop(Cause.CANCEL)
     assert run.cause is Cause.LOST, "a weaker cause does not come after a stronger one"
