@@ -228,7 +228,10 @@ class Fetcher:
     def events(self, timeout: float | None = None) -> list[tuple[str, bytes, int]]:
         """What happened to running jobs: `("cancel" | "lost" | "lines", job, token)` or `("session_lost", b"", 0)`.
 
-        Waits for the first one. An empty list: nothing within `timeout` seconds, or the fetcher is closed.
+        Waits for the first one. An empty list: nothing within `timeout` seconds.
+
+        Raises:
+            RaftworkError: the fetcher has ended, and this is why. All events were told before.
         """
 
     def tell_lines(self, job_id: bytes, token: int, lines: list[str] | None, first: int = 0) -> None:

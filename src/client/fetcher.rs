@@ -170,10 +170,14 @@ impl Fetcher {
         }
     }
 
-    /// What happened to running jobs; waits for the first event.
+    /// What happened to running jobs; waits for the first event. Why it ended, after all of them were told: an empty
+    /// list would have its caller ask again at once, for ever.
     pub fn events(&self, patience: &mut Patience<'_>) -> Result<Vec<Event>> {
         let mut state = self.shared.state.lock();
-        while state.events.is_empty() && state.ended.is_none() {
+        while state.events.is_empty() {
+            if let Some(error) = &state.ended {
+                return Err(error.clone());
+            }
             if !patience.wait(&self.shared.told, &mut state)? {
                 break;
             }

@@ -41,6 +41,9 @@ class Fetcher(Protocol):
         """What happened to held jobs: `("cancel" | "lost" | "lines", job id, token)`, or `("session_lost", b"", 0)`.
 
         `lines`: somebody wants the log lines of this job; `tell_lines` answers.
+
+        Raises:
+            RaftworkError: it has ended, and everything was told before.
         """
         ...
 

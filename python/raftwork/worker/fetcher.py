@@ -4,6 +4,9 @@ The fetcher itself is Rust: it claims ahead, batches reports and sends heartbeat
 what must happen around it: opening, listening for news about leases, opening again, pausing, closing.
 
 States: open ── session lost ──▶ opening (with growing waits) ──▶ open; any ── close ──▶ closed.
+
+A session that is soon over counts as a failed try: where every claim is refused, opening one works each time, and each
+is two entries of the log.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ __all__ = ["Source", "SourceOptions"]
 
 logger = logging.getLogger("raftwork.worker")
 
-REOPEN_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+REOPEN_WAITS_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Before each try to open a session; the last is repeated."""
+SESSION_S_LEAST = 5.0
+"""A session that lasted so long was a good one: the next is opened at once."""
 SAVE_TIMEOUT_S = 10.0
 
 
@@ -49,6 +55,10 @@ class Source:
         self._changed = threading.Condition()
         self._fetcher: Fetcher | None = None
         self._listener: Listener | None = None
+        """Of the newest fetcher."""
+        self._opened_at = 0.0
+        self._turn = 0
+        """How many tries there were since the last good session."""
         self._reopening = False
         self._closed = threading.Event()
         """Set when no other fetcher is wanted any more."""
@@ -141,8 +151,7 @@ class Source:
             self._closed.set()
             fetcher, self._fetcher = self._fetcher, None
             self._changed.notify_all()
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening()
         if fetcher is not None:
             try:
                 fetcher.close(timeout)
@@ -178,8 +187,13 @@ class Source:
             prefetch=options.prefetch,
             labels=options.labels,
         )
+        self._opened_at = clock.monotonic()
         self._listener = Listener(fetcher, self._board, lambda: self._replace(fetcher), self._name)
         return fetcher
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
 
     def _replace(self, lost: Fetcher) -> None:
         with self._changed:
@@ -191,21 +205,22 @@ class Source:
 
     def _reopen(self, lost: Fetcher) -> None:
         since = clock.monotonic()
+        self._stop_listening()
         try:
             lost.close(1.0)
         except RaftworkError:
             pass  # It is lost: there is nothing to tell its session.
-        turn = 0
-        while not self._closed.is_set():
+        if since - self._opened_at >= SESSION_S_LEAST:
+            self._turn = 0
+        while not self._closed.wait(REOPEN_WAITS_S[self._turn]):
+            self._turn = min(self._turn + 1, len(REOPEN_WAITS_S) - 1)
             try:
                 fetcher = self._open()
             except ForkedProcess:
                 return
             except RaftworkError as error:
-                wait = REOPEN_WAITS_S[min(turn, len(REOPEN_WAITS_S) - 1)]
+                wait = REOPEN_WAITS_S[self._turn]
                 logger.warning("%s has no session and tries again in %.1f s: %s", self._name, wait, error)
-                turn += 1
-                self._closed.wait(wait)
                 continue
             self._adopt(fetcher, since)
             return
@@ -217,6 +232,7 @@ class Source:
                 self._fetcher = fetcher
                 self._changed.notify_all()
         if self._fetcher is not fetcher:
+            self._stop_listening()
             fetcher.close(1.0)
             return
         if self._paused:

@@ -451,6 +451,20 @@ fn a_flush_after_the_end_of_the_session_does_not_say_yes() {
     fetcher.close(&mut patience()).unwrap();
 }
 
+/// Also of an end that is no loss of the session, and of one that came before. Nobody is to ask in a circle.
+#[test]
+fn whoever_waits_for_events_is_told_of_the_end() {
+    let (spy, fetcher, one) = spied();
+    let waits = fetcher.clone();
+    let waiting = std::thread::spawn(move || waits.events(&mut patience()));
+    let denied = Error::Denied { principal: "ann".into(), capability: "work:mail".into() };
+    spy.next(op::FINISH, Act::Refuse(denied.clone()));
+    fetcher.finish(done(&one), &mut patience()).unwrap();
+    assert_eq!(waiting.join().unwrap(), Err(denied.clone()));
+    assert_eq!(fetcher.events(&mut patience()), Err(denied));
+    fetcher.close(&mut patience()).unwrap();
+}
+
 /// A command has a bound, in items and in bytes. One that is too large is refused, which would end the session.
 #[test]
 fn many_and_large_notes_are_sent_in_several_commands() {
