@@ -59,7 +59,8 @@ class Source:
         self._opened_at = 0.0
         self._turn = 0
         """How many tries there were since the last good session."""
-        self._reopening = False
+        self._lost: Fetcher | None = None
+        """The last one whose session was lost."""
         self._closed = threading.Event()
         """Set when no other fetcher is wanted any more."""
         self._paused = False
@@ -85,14 +86,25 @@ class Source:
             self._changed.wait_for(lambda: self._fetcher is not None or self._closed.is_set())
             return self._fetcher
 
-    def broken(self, fetcher: Fetcher, error: BaseException) -> None:
-        """A call on this fetcher failed: lose its leases and open another, once, whoever says it first."""
+    def broken(self, fetcher: Fetcher, why: object) -> None:
+        """The session of this fetcher is over: lose its leases and open another, once, whoever says it first.
+
+        In this order: jobs of the next session must not be taken for some of this one, however late another thread
+        says it again.
+        """
         with self._changed:
-            if self._fetcher is not fetcher or self._closed.is_set():
+            if self._fetcher is not fetcher or self._lost is fetcher:
                 return
-        logger.warning("The session of %s ended, so its jobs may run elsewhere: %s", self._name, error)
-        self._board.lose_all()
-        self._replace(fetcher)
+            self._lost = fetcher
+            again = not self._closed.is_set()
+            if again:
+                self._fetcher = None
+        lost = self._board.lose_all()
+        logger.warning("The session of %s ended, and others may run its %d jobs: %s", self._name, lost, why)
+        events.emit("worker.session_lost", lane=self._name, running=lost)
+        if again:
+            name = f"raftwork-reopen-{self._name}"
+            threading.Thread(target=self._reopen, args=(fetcher,), name=name, daemon=True).start()
 
     def retire(self) -> None:
         """Claim nothing more, and open no other fetcher: the lane ends."""
@@ -188,20 +200,12 @@ class Source:
             labels=options.labels,
         )
         self._opened_at = clock.monotonic()
-        self._listener = Listener(fetcher, self._board, lambda: self._replace(fetcher), self._name)
+        self._listener = Listener(fetcher, self._board, lambda why: self.broken(fetcher, why), self._name)
         return fetcher
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.close()
-
-    def _replace(self, lost: Fetcher) -> None:
-        with self._changed:
-            if self._fetcher is not lost or self._reopening or self._closed.is_set():
-                return
-            self._fetcher = None
-            self._reopening = True
-        threading.Thread(target=self._reopen, args=(lost,), name=f"raftwork-reopen-{self._name}", daemon=True).start()
 
     def _reopen(self, lost: Fetcher) -> None:
         since = clock.monotonic()
@@ -227,7 +231,6 @@ class Source:
 
     def _adopt(self, fetcher: Fetcher, since: float) -> None:
         with self._changed:
-            self._reopening = False
             if not self._closed.is_set():
                 self._fetcher = fetcher
                 self._changed.notify_all()

@@ -18,7 +18,6 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from raftwork import events
 from raftwork.errors import RaftworkError
 from raftwork.worker import announce
 from raftwork.worker.logs import Ring
@@ -96,11 +95,11 @@ class _Events(Protocol):
 class Listener:
     """A thread that hears about leases, one for each session."""
 
-    def __init__(self, fetcher: _Events, board: Board, session_lost: Callable[[], None], name: str) -> None:
+    def __init__(self, fetcher: _Events, board: Board, session_lost: Callable[[object], None], name: str) -> None:
         self._fetcher = fetcher
         self._board = board
         self._session_lost = session_lost
-        self._name = name
+        """Called with the reason; all of its jobs are to be lost then."""
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"raftwork-leases-{name}", daemon=True)
         self._thread.start()
@@ -115,12 +114,11 @@ class Listener:
                 news = self._fetcher.events(EVENTS_WAIT_S)
             except RaftworkError as error:
                 if not self._closed:
-                    logger.warning("A worker session ended: %s", error)
-                    self._lose()
+                    self._session_lost(error)
                 return
             for kind, job_id, token in news:
                 if kind == "session_lost":
-                    self._lose()
+                    self._session_lost("it lapsed, or must be taken for lost")
                     return
                 if kind == "lines":
                     self._tell_lines(job_id, token)
@@ -137,10 +135,3 @@ class Listener:
             self._fetcher.tell_lines(job_id, token, lines, first)
         except RaftworkError as error:
             logger.warning("The log lines of a job could not be told: %s", error)
-
-    def _lose(self) -> None:
-        lost = self._board.lose_all()
-        if lost:
-            logger.warning("The session was lost with %d running jobs. Others may run them now.", lost)
-        events.emit("worker.session_lost", lane=self._name, running=lost)
-        self._session_lost()

@@ -14,8 +14,8 @@ from raftwork import events
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.errors import SerializationError
-from raftwork.serde import encode, encode_args
-from raftwork.storage.base import ClaimedJob, decode_claimed
+from raftwork.serde import encode
+from raftwork.storage.base import ClaimedJob
 from raftwork.worker.binding import bindings_of
 from raftwork.worker.ending import Code, Ending, ending_of, report
 from raftwork.worker.failure import Failure
@@ -23,25 +23,9 @@ from raftwork.worker.leases import Board
 from raftwork.worker.run import Cause, Run
 from raftwork.worker.runner import Runner
 from raftwork.worker.timekeeper import Timekeeper
+from worker.claims import Silent, claim, run_on
 
 WAIT_S = 20
-
-
-class Silent:
-    """A channel that keeps nothing."""
-
-    def write(self, run: Run, progress: bytes | None, state: bytes | None) -> None: ...
-
-    def settle(self, run: Run) -> None: ...
-
-    def line(self, run: Run, line: str) -> None: ...
-
-
-def claim(function: str, number: int = 1, token: int | None = None) -> bytes:
-    """A claimed job as the core hands it out. Its lease has the token `number` if no other is given."""
-    token = number if token is None else token
-    fields = (number.to_bytes(16, "big"), token, function, "default", encode_args((), {}), 1, 0, 0, 0, 0, 0)
-    return msgspec.msgpack.encode((*fields, None, 10, 3, (), b"", None))
 
 
 def runner_of(app: Raftwork, board: Board) -> Runner:
@@ -90,24 +74,18 @@ def test_a_job_that_was_taken_off_the_board_is_not_reported(app: Raftwork, name:
     assert board.runs == {}
 
 
-def run_of(raw: bytes, board: Board) -> Run:
-    run = Run(decode_claimed(raw), Silent(), Timekeeper())
-    board.runs[run.claim.token] = run
-    return run
-
-
 def test_only_one_may_take_a_job_off_the_board() -> None:
     board = Board()
-    zombie = run_of(claim("x", 1, token=6), board)
+    zombie = run_on(board, claim("x", 1, token=6))
     assert board.lose_all() == 1
-    owner = run_of(claim("x", 1, token=7), board)
+    owner = run_on(board, claim("x", 1, token=7))
     assert not board.take(zombie), "another run of the same job is not this one"
     assert board.take(owner) and not board.take(owner)
 
 
 def test_news_about_an_older_lease_are_ignored() -> None:
     board = Board()
-    run = run_of(claim("x", 7), board)
+    run = run_on(board, claim("x", 7))
     board.stop(6, Cause.LOST)
     assert board.runs and run.cause is None
     board.stop(7, Cause.CANCEL)

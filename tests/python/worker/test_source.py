@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from raftwork import events
 from raftwork.errors import AccessDenied, NotCommitted, NotRunning
 from raftwork.storage.base import Storage
 from raftwork.worker import fetcher as module
 from raftwork.worker.fetcher import REOPEN_WAITS_S, SESSION_S_LEAST, Source, SourceOptions
 from raftwork.worker.leases import Board
+from raftwork.worker.run import Cause
+from worker.claims import claim, run_on
 
 WAIT_S = 20
 
@@ -22,11 +25,15 @@ class Session:
 
     def __init__(self) -> None:
         self.news: queue.SimpleQueue[list[tuple[str, bytes, int]]] = queue.SimpleQueue()
+        self.closed = False
 
     def events(self, timeout: float | None) -> list[tuple[str, bytes, int]]:
         return self.news.get()
 
+    def pause(self) -> None: ...
+
     def close(self, timeout: float | None) -> None:
+        self.closed = True
         self.news.put([])
 
 
@@ -81,6 +88,42 @@ def test_the_listener_of_a_session_ends_with_it() -> None:
     source.close(1)
     second.join(WAIT_S)
     assert not second.is_alive()
+
+
+def test_who_says_late_that_a_session_is_lost_does_not_hit_the_jobs_of_the_next() -> None:
+    """Lanes and listener hear of the same end, each on a thread of its own."""
+    sessions, board, told = Sessions(), Board(), []
+    stop = events.subscribe(lambda event: told.append(event.fields) if event.name == "worker.session_lost" else None)
+    source = source_of(sessions, board)
+    first, listener = source.get(), listener_of(source)
+    assert first is not None
+    sessions.opened[0].close = lambda timeout: None  # type: ignore[method-assign]  # Its listener hears nothing of it.
+    old = run_on(board, claim("f", 1, token=1))
+    source.broken(first, "a lane found out")
+    assert old.cause is Cause.LOST
+    assert source.get() is sessions.opened[1]
+    new = run_on(board, claim("f", 1, token=2))
+    sessions.opened[0].news.put([("session_lost", b"", 0)])
+    listener.join(WAIT_S)
+    assert not listener.is_alive()
+    assert new.cause is None and board.all() == [new]
+    stop()
+    assert told == [{"lane": "thread", "running": 1}], "once, with the jobs that ran"
+    source.close(1)
+
+
+def test_a_session_that_is_lost_while_the_lane_ends_takes_its_jobs_and_is_closed() -> None:
+    sessions, board = Sessions(), Board()
+    source = source_of(sessions, board)
+    fetcher = source.get()
+    run = run_on(board, claim("f"))
+    source.retire()
+    sessions.opened[0].news.put([("session_lost", b"", 0)])
+    listener_of(source).join(WAIT_S)
+    assert run.cause is Cause.LOST and board.runs == {}
+    assert source.current is fetcher, "what the session still holds is given back at the end"
+    source.close(1)
+    assert len(sessions.opened) == 1 and sessions.opened[0].closed
 
 
 def test_a_session_that_opens_when_none_is_wanted_any_more_leaves_nobody_behind() -> None:
