@@ -127,7 +127,7 @@ def kept(clash: Clash, own: bytes) -> bytes:
 
 
 def lost(function: str, id: bytes, error: BaseException) -> None:
-    """Tell of a job that was enqueued without waiting for the answer, and refused."""
+    """Tell of a job that was enqueued without waiting for the answer, and is not known to be stored."""
     job = uuid.UUID(bytes=id)
-    _logger.error("Job %s of %s was enqueued with wait=False and refused: %s", job, function, error)
+    _logger.error("Job %s of %s was enqueued with wait=False and is not known to be stored: %s", job, function, error)
     events.emit("job.enqueue_lost", function=function, error=error)

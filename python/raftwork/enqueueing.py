@@ -57,7 +57,7 @@ class Enqueueing(Door, ABC):
         storage = self._storage or self._make_storage()
         job = self._new_job(storage.new_ids(1)[0], plan, packed, unique_key, outputs, limits)
         if not plan.wait:
-            storage.start_enqueue((job,), lambda error: lost(plan.spec.function, job.id, error))
+            await storage.astart_enqueue((job,), lambda error: lost(plan.spec.function, job.id, error))
             return Job(self, job.id)
         with _noting(job.id):
             clashes = await storage.aenqueue((job,))

@@ -39,7 +39,7 @@ RAN: Final = (*JOB, "attempt", "seconds")
 EVENTS: Final[Mapping[str, EventKind]] = MappingProxyType(
     {
         "job.enqueued": EventKind("after jobs were stored", ("function", "count")),
-        "job.enqueue_lost": EventKind("a job with `wait=False` was refused", ("function", "error")),
+        "job.enqueue_lost": EventKind("a job with `wait=False` is not known to be stored", ("function", "error")),
         "job.started": EventKind("before the function is called", (*JOB, "attempt", "waited_seconds")),
         "job.succeeded": EventKind("after it returned", RAN),
         "job.retrying": EventKind("the attempt failed, another will come", (*RAN, "error", "delay_seconds")),

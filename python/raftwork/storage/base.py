@@ -227,7 +227,17 @@ class Storage(BatchStorage, ChangeStorage, LinesStorage, ABC):
 
     @abstractmethod
     def start_enqueue(self, jobs: Sequence[NewJob], failed: Callable[[BaseException], None]) -> None:
-        """Begin to store and return at once. `failed` is called later, on some thread, if it was refused."""
+        """Begin to store and return at once. `failed` is called later, on some thread, if it was refused.
+
+        Waits only when very many have no answer yet.
+
+        Raises:
+            Overloaded: that took too long. Nothing was begun.
+        """
+
+    @abstractmethod
+    async def astart_enqueue(self, jobs: Sequence[NewJob], failed: Callable[[BaseException], None]) -> None:
+        """`start_enqueue` for a running event loop, which goes on where this waits."""
 
     # Sessions and leases
 

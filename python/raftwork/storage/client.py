@@ -107,10 +107,12 @@ class ClientStorage(ClientFlows, ClientChanges, ClientLines, Storage):
             client, completions = self._client, self._completions
             self._client = self._completions = None
             self._closed = True
-        if completions is not None:
-            completions.close(timeout)
-        if client is not None:
-            client.close(timeout)
+        try:
+            if completions is not None:
+                completions.close(timeout)
+        finally:
+            if client is not None:
+                client.close(timeout)
 
     def _after_fork(self) -> None:
         """The child has none of the parent's threads, so it leaves the parent's client alone and opens its own."""
@@ -181,11 +183,17 @@ class ClientStorage(ClientFlows, ClientChanges, ClientLines, Storage):
             if not isinstance(error, ParentMissing):
                 return failed(error)
             try:
-                completions.start(command, failed)
+                completions.start(command, failed, again=True)
             except RaftworkError as refused:
                 failed(refused)
 
         completions.start(command, again)
+
+    async def astart_enqueue(self, jobs: Sequence[NewJob], failed: Callable[[BaseException], None]) -> None:
+        completions = self._completions_of()
+        if not completions.has_room():
+            await asyncio.to_thread(completions.wait_for_room)
+        self.start_enqueue(jobs, failed)
 
     # Sessions and leases
 

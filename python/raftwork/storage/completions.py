@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raftwork import _core
-from raftwork.errors import NotRunning, Overloaded, RaftworkError, TimedOut
+from raftwork.errors import NotRunning, OutcomeUnknown, Overloaded, RaftworkError, TimedOut
 
 __all__ = ["Completions"]
 
@@ -29,6 +29,8 @@ Settle = Callable[[Answer], None]
 
 UNWATCHED_MAX = 1_024
 """Writes begun with `wait=False` that may be without an answer. Beyond it the next one waits for some."""
+ROOM_WAIT_S = 30.0
+"""How long it waits for them."""
 
 
 class Completions:
@@ -103,32 +105,54 @@ class Completions:
         unanswered = late(TimedOut(f"Nothing happened within {timeout or 0:g} s."))
         return [answers.get(place, unanswered) for place in range(len(commands))]
 
-    def start(self, command: bytes, failed: Callable[[BaseException], None]) -> None:
-        """Begin a write that nobody waits for."""
+    def start(self, command: bytes, failed: Callable[[BaseException], None], again: bool = False) -> None:
+        """Begin a write that nobody waits for.
+
+        Args:
+            command: the write.
+            failed: called with what was answered instead of yes.
+            again: it takes the place of one that was answered just now, and does not wait for room.
+
+        Raises:
+            Overloaded: too many had no answer for too long. Nothing was begun.
+        """
 
         def settle(answer: Answer) -> None:
             with self._lock:
                 self._unwatched -= 1
+            if isinstance(answer, NotRunning):
+                answer = OutcomeUnknown("The storage was closed before an answer came. It may or may not be stored.")
             if isinstance(answer, BaseException):
                 failed(answer)
 
+        if not again:
+            self.wait_for_room()  # First: what is begun cannot be taken back.
         with self._lock:
             self._unwatched += 1
-            crowded = self._unwatched > UNWATCHED_MAX
         try:
             self._begin(lambda client: client.start(command), settle)
         except BaseException:
             with self._lock:
                 self._unwatched -= 1
             raise
-        if crowded:
-            self._wait_for_unwatched(UNWATCHED_MAX // 2, 30.0)
-        else:
-            self._drain()
+        self._drain()
+
+    def has_room(self) -> bool:
+        """Whether `start` would not wait."""
+        return self._unwatched < UNWATCHED_MAX
+
+    def wait_for_room(self) -> None:
+        """Return when `start` would not wait. Raises Overloaded when that takes too long."""
+        if self.has_room():
+            return
+        # For more than one place, or each of the next would wait as well.
+        self._drain_until(lambda: self._unwatched <= UNWATCHED_MAX // 2, ROOM_WAIT_S)
+        if not self.has_room():
+            raise Overloaded(f"{self._unwatched} writes with wait=False have no answer yet. Try again later.")
 
     def close(self, timeout: float | None) -> None:
-        """Give the writes that nobody waits for their time, then tell everybody else that it is over."""
-        self._wait_for_unwatched(0, timeout)
+        """Give the writes that nobody waits for their time, then tell everybody who has no answer that it is over."""
+        self._drain_until(lambda: self._unwatched == 0, timeout)
         with self._lock:
             self._closed = True
             left = list(self._waiting.values())
@@ -178,10 +202,6 @@ class Completions:
                     self._early[ticket] = answer
         for settle, answer in settled:
             settle(answer)
-
-    def _wait_for_unwatched(self, most: int, timeout: float | None) -> None:
-        if not self._drain_until(lambda: self._unwatched <= most, timeout):
-            raise Overloaded(f"{self._unwatched} writes with wait=False have no answer yet. Try again later.")
 
     def _drain_until(self, enough: Callable[[], bool], timeout: float | None) -> bool:
         """Take answers until there are enough. False: not within this time."""

@@ -143,5 +143,6 @@ class EnqueueContract(Contract):
         good = new(storage)
         storage.start_enqueue([new(storage, spec=refusing, unique_key="k")], failures.append)
         storage.start_enqueue([good], failures.append)
+        asyncio.run(storage.astart_enqueue([new(storage, spec=refusing, unique_key="k")], failures.append))
         storage.close(PATIENCE)
-        assert [type(failure) for failure in failures] == [UniqueConflict]
+        assert [type(failure) for failure in failures] == [UniqueConflict] * 2
