@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -54,22 +55,31 @@ class ChildUnusable(Exception):
 
 
 class Child:
-    """One child process and our end of its pipe."""
+    """One child process and our end of its pipe.
+
+    Raises:
+        OSError: the system has no process, socket or descriptor left. Nothing of it is left behind.
+    """
 
     def __init__(self, target: str, log_level: str | None) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptor = theirs.fileno()
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "raftwork.worker.child", str(descriptor)],
-                pass_fds=(descriptor,),
-                stdin=subprocess.DEVNULL,
-            )
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                descriptor = theirs.fileno()
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "raftwork.worker.child", str(descriptor)],
+                    pass_fds=(descriptor,),
+                    stdin=subprocess.DEVNULL,
+                )
+            undo.callback(self.process.wait)
+            undo.callback(self.process.kill)
+            # A child that forked may be dead while its own child keeps the pipe open: so watch the process as well.
+            self._pidfd = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else None
+            undo.pop_all()
         self.pipe = Pipe(ours)
         self._poll = select.poll()
         self._poll.register(ours, select.POLLIN)
-        # A child that forked may be dead while its own child keeps the pipe open: so watch the process as well.
-        self._pidfd = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else None
         if self._pidfd is not None:
             self._poll.register(self._pidfd, select.POLLIN)
         self._send_load(target, log_level)
@@ -234,17 +244,20 @@ class _Slot:
     def fill(self) -> None:
         """Start a child and wait until it can work; tries again, later and later, until the lane stops."""
         turn = 0
-        while (child := self._start()) is not None:
+        while True:
             try:
-                child.wait_ready()
-                self._ready, self._served = True, 0
+                child = self._start()
+                if child is not None:
+                    child.wait_ready()
+                    self._ready, self._served = True, 0
                 return
-            except ChildUnusable as error:
+            except Exception as error:  # Whatever it is: without a child the slot would take jobs that it cannot run.
                 self._drop()
                 if self._lane.stopping:
                     return
                 wait = RESTART_WAITS_S[min(turn, len(RESTART_WAITS_S) - 1)]
-                logger.error("%s: %s. It is started again in %.1f s.", self._lane.name, error, wait)
+                what = error if isinstance(error, ChildUnusable) else f"a child process does not start: {error!r}"
+                logger.error("%s: %s. It is started again in %.1f s.", self._lane.name, what, wait)
                 turn += 1
                 self._closing.wait(wait)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 from raftwork.app import Raftwork
 from raftwork.errors import TimedOut
 from raftwork.job import JobInfo
-from raftwork.worker import Worker
+from raftwork.worker import Worker, processes
 from worker import child_jobs as jobs
 
 pytestmark = pytest.mark.crash
@@ -176,6 +177,43 @@ def test_a_child_killed_while_idle_is_replaced(app: Raftwork, work: Any) -> None
     os.kill(first, signal.SIGKILL)
     info = final(jobs.pid.enqueue())
     assert info.state == "succeeded" and info.result != first
+
+
+def test_a_slot_survives_a_system_without_processes(app: Raftwork, work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and for a child that is to replace another."""
+    refusals, child = 2, processes.Child
+
+    def start(*args: Any) -> processes.Child:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise BlockingIOError(errno.EAGAIN, "no process left")
+        return child(*args)
+
+    monkeypatch.setattr(processes, "Child", start)
+    work(app, processes=1)
+    first = jobs.pid.enqueue().result(WAIT_S)
+    refusals = 2
+    assert final(jobs.dies.using(max_crashes=1).enqueue("kill")).state == "failed"
+    info = final(jobs.pid.enqueue())
+    assert info.result != first and info.crashes == 0
+    assert refusals == 0
+
+
+def test_a_child_that_cannot_be_watched_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def refuse(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="too many"):
+        processes.Child("shop:app", None)
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(started[0], os.WNOHANG)
 
 
 def test_an_application_that_no_child_can_import_is_told(app: Raftwork, caplog: Any) -> None:
