@@ -47,6 +47,8 @@ BATCH_ROWS_MAX = 1_000
 BATCH_BYTES_MAX = 3 << 20
 """Bytes of rows for one write; the rest of its 4 MiB is for what is around them."""
 RETRY_S_MAX = 30.0
+DOUBLINGS_MAX = 12
+"""From the shortest poll, 10 ms, to more than `RETRY_S_MAX`. An outage may have any number of failures."""
 
 Item = tuple[Taken, NewJob]
 
@@ -199,11 +201,11 @@ class Relay:
             except RaftworkError as error:
                 failures += 1
                 self._tell(error)
-                self._closed.wait(min(self._poll_s * 2**failures, RETRY_S_MAX))
+                self._closed.wait(self._retry_s(failures))
             except Exception:
                 failures += 1
                 logger.exception("The relay of %s failed, and goes on in a moment.", self._database.shown)
-                self._closed.wait(min(self._poll_s * 2**failures, RETRY_S_MAX))
+                self._closed.wait(self._retry_s(failures))
             else:
                 if failures:
                     logger.info("The outbox %s is relayed again.", self._database.shown)
@@ -211,6 +213,9 @@ class Relay:
                 if moved == 0:
                     self._closed.wait(self._poll_s)
         self._database.close()
+
+    def _retry_s(self, failures: int) -> float:
+        return min(self._poll_s * 2 ** min(failures, DOUBLINGS_MAX), RETRY_S_MAX)
 
     def _tell(self, error: RaftworkError) -> None:
         if self._told != error.code:

@@ -344,6 +344,35 @@ def test_a_relay_goes_on_after_the_database_was_away(sqlite_shop: Shop, monkeypa
         stop()
 
 
+class Nights(threading.Event):
+    """Keeps how long it should have waited, and is over after 2,000 times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout)
+        if len(self.seconds) == 2_000:
+            self.set()
+        return self.is_set()
+
+
+@pytest.mark.parametrize("error", [OutboxError("gone"), ValueError("gone")])
+def test_an_outage_may_last_for_any_time(
+    app: Raftwork, sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> int:
+        raise error
+
+    monkeypatch.setattr("raftwork.outbox.relay.relay_batch", fail)
+    relay = app.outbox(sqlite_shop.url).relaying(poll="10ms")
+    relay._closed = nights = Nights()
+    relay._run()
+    assert nights.seconds[:3] == [0.02, 0.04, 0.08]
+    assert len(nights.seconds) == 2_000 and nights.seconds[-1] == max(filter(None, nights.seconds)) == 30
+
+
 def test_a_waiting_storage_holds_up_no_writer_of_the_application(shop: Shop) -> None:
     """The cluster may elect a leader meanwhile: the business goes on."""
     asked, answered = threading.Event(), threading.Event()
