@@ -4,7 +4,7 @@
 |-----------------------------------|----------------------------------------------------------------|
 | `["load", target, sys.path, level]` | first message: import the application, log from this level on |
 | `["job", claim]`                  | run this job, unread bytes of the core                         |
-| `["stop", cause]`                 | tell the running job to end                                    |
+| `["stop", token, cause]`          | tell the job on this lease to end, also if it comes later      |
 | `["saved", problem]`              | the state of one `write` is stored, or `[type, message]` says why not |
 | `["exit"]`                        | end when idle                                                  |
 
@@ -130,9 +130,8 @@ class _Host:
                 match self._pipe.receive():
                     case ["job", bytes() as raw]:
                         self._jobs.put(raw)
-                    case ["stop", int() as cause]:
-                        for run in self._board.all():
-                            run.stop(Cause(cause))
+                    case ["stop", int() as token, int() as cause]:
+                        self._board.stop(token, Cause(cause))
                     case ["saved", problem]:
                         with self._told:
                             self._states_answered += 1

@@ -1,5 +1,7 @@
 """What this worker holds: the jobs that run on its leases, and the news about those leases.
 
+News may be about a job that is not here yet: claimed ahead, or on its way to a thread. They wait for it on the board.
+
 The board is also the referee. Whoever takes a job off the board reports how it ended; everybody else stays silent. So
 a job that was released at a shutdown, or whose lease is lost, is not reported again by its own thread later.
 
@@ -30,20 +32,25 @@ logger = logging.getLogger("raftwork.worker")
 EVENTS_WAIT_S = 1.0
 ASKED_MAX = 16
 """Jobs whose lines are kept after they ended, as somebody asked for them: who follows one wants its last line, too."""
+EARLY_MAX = 1_024
+"""News that wait for their jobs. Most are about jobs that have just ended, and wait for ever."""
 
 
 class Board:
-    """The running jobs of one lane by the token of their lease. Each method is one step under the interpreter lock, so
+    """The running jobs of one lane by the token of their lease. Each change is one step under the interpreter lock, so
     there is no other lock.
 
     Not by their ids: a job whose lease is lost goes on here while it runs again, and what ends first must not take the
     other off.
     """
 
-    __slots__ = ("asked", "runs")
+    __slots__ = ("asked", "early", "runs")
 
     def __init__(self) -> None:
         self.runs: dict[int, Run] = {}
+        self.early: dict[int, Cause] = {}
+        """What the listener heard about leases whose jobs were not on the board, by token, oldest first. Whoever puts a
+        job on the board looks here afterwards."""
         self.asked: dict[int, Ring] = {}
         """The lines of the jobs that were asked for last, by token, oldest first. Used by the listener only."""
 
@@ -56,8 +63,8 @@ class Board:
         return list(self.runs.values())
 
     def stop(self, token: int, cause: Cause) -> None:
-        """Tell the job that runs on this lease that it shall end."""
-        run = self.runs.get(token)
+        """Tell the job that runs on this lease that it shall end. One that begins later hears of it then."""
+        run = self.runs.get(token) or self._begun_meanwhile(token, cause)
         if run is None:
             return
         if cause is Cause.LOST:
@@ -65,6 +72,20 @@ class Board:
                 return
             announce.lost(run)
         run.stop(cause)
+
+    def tell_early(self, run: Run) -> None:
+        """Tell a job that was just put on the board what was heard about its lease before."""
+        cause = self.early.pop(run.claim.token, None)
+        if cause is not None:
+            self.stop(run.claim.token, cause)
+
+    def _begun_meanwhile(self, token: int, cause: Cause) -> Run | None:
+        """Keep news for a job that is not here. The job if it came just then, and does not hear of it by itself."""
+        self.early[token] = cause
+        for old in list(self.early)[:-EARLY_MAX]:
+            self.early.pop(old, None)
+        run = self.runs.get(token)
+        return run if run is not None and self.early.pop(token, None) is not None else None
 
     def lines_of(self, token: int) -> Ring | None:
         """What a job logged on this lease. None: it does not run here, and was not asked for while it did."""

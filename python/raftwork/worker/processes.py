@@ -272,7 +272,10 @@ class _Slot:
         deadline = self._start_deadline(run, child)
         self._running = run
         watch = self._start_watch(run, child)
-        self._lane.board.runs[claim.token] = run
+        board = self._lane.board
+        board.runs[claim.token] = run
+        if board.early:
+            board.tell_early(run)  # The child is told before it gets the job, and does not begin it.
         if events.listening():
             announce.started(run)
         try:
@@ -289,7 +292,7 @@ class _Slot:
             if deadline is not None:
                 deadline.cancel()
         self._served += 1
-        if not self._lane.board.take(run) or not done:
+        if not board.take(run) or not done:
             done = b""
         elif events.listening():
             announce.ended(run, ending_of(done, self._options.codecs))
@@ -395,7 +398,8 @@ class _Slot:
 
     def _stop(self, run: Run, child: Child, cause: Cause) -> None:
         try:
-            child.pipe.send("stop", int(cause))
+            # With the token: when this arrives the child may run the next job, which is innocent.
+            child.pipe.send("stop", run.claim.token, int(cause))
         except PipeClosed:
             return
         self._options.timekeeper.after(self._options.grace_s, lambda: self._kill(run, child))

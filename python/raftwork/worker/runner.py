@@ -60,7 +60,9 @@ class Runner:
         self._bindings = bindings
         self.use(codecs)
         self._versions = Versions()
+        self._board = board
         self._runs = board.runs
+        self._early = board.early
         self._channel = channel
         self._timekeeper = timekeeper
 
@@ -74,6 +76,8 @@ class Runner:
         run = Run(decode_claimed(raw), self._channel, self._timekeeper)
         self._runs[run.claim.token] = run
         try:
+            if self._early:
+                self._hear_early(run)
             # A copy of the context for each job: what one sets with contextvars, the next does not see.
             value = _copy_context().run(self._call, run)
             ending = None if value is None and _plain(run) else self._after_value(run, value)
@@ -89,9 +93,13 @@ class Runner:
         if task is None:
             task = asyncio.current_task()
         try:
+            if self._early:
+                self._hear_early(run)
             binding, context = self._begin(run)
             args, kwargs = binding.arguments(run.claim, context)
             run.on_stop = lambda cause: _cancel(task, run)
+            if run.cause is not None:
+                _cancel(task, run)  # It was told before there was anything to cancel.
             if run.claim.timeout_ms is None:
                 value = await binding.acall(context, args, kwargs)
             else:
@@ -107,6 +115,12 @@ class Runner:
 
     def raised(self, run: Run, error: BaseException) -> None:
         """For a subclass that wants the exception itself, of which only a description is stored."""
+
+    def _hear_early(self, run: Run) -> None:
+        """Raise what ends a job that was cancelled, or whose lease was lost, before it came here."""
+        self._board.tell_early(run)
+        if run.cause is not None:
+            raise asyncio.CancelledError
 
     def _call(self, run: Run) -> Any:
         binding, context = self._begin(run)

@@ -12,8 +12,11 @@ import pytest
 from raftwork import events
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
-from raftwork.errors import LeaseLost
+from raftwork.errors import JobCancelled, LeaseLost
 from raftwork.storage.base import Accepted, pack_progress, result_succeeded
+from raftwork.worker.leases import Board
+from raftwork.worker.run import Cause
+from raftwork.worker.runner import Runner
 
 WAIT_S = 20
 EXPIRE_SESSION = 3
@@ -153,6 +156,50 @@ def test_a_zombie_that_ends_before_the_owner_leaves_the_owner_its_report(app: Ra
     assert [run.claim.crashes for run in lane.board.all()] == [1], "the zombie ended; the owner is on the board"
     end.set()
     assert job.result(WAIT_S) == "owner", "J6: nobody but the owner may report, and it does"
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+def test_a_cancel_between_claim_and_start_is_heard(
+    app: Raftwork, work: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A job that was claimed ahead is not on the board yet: its worker is told, and nobody told the job."""
+    claimed, heard, go_on = (threading.Event() for _ in range(3))
+    called: list[str] = []
+    run, arun, stop = Runner.run, Runner.arun, Board.stop
+
+    def late_run(self: Runner, raw: bytes) -> bytes | None:
+        claimed.set()
+        go_on.wait(WAIT_S)
+        return run(self, raw)
+
+    async def late_arun(self: Runner, raw: bytes, task: Any = None) -> bytes | None:
+        claimed.set()
+        await asyncio.to_thread(go_on.wait, WAIT_S)
+        return await arun(self, raw, task)
+
+    def hear(self: Board, token: int, cause: Cause) -> None:
+        stop(self, token, cause)
+        heard.set()
+
+    monkeypatch.setattr(Runner, "run", late_run)
+    monkeypatch.setattr(Runner, "arun", late_arun)
+    monkeypatch.setattr(Board, "stop", hear)
+
+    @app.task(name="works")
+    def works() -> None:
+        called.append("works")
+
+    @app.task(name="aworks")
+    async def aworks() -> None:
+        called.append("aworks")
+
+    work(app)
+    job = (works if kind == "thread" else aworks).enqueue()
+    assert claimed.wait(WAIT_S) and job.cancel() and heard.wait(WAIT_S)
+    go_on.set()
+    with pytest.raises(JobCancelled):
+        job.result(WAIT_S)
+    assert called == []
 
 
 def test_a_lost_session_is_replaced_and_work_goes_on(app: Raftwork, work: Any) -> None:

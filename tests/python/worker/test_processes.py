@@ -16,7 +16,11 @@ from raftwork.app import Raftwork
 from raftwork.errors import TimedOut
 from raftwork.job import JobInfo
 from raftwork.worker import Worker, processes
+from raftwork.worker.ending import Code, ending_of
+from raftwork.worker.leases import Board
+from raftwork.worker.run import Cause
 from worker import child_jobs as jobs
+from worker.claims import claim
 
 pytestmark = pytest.mark.crash
 WAIT_S = 60
@@ -158,6 +162,45 @@ def test_a_cancelled_job_is_told_and_then_killed(app: Raftwork, work: Any, door:
     assert connection.recv(1) == b""
     assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3
     connection.close()
+
+
+def test_a_cancel_before_the_child_has_the_job_is_heard(
+    app: Raftwork, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed, heard, go_on = (threading.Event() for _ in range(3))
+    run, stop = processes._Slot.run, Board.stop
+
+    def late(self: processes._Slot, raw: bytes) -> bytes | None:
+        claimed.set()
+        go_on.wait(WAIT_S)
+        return run(self, raw)
+
+    def hear(self: Board, token: int, cause: Cause) -> None:
+        stop(self, token, cause)
+        heard.set()
+
+    monkeypatch.setattr(processes._Slot, "run", late)
+    monkeypatch.setattr(Board, "stop", hear)
+    work(app, processes=1, kill_grace="30s")
+    job = jobs.pid.enqueue()
+    assert claimed.wait(WAIT_S) and job.cancel() and heard.wait(WAIT_S)
+    go_on.set()
+    info = final(job)
+    assert (info.state, info.crashes) == ("cancelled", 0)
+    assert jobs.add.enqueue(1, 2).result(WAIT_S) == 3
+
+
+def test_what_comes_late_for_one_job_does_not_end_the_next() -> None:
+    child = processes.Child("worker.child_jobs:app", None)
+    try:
+        child.wait_ready()
+        child.pipe.send("stop", 7, int(Cause.CANCEL))
+        for token, code in ((8, Code.SUCCEEDED), (7, Code.CANCELLED)):
+            child.pipe.send("job", claim(jobs.pid.name, token=token))
+            kind, report = child.receive(WAIT_S)
+            assert kind == "done" and ending_of(report).code is code
+    finally:
+        child.close()
 
 
 def test_a_stop_kills_what_does_not_end_and_releases_it(app: Raftwork, work: Any, door: socket.socket) -> None:

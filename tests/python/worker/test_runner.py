@@ -19,7 +19,7 @@ from raftwork.storage.base import ClaimedJob
 from raftwork.worker.binding import bindings_of
 from raftwork.worker.ending import Code, Ending, ending_of, report
 from raftwork.worker.failure import Failure
-from raftwork.worker.leases import Board
+from raftwork.worker.leases import EARLY_MAX, Board
 from raftwork.worker.run import Cause, Run
 from raftwork.worker.runner import Runner
 from raftwork.worker.timekeeper import Timekeeper
@@ -94,6 +94,71 @@ def test_news_about_an_older_lease_are_ignored() -> None:
     assert not board.runs and run.cause is Cause.LOST and run.lost
     run.stop(Cause.CANCEL)
     assert run.cause is Cause.LOST, "a weaker cause does not come after a stronger one"
+
+
+@pytest.mark.parametrize("cause", [Cause.CANCEL, Cause.LOST])
+@pytest.mark.parametrize("name", ["plain", "aplain"])
+def test_news_that_come_before_the_job_wait_for_it(app: Raftwork, name: str, cause: Cause) -> None:
+    called: list[str] = []
+
+    @app.task(name="plain")
+    def plain() -> None:
+        called.append("plain")
+
+    @app.task(name="aplain")
+    async def aplain() -> None:
+        called.append("aplain")
+
+    board = Board()
+    runner = runner_of(app, board)
+    board.stop(1, cause)
+    report = run(runner, name)
+    assert called == [], "it does not begin"
+    assert report is None if cause is Cause.LOST else ending_of(report or b"").code is Code.CANCELLED
+    assert board.runs == {} and board.early == {}
+    assert ending_of(run(runner, name) or b"") == Ending(Code.SUCCEEDED), "they were for that run"
+
+
+def test_news_for_a_job_that_begins_just_then_reach_it() -> None:
+    class Late(dict[int, Run]):
+        """The job is put on the board between two looks of the listener."""
+
+        looks = 0
+
+        def get(self, token: int, default: Any = None) -> Any:
+            self.looks += 1
+            if self.looks == 2:
+                run_on(board, claim("x", token))
+                if heard_by_itself:
+                    board.tell_early(self[token])
+            return super().get(token, default)
+
+    for heard_by_itself in (False, True):
+        board = Board()
+        board.runs = Late()
+        board.stop(7, Cause.CANCEL)
+        assert board.all()[0].cause is Cause.CANCEL and board.early == {}
+
+
+def test_the_news_that_wait_are_bounded() -> None:
+    board = Board()
+    for token in range(3 * EARLY_MAX):
+        board.stop(token, Cause.CANCEL)
+    assert list(board.early) == list(range(2 * EARLY_MAX, 3 * EARLY_MAX)), "the newest are kept"
+
+
+def test_a_coroutine_that_is_cancelled_while_it_is_made_ready_is_cancelled(app: Raftwork) -> None:
+    @app.task(name="asleeps")
+    async def asleeps() -> None:
+        await asyncio.sleep(WAIT_S)
+
+    board = Board()
+    stop = events.subscribe(lambda event: board.stop(1, Cause.CANCEL) if event.name == "job.started" else None)
+    try:
+        report = run(runner_of(app, board), "asleeps")
+    finally:
+        stop()
+    assert ending_of(report or b"").code is Code.CANCELLED
 
 
 def test_a_worker_without_the_task_says_so(app: Raftwork) -> None:
