@@ -3,7 +3,8 @@
 Invariants
 * Calls are made outside the lock, in the order of their times. One that raises is logged; the thread goes on.
 * The thread exists only after the first entry: a worker whose jobs have no time-out never pays for it.
-* `cancel` is lazy: a cancelled entry stays in the heap until its time, and then does nothing.
+* `cancel` is lazy: a cancelled entry stays in the heap until its time, and then does nothing. When the heap is twice as
+  long as after the last look, all of those go: most jobs end long before their time-out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from collections.abc import Callable
 __all__ = ["Entry", "Timekeeper"]
 
 logger = logging.getLogger("raftwork.worker")
+
+ENTRIES_LEAST = 1_024
+"""Shorter heaps are not looked through."""
 
 
 class Entry:
@@ -38,6 +42,8 @@ class Timekeeper:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Entry]] = []
+        self._long = ENTRIES_LEAST
+        """At this length it is looked through next."""
         self._order = itertools.count()
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
@@ -49,6 +55,8 @@ class Timekeeper:
         with self._changed:
             if self._closed:
                 return entry
+            if len(self._heap) >= self._long:
+                self._drop_cancelled()
             heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), entry))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="raftwork-timekeeper", daemon=True)
@@ -66,6 +74,11 @@ class Timekeeper:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(5)
+
+    def _drop_cancelled(self) -> None:
+        self._heap = [item for item in self._heap if item[2].call is not None]
+        heapq.heapify(self._heap)
+        self._long = max(ENTRIES_LEAST, 2 * len(self._heap))
 
     def _run(self) -> None:
         while (entry := self._next_due()) is not None:

@@ -6,12 +6,13 @@ import queue
 import socket
 import sys
 import threading
+from functools import partial
 
 import pytest
 
 from raftwork.worker.guard import Interrupt, ThreadGuard, call_guarded
 from raftwork.worker.pipe import MESSAGE_BYTES_MAX, Pipe, PipeClosed
-from raftwork.worker.timekeeper import Timekeeper
+from raftwork.worker.timekeeper import ENTRIES_LEAST, Timekeeper
 
 
 def test_a_guard_interrupts_the_thread_that_runs() -> None:
@@ -97,6 +98,25 @@ def test_the_timekeeper_calls_in_order_and_survives_a_failing_call() -> None:
     keeper.close()
     keeper.after(0, lambda: called.put("closed"))
     assert called.empty()
+
+
+def test_the_timekeeper_does_not_keep_what_was_cancelled() -> None:
+    keeper, called = Timekeeper(), queue.SimpleQueue[int]()
+    hours = [keeper.after(3_600, lambda: None) for _ in range(1_500)]
+    longest = 0
+    for _ in range(20_000):  # As jobs with a time-out that end at once.
+        keeper.after(3_600, lambda: None).cancel()
+        longest = max(longest, len(keeper._heap))
+    assert longest <= 2 * len(hours) + ENTRIES_LEAST
+    for number in (2, 0, 1):
+        keeper.after(0.2 * number, partial(called.put, number))
+    assert [called.get(timeout=10) for _ in range(3)] == [0, 1, 2], "it still calls in order"
+    assert all(entry.call is not None for entry in hours)
+    for entry in hours:
+        entry.cancel()
+    while len(keeper._heap) > ENTRIES_LEAST:
+        keeper.after(3_600, lambda: None).cancel()
+    keeper.close()
 
 
 def test_a_pipe_carries_whole_messages_and_tells_its_end() -> None:
