@@ -17,8 +17,9 @@ from raftwork.cli.measure import sync_seconds
 from raftwork.cli.output import say, show, table
 from raftwork.cli.target import Target, common, directory_of, target_options
 from raftwork.config import Source
-from raftwork.errors import RaftworkError
+from raftwork.errors import ConfigError, RaftworkError
 from raftwork.keyring import Keyring
+from raftwork.outbox import database_of
 from raftwork.secret import MASK, Masked
 
 __all__ = ["doctor"]
@@ -66,8 +67,18 @@ def doctor(directory: Path | None, salvage: bool, accept_loss: bool, yes: bool, 
 
 
 def _setting(row: Source) -> dict[str, Any]:
-    value = MASK if isinstance(row.value, Masked) else row.value
+    value = row.value
+    if isinstance(value, Masked):
+        value = _outbox(value) if row.name == "outbox" else MASK
     return {"name": row.name, "value": value, "from": row.place}
+
+
+def _outbox(url: str) -> str:
+    """Where it is, without a password."""
+    try:
+        return database_of(url).shown
+    except ConfigError:
+        return MASK
 
 
 def _keys_report(app: Raftwork) -> dict[str, Any] | None:

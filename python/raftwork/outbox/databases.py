@@ -17,11 +17,12 @@ import fcntl
 import os
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from raftwork.errors import ConfigError, OutboxError
 
@@ -242,15 +243,21 @@ class PostgresDatabase(Database):
 
     sign = "%s"
 
-    def __init__(self, url: str, shown: str) -> None:
-        super().__init__(shown)
-        self._url = url
+    def __init__(self, url: str) -> None:
         try:
             import psycopg
+            from psycopg.conninfo import conninfo_to_dict
         except ImportError:
             raise ConfigError(
-                f"{shown} needs the library psycopg, which is not installed. Install raftwork[postgres]."
+                "An outbox in PostgreSQL needs the library psycopg, which is not installed. Install raftwork[postgres]."
             ) from None
+        # By the library that will connect: whoever reads a URL otherwise takes part of a password for something else.
+        try:
+            said = conninfo_to_dict(url)
+        except (psycopg.ProgrammingError, UnicodeError):
+            raise _unreadable() from None  # Not in its words: they quote what could not be read.
+        super().__init__(_shown(url, said))
+        self._url = url
         self._psycopg = psycopg
 
     def ddl(self) -> tuple[str, ...]:
@@ -292,11 +299,12 @@ def database_of(url: str) -> Database:
     """The database that a URL names, as SQLAlchemy writes them; a driver behind `+` is ignored. Connects to nothing.
 
     Raises:
-        ConfigError: it is no URL of SQLite or PostgreSQL, names a database in memory, or psycopg is not installed.
+        ConfigError: it is no URL of SQLite or PostgreSQL, cannot be read, names a database in memory, or psycopg is not
+            installed.
     """
-    parts = urlsplit(url)
-    scheme = parts.scheme.partition("+")[0]
+    scheme = url.partition(":")[0].partition("+")[0].lower()
     if scheme == "sqlite":
+        parts = urlsplit(url)
         path = unquote(parts.path[1:])
         if parts.netloc or not path or path == ":memory:" or "\0" in path or parts.query:
             raise ConfigError(
@@ -305,12 +313,29 @@ def database_of(url: str) -> Database:
             )
         return SqliteDatabase(Path(path), url)
     if scheme in ("postgresql", "postgres"):
-        user = f"{parts.username}@" if parts.username else ""
-        port = f":{parts.port}" if parts.port else ""
-        return PostgresDatabase(
-            f"postgresql:{url.partition(':')[2]}", f"postgresql://{user}{parts.hostname or ''}{port}{parts.path}"
-        )
+        return PostgresDatabase(f"postgresql:{url.partition(':')[2]}")
     raise ConfigError(
-        f"{url.partition('://')[0]!r} is no database that has an outbox here. Write sqlite:///shop.db or "
+        f"{url.partition(':')[0]!r} is no database that has an outbox here. Write sqlite:///shop.db or "
         "postgresql://user@host/database."
+    )
+
+
+def _shown(url: str, said: Mapping[str, Any]) -> str:
+    """A URL of what libpq has read in this one, without password and options."""
+    path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+    hosts, ports = str(said.get("host", "")).split(","), str(said.get("port", "")).split(",")
+    if "@" in path or not all(port == "" or port.isdecimal() for port in ports):
+        raise _unreadable()  # A password with a slash ends before it, and the rest passes for port and database.
+    places = ",".join(
+        (f"[{host}]" if ":" in host else quote(host, safe="")) + (f":{port}" if port else "")
+        for host, port in zip_longest(hosts, ports, fillvalue="")
+    )
+    user = f"{quote(said['user'], safe='')}@" if "user" in said else ""
+    return f"postgresql://{user}{places}/{quote(said.get('dbname', ''), safe='')}"
+
+
+def _unreadable() -> ConfigError:
+    return ConfigError(
+        "The URL of the outbox cannot be read, which is not shown here as it may hold a password. Write it as "
+        "postgresql://user:password@host:port/database, and % / @ inside of the user or the password as %25 %2F %40."
     )

@@ -20,6 +20,25 @@ def test_doctor_says_where_settings_come_from(raftwork: Any, shop: Path, monkeyp
     assert "fdatasync" in raftwork("doctor").out
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:s3cret@host/db", "postgresql://ann@host/db"),
+        ("postgresql://host/db?user=ann&password=s3cret", "postgresql://ann@host/db"),
+        ("postgresql://ann:pa/s3cret@host/db", "***"),
+        ("sqlite:///shop.db", "sqlite:///shop.db"),
+    ],
+)
+def test_doctor_shows_the_outbox_without_its_password(
+    raftwork: Any, shop: Path, monkeypatch: pytest.MonkeyPatch, url: str, shown: str
+) -> None:
+    monkeypatch.setenv("RAFTWORK_OUTBOX", url)
+    told, answer = raftwork("doctor"), raftwork("doctor", "--json")
+    assert {row["name"]: row["value"] for row in answer.json["settings"]}["outbox"] == shown
+    assert shown in told.out
+    assert not any("s3cret" in said for said in (told.out, told.err, answer.out, answer.err))
+
+
 KEYS = {id: base64.b64encode(id.encode() * 8).decode() for id in ("2026", "2025")}
 
 

@@ -420,16 +420,6 @@ def test_bad_urls_and_options(app: Raftwork, tmp_path: Any) -> None:
         box.retry("0192")
 
 
-def test_a_password_is_not_shown(app: Raftwork) -> None:
-    url = "postgresql://ann:s3cret@127.0.0.1:1/shop"
-    box = app.outbox(url)
-    with pytest.raises(OutboxError) as told:
-        box.status()
-    own = Raftwork("shop", outbox=url)
-    assert "s3cret" not in f"{box!r} {told.value} {own.config.rows()!r}"
-    assert own.outbox().url == "postgresql://ann@127.0.0.1:1/shop"
-
-
 @pytest.mark.parametrize("keys", [None, "k1:" + "A" * 43 + "="])
 def test_payloads_are_written_by_the_applications_codecs(sqlite_shop: Shop, keys: str | None) -> None:
     with Raftwork("shop", "memory://", encryption_keys=keys) as app:
