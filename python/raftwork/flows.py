@@ -138,17 +138,24 @@ class Batch:
     def open(self) -> Self:
         """Store a new batch and its callbacks, which wait for it. A `with` block does this.
 
+        A batch whose callbacks cannot be stored is cancelled.
+
         Raises:
             WrongState: it was opened before, or the batch around it takes no members any more.
+            And for its callbacks as `Task.enqueue`.
         """
         if not self._opens:
             raise WrongState(f"The batch {self.id} was opened before. Add jobs with `with app.batch(id):`.")
         outer = batch_of(self._door)
         self._door.storage.open_batch(self._id, self._name or "", outer)
         self._opens = False
-        with _inside(None):  # Callbacks are no members: what a batch waits for cannot wait for it.
-            for on, call in self._callbacks.items():
-                call.task.using(after=self, on=on).enqueue(*call.args, **call.kwargs)
+        try:
+            with _inside(None):  # Callbacks are no members: what a batch waits for cannot wait for it.
+                for on, call in self._callbacks.items():
+                    call.task.using(after=self, on=on).enqueue(*call.args, **call.kwargs)
+        except BaseException as error:
+            self._give_up(error, "while its callbacks were stored")
+            raise
         return self
 
     def info(self) -> BatchInfo:
@@ -247,9 +254,12 @@ class Batch:
     def _end(self, error: BaseException | None) -> None:
         if error is None:
             self.seal()
-            return
+        else:
+            self._give_up(error, "inside of the `with` block")
+
+    def _give_up(self, error: BaseException, where: str) -> None:
         try:
-            self.cancel(f"{type(error).__name__} inside of the `with` block"[:200])
+            self.cancel(f"{type(error).__name__} {where}"[:200])
         except AccessDenied as denied:  # Who enqueues need not operate, and what went wrong first matters more.
             error.add_note(f"The batch {self.id} stays open, with its members: {denied}")
 

@@ -341,6 +341,17 @@ def test_an_error_in_the_block_cancels_the_batch(app: Raftwork, h: Harness) -> N
     assert said == [("bad",)]
 
 
+def test_a_batch_whose_callbacks_cannot_be_stored_is_cancelled(app: Raftwork, h: Harness) -> None:
+    say_ = app.task(name="say")(say)
+    batch = app.batch("night", on_success=say_.s("good"), on_complete=say_.s(object()))
+    with pytest.raises(SerializationError), batch:
+        raise AssertionError("the block does not begin")
+    assert batch.info().state == "cancelled"
+    h.drain()
+    (callback,) = app.jobs("function:say")
+    assert callback.state == "cancelled", "and nobody waits for it any more"
+
+
 def test_who_may_not_cancel_a_batch_sees_the_error_of_the_block(
     app: Raftwork, h: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
