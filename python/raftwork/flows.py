@@ -372,7 +372,7 @@ def chain(first: Step[Any], /, *others: Step[Any]) -> Chain[Any]:
 
 def _follower(step: Any) -> Signature[Any]:
     if isinstance(step, Task):
-        step = Signature(step, (), {})
+        step = step.s()
     if not isinstance(step, Signature):
         raise InvalidTask(f"{step!r:.100} is not a call of a task. Write task.s(arguments), or the task itself.")
     step.task.check(None, *step.args, **step.kwargs)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from outbox.conftest import Shop
-from raftwork import InvalidOption, JobNotFound, JobState, OutboxError, Raftwork, SerializationError
+from raftwork import InvalidOption, JobNotFound, JobState, OutboxError, Raftwork, SerializationError, chain
 
 
 def ship(number: int) -> int:
@@ -169,6 +169,9 @@ def test_a_connection_goes_no_further_than_its_copy(app: Raftwork, sqlite_shop: 
     copy = task.using(connection=connection)
     with pytest.raises(InvalidOption, match="s\\(\\) is enqueued later"):
         copy.s(7)
+    for steps in ((task.s(6), copy), (copy, task)):
+        with pytest.raises(InvalidOption, match="has a connection"):
+            chain(*steps)
     copy.using(priority=5).enqueue(7)
     task.enqueue(8)
     copy.using(connection=None).enqueue(9)
