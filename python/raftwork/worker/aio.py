@@ -37,6 +37,9 @@ CLOSE_WAIT_S = 5.0
 class AsyncLane(Lane):
     """Runs jobs as tasks of an event loop."""
 
+    _loop: asyncio.AbstractEventLoop
+    """An own one is made by `start`: a lane that is never started has none to close."""
+
     def __init__(
         self,
         name: str,
@@ -51,7 +54,8 @@ class AsyncLane(Lane):
         self._run = run
         self._held = held if held is not None else AsyncHeld()
         self._own = loop is None
-        self._loop = loop if loop is not None else asyncio.new_event_loop()
+        if loop is not None:
+            self._loop = loop
         self._thread: threading.Thread | None = None
         self._ready: collections.deque[bytes] = collections.deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,6 +73,7 @@ class AsyncLane(Lane):
             ConfigError: there is async middleware, and the loop cannot run it while this waits for it.
         """
         if self._own:
+            self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._run_loop, name=f"raftwork-{self.name}", daemon=True)
             self._thread.start()
         if self._held.around:
@@ -94,13 +99,16 @@ class AsyncLane(Lane):
         self._on_loop(self._unwatch)
         super().close()
         self._close_held()
-        if self._own:
+        if self._thread is not None:
             self._on_loop(self._loop.stop)
-            if self._thread is not None:
-                self._thread.join(CLOSE_WAIT_S)
+            self._thread.join(CLOSE_WAIT_S)
+
+    @property
+    def _has_loop(self) -> bool:
+        return not self._own or self._thread is not None
 
     def _close_held(self) -> None:
-        if self._held.empty:
+        if self._held.empty or not self._has_loop:
             return
         try:
             closed = asyncio.run_coroutine_threadsafe(self._held.close(), self._loop)
@@ -134,6 +142,8 @@ class AsyncLane(Lane):
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
     def _on_loop(self, call: Callable[[], object]) -> None:
+        if not self._has_loop:
+            return
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
@@ -143,7 +153,7 @@ class AsyncLane(Lane):
         def watch() -> None:
             self._unwatch()
             if self._fetcher is not fetcher:
-                self._ready.clear()  # What was claimed under a lost session is somebody else's now.
+                self._drop_ready()
             self._fetcher = fetcher
             self._pump()
 
@@ -157,6 +167,8 @@ class AsyncLane(Lane):
         fetcher = self._fetcher
         if fetcher is None or self.source.current is not fetcher or self.stopping:
             self._unwatch()
+            if not self._tasks:
+                self._drop_ready()
             return
         free = self.slots - len(self._tasks) - len(self._ready)
         try:
@@ -215,6 +227,12 @@ class AsyncLane(Lane):
         if not self._pump_due:
             self._pump_due = True
             self._loop.call_soon(self._pump)
+
+    def _drop_ready(self) -> None:
+        """What was claimed under a lost session is somebody else's now."""
+        self._ready.clear()
+        if not self._tasks:
+            self._idle.set()
 
     def _watch(self, fetcher: Fetcher) -> None:
         if self._watched is None:
