@@ -25,7 +25,7 @@ from raftwork.outcomes import Cancel
 from raftwork.saved import Saved
 from raftwork.storage.base import ClaimedJob
 
-__all__ = ["ContextLink", "JobContext", "StopFlag", "activate", "current_job", "current_link", "deactivate"]
+__all__ = ["ContextLink", "JobContext", "StopFlag", "activate", "current_job", "current_link"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -355,11 +355,6 @@ def current_link() -> ContextLink | None:
     return None if context is None else context._link
 
 
-def activate(context: JobContext) -> contextvars.Token[JobContext]:
-    """Make this the current job of the running thread or coroutine. For workers."""
-    return _current.set(context)
-
-
-def deactivate(token: contextvars.Token[JobContext]) -> None:
-    """Undo `activate`."""
-    _current.reset(token)
+def activate(context: JobContext) -> None:
+    """Make this the current job of the code that runs in this `contextvars` context. For workers."""
+    _current.set(context)

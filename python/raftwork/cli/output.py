@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -154,11 +154,6 @@ def job_fields(info: JobInfo, *, whole: bool) -> dict[str, Any]:
             ],
         }
     return fields
-
-
-def utc_now() -> datetime:
-    """This moment."""
-    return clock.from_ms(clock.now_ms()).astimezone(UTC)
 
 
 def parse_id(text: str) -> uuid.UUID:

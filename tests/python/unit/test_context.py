@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from raftwork import Cancel, JobContext, LeaseLost, NotRunning, PayloadTooLarge, current_job, serde
-from raftwork.context import StopFlag, activate, deactivate
+from raftwork.context import StopFlag, activate
 from raftwork.storage.base import ClaimedJob
 
 
@@ -139,9 +140,12 @@ def test_the_current_job_is_that_of_the_running_code(link: Link) -> None:
     with pytest.raises(NotRunning):
         current_job()
     context = JobContext(job(), link, StopFlag())
-    token = activate(context)
-    assert current_job() is context
-    deactivate(token)
+
+    def inside() -> None:
+        activate(context)
+        assert current_job() is context
+
+    contextvars.copy_context().run(inside)
     with pytest.raises(NotRunning):
         current_job()
 
