@@ -123,7 +123,7 @@ class Enqueueing(Door, ABC):
         earlier writes stored. `using(wait=False)` has no effect here.
 
         Raises:
-            As `Task.enqueue`.
+            As `Task.enqueue`. A note of `OutcomeUnknown` has the first and the last id of the write that it is about.
 
         Example:
             >>> app.enqueue_many(send_welcome.s(user) for user in range(1000))
@@ -132,7 +132,10 @@ class Enqueueing(Door, ABC):
         jobs: list[Job[R]] = []
         for batch in batches(calls, self.codecs, batch_of(self)):
             with self.middleware.storing(batch.enqueue_calls()):
-                jobs += self._jobs_of(batch, storage.enqueue(batch.take(storage.new_ids(len(batch)), self.codecs)))
+                new = batch.take(storage.new_ids(len(batch)), self.codecs)
+                with _noting(new[0].id, new[-1].id):
+                    clashes = storage.enqueue(new)
+                jobs += self._jobs_of(batch, clashes)
         return jobs
 
     async def aenqueue_many(self, calls: Iterable[Signature[R]]) -> list[Job[R]]:
@@ -142,7 +145,9 @@ class Enqueueing(Door, ABC):
         for batch in batches(calls, self.codecs, batch_of(self)):
             async with self.middleware.astoring(batch.enqueue_calls()):
                 new = batch.take(storage.new_ids(len(batch)), self.codecs)
-                jobs += self._jobs_of(batch, await storage.aenqueue(new))
+                with _noting(new[0].id, new[-1].id):
+                    clashes = await storage.aenqueue(new)
+                jobs += self._jobs_of(batch, clashes)
         return jobs
 
     def _jobs_of(self, batch: Batch, clashes: list[Clash]) -> list[Job[Any]]:
@@ -161,9 +166,13 @@ def _calls(steps: Sequence[Signature[Any]]) -> list[EnqueueCall]:
 
 
 @contextmanager
-def _noting(id: bytes) -> Generator[None, None, None]:
+def _noting(id: bytes, last: bytes | None = None) -> Generator[None, None, None]:
+    """Say in an error which job it is about, or which jobs from the first to the last of a write."""
     try:
         yield
     except OutcomeUnknown as error:
-        error.add_note(f"The job's id is {uuid.UUID(bytes=id)}.")
+        note = f"The job's id is {uuid.UUID(bytes=id)}."
+        if last is not None:
+            note = f"The jobs' ids are {uuid.UUID(bytes=id)} to {uuid.UUID(bytes=last)}: all are stored, or none."
+        error.add_note(note)
         raise

@@ -9,7 +9,7 @@ Invariants
   ask, and when that time looks old.
 * Firing names the slot that it uses up, and the storage takes it once. So any number of schedulers may try; the one
   that fired last does not wait and the others do, so that mostly one tries.
-* What fails is tried again a second later, and holds up no other schedule. A log line tells of it once.
+* What fails is tried again a second later, and holds up no other schedule. A log line tells of it once, until it works.
 * What is due is asked for in pages, oldest first. Behind one with schedules that cannot be fired here (a definition
   that this process cannot read, a queue that is not its own) the next one is asked for, and the first one again after
   a second for each page that it took: until then a turn begins behind them, as if they were not there.
@@ -122,6 +122,7 @@ class Scheduler:
         self._fired_last = False
         self._early_s = EARLY_S
         self._told: dict[str, str] = {}
+        """What was logged last about each schedule that is not fired, and under "" about all of them."""
         self._pages = Pages()
 
     def start(self) -> None:
@@ -142,6 +143,7 @@ class Scheduler:
         while not self._closed.is_set():
             try:
                 wait_s = self.turn(self._app.storage)
+                self._told.pop("", None)
             except NotRunning:
                 return  # The application was closed.
             except RaftworkError as error:
@@ -219,7 +221,7 @@ class Scheduler:
                 firings.append(firing)
             else:
                 logger.warning("The schedule %r missed all slots from %s on.", row.name, clock.from_ms(firing.slot_ms))
-                moved = self._try(row.name, partial(storage.move_schedule, *firing[:4]))
+                moved = self._end(row.name, partial(storage.move_schedule, *firing[:4]))
                 outcomes.append(moved)
                 if moved:
                     announce.missed(firing)
@@ -227,10 +229,17 @@ class Scheduler:
             if self._closed.is_set():
                 break
             for firing, answer in zip(group, storage.fire_schedules(group), strict=True):
-                outcomes.append(self._try(firing.name, partial(has_fired, answer)))
+                outcomes.append(self._end(firing.name, partial(has_fired, answer)))
                 if isinstance(answer, list):
                     announce.fired(firing, answer)
         return outcomes
+
+    def _end(self, name: str, act: Callable[[], bool]) -> bool | None:
+        """The last that is to be done about one schedule: if it works, what was wrong before is over."""
+        done = self._try(name, act)
+        if done is not None:
+            self._told.pop(name, None)
+        return done
 
     def _try(self, name: str, act: Callable[[], T]) -> T | None:
         """Do something about one schedule. What goes wrong is told, and holds up no other."""

@@ -319,6 +319,47 @@ def test_a_node_of_an_earlier_version_is_asked_for_the_first_page_only(
     assert refused == 2
 
 
+def test_a_schedule_that_breaks_again_is_told_again(
+    still: Raftwork, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, turns = still, eager(still)
+    app.schedules.put("tick", task_of(app), every="1h")
+    whole = app.storage.fire_schedules
+    for works in (False, False, True, False, False):
+        refused = [Overloaded("Too many.")]
+        monkeypatch.setattr(app.storage, "fire_schedules", whole if works else lambda group: refused)
+        advance(app, HOUR)
+        turns.turn(app.storage)
+    told = [record.getMessage() for record in caplog.records]
+    assert sum(line.startswith("The schedule 'tick' is not fired here") for line in told) == 2, told
+    assert jobs_of(app)
+
+
+def test_an_outage_is_told_each_time(still: Raftwork, caplog: pytest.LogCaptureFixture) -> None:
+    turns: Any = eager(still)
+    script: list[bool] = [False, False, True, False, True]
+
+    def turn(storage: Storage) -> float:
+        works = script.pop(0)
+        if not script:
+            turns.stop()
+        if not works:
+            raise Overloaded("Too many.")
+        return 0.0
+
+    turns.turn = turn
+    turns._closed = Unhurried()
+    turns._run()
+    assert [record.getMessage()[:21] for record in caplog.records] == ["Schedules are held up"] * 2
+
+
+class Unhurried(threading.Event):
+    """Is not waited for."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
 def test_idle_it_sleeps_until_the_next_slot_but_never_longer_than_a_second(still: Raftwork) -> None:
     turns = eager(still)
     assert turns.turn(still.storage) == scheduler.IDLE_S
