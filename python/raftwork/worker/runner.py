@@ -76,7 +76,7 @@ class Runner:
         run = Run(decode_claimed(raw), self._channel, self._timekeeper)
         self._runs[run.claim.token] = run
         try:
-            if self._early:
+            if self._early and run.claim.token in self._early:
                 self._hear_early(run)
             # A copy of the context for each job: what one sets with contextvars, the next does not see.
             value = _copy_context().run(self._call, run)
@@ -93,7 +93,7 @@ class Runner:
         if task is None:
             task = asyncio.current_task()
         try:
-            if self._early:
+            if self._early and run.claim.token in self._early:
                 self._hear_early(run)
             binding, context = self._begin(run)
             args, kwargs = binding.arguments(run.claim, context)
