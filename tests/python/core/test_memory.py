@@ -111,8 +111,13 @@ def test_a_lost_session_is_final(memory: _core.Client) -> None:
     assert fetcher.fenced()
     with pytest.raises(errors.SessionExpired):
         fetcher.next(10)
+    with pytest.raises(errors.SessionExpired):
+        fetcher.events(10)
     again = memory.fetcher(wish())
     assert again.next(10) is not None, "the job is free for others"
+    again.close(10)
+    with pytest.raises(errors.NotRunning):
+        again.events(10)
 
 
 def test_the_session_of_a_client_is_opened_again(memory: _core.Client) -> None:
