@@ -215,7 +215,7 @@ class Relay:
         self._database.close()
 
     def _retry_s(self, failures: int) -> float:
-        return min(self._poll_s * 2 ** min(failures, DOUBLINGS_MAX), RETRY_S_MAX)
+        return min(self._poll_s * 2.0 ** min(failures, DOUBLINGS_MAX), RETRY_S_MAX)
 
     def _tell(self, error: RaftworkError) -> None:
         if self._told != error.code:

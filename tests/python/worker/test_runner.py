@@ -119,7 +119,8 @@ def test_news_that_come_before_the_job_wait_for_it(app: Raftwork, name: str, cau
     assert ending_of(run(runner, name) or b"") == Ending(Code.SUCCEEDED), "they were for that run"
 
 
-def test_news_for_a_job_that_begins_just_then_reach_it() -> None:
+@pytest.mark.parametrize("heard_by_itself", [False, True])
+def test_news_for_a_job_that_begins_just_then_reach_it(heard_by_itself: bool) -> None:
     class Late(dict[int, Run]):
         """The job is put on the board between two looks of the listener."""
 
@@ -133,11 +134,10 @@ def test_news_for_a_job_that_begins_just_then_reach_it() -> None:
                     board.tell_early(self[token])
             return super().get(token, default)
 
-    for heard_by_itself in (False, True):
-        board = Board()
-        board.runs = Late()
-        board.stop(7, Cause.CANCEL)
-        assert board.all()[0].cause is Cause.CANCEL and board.early == {}
+    board = Board()
+    board.runs = Late()
+    board.stop(7, Cause.CANCEL)
+    assert board.all()[0].cause is Cause.CANCEL and board.early == {}
 
 
 def test_the_news_that_wait_are_bounded() -> None:

@@ -325,8 +325,8 @@ def test_a_schedule_that_breaks_again_is_told_again(
     app, turns = still, eager(still)
     app.schedules.put("tick", task_of(app), every="1h")
     whole = app.storage.fire_schedules
+    refused = [Overloaded("Too many.")]
     for works in (False, False, True, False, False):
-        refused = [Overloaded("Too many.")]
         monkeypatch.setattr(app.storage, "fire_schedules", whole if works else lambda group: refused)
         advance(app, HOUR)
         turns.turn(app.storage)

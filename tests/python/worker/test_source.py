@@ -1,4 +1,4 @@
-"""Where a lane gets its jobs from when its sessions end: who is told, what is left behind, and how soon the next opens."""
+"""A lane whose sessions end: who is told, what is left behind, and how soon the next one opens."""
 
 from __future__ import annotations
 
