@@ -74,6 +74,7 @@ from raftwork.errors import (
 from raftwork.flow_info import FlowInfo
 from raftwork.flows import Batch, BatchInfo, Chain, chain
 from raftwork.job import Job, JobInfo, JobState
+from raftwork.known import UnknownJobs
 from raftwork.limits import Limit, Rate
 from raftwork.lock import Lock, LockInfo, ReadWriteLock
 from raftwork.logs import JobLogs
@@ -177,6 +178,7 @@ __all__ = [
     "TooStale",
     "Unique",
     "UniqueConflict",
+    "UnknownJobs",
     "WrongState",
 ]
 

@@ -30,6 +30,7 @@ from raftwork.enqueueing import Enqueueing
 from raftwork.errors import ConfigError, InvalidOption, InvalidTask, NotRunning, TaskNotRegistered
 from raftwork.flows import Batch, BatchInfo, Callback, batch_for
 from raftwork.job import Job, JobInfo
+from raftwork.known import UnknownJobs, unknown_jobs
 from raftwork.limits import Limits
 from raftwork.locking import Locking
 from raftwork.middleware import Middleware
@@ -392,6 +393,24 @@ class Raftwork(Enqueueing, Outgoing, Recurring, Locking):
             TooStale: the answer could be older than allowed.
         """
         return pages(self.job_page, filters.parse(filter), limit, read_as(consistency, max_staleness))
+
+    def unknown_jobs(
+        self, *, consistency: Consistency = "session", max_staleness: Duration | None = None
+    ) -> Rows[UnknownJobs]:
+        """Jobs that wait for a worker while no connected worker knows their function, by the name of the function.
+
+        Such a job is no error: it waits until a worker knows its function, or somebody cancels it. While no worker is
+        connected these are all that wait. A worker that does not say what it knows, as those of an older version,
+        counts as one that knows everything; then the list is empty.
+
+        Args:
+            consistency, max_staleness: as for `Job.info`. The answer says of which state it is.
+
+        Example:
+            >>> for function, waiting in app.unknown_jobs():
+            ...     print(f"{waiting} jobs of {function}")
+        """
+        return unknown_jobs(self.storage, read_as(consistency, max_staleness))
 
     def counts(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> Counts:
         """Jobs by state, all states named, and the totals that the storage derives from transitions.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from raftwork import clock, durations, options
+from raftwork import clock, durations, known, options
 from raftwork.errors import InvalidName, InvalidOption, JobNotFound, WrongState
 from raftwork.job import Job, JobInfo
 from raftwork.limits import LIMIT_MAX
@@ -167,7 +167,8 @@ class WorkerInfo:
     @classmethod
     def of(cls, info: SessionInfo) -> WorkerInfo:
         """From the storage's session."""
-        return cls(info.session, info.host, info.pid, info.labels, clock.from_ms(info.opened_ms), info.leases)
+        labels = known.own_labels(info.labels)
+        return cls(info.session, info.host, info.pid, labels, clock.from_ms(info.opened_ms), info.leases)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from raftwork.cli.output import age, moment, say, show, state_style, table
 from raftwork.cli.target import Target, age_of, common, connected, reading_options, target_options
 from raftwork.errors import ConfigError
 from raftwork.job import JobState
+from raftwork.known import Known, UnknownJobs, own_labels, unknown_in, unknown_jobs
 from raftwork.reading import Reading
 from raftwork.storage.base import QueueInfo, QueueLimit
 from raftwork.storage.raft import RaftStorage
@@ -21,6 +22,8 @@ __all__ = ["metrics", "queues", "status"]
 
 # Shown first, in this order; what else a storage reports follows.
 _HEALTH_FIRST = ("status", "role", "durability", "directory")
+UNKNOWN_MAX = 10
+"""Lines about functions that no worker knows."""
 
 
 @click.command()
@@ -33,16 +36,17 @@ def status(reading: Reading, target: Target, as_json: bool) -> int:
     Exits 0 when the storage answers and is well, 3 when it is not.
     """
     with connected(target) as app:
-        report = _report(app, reading)
-        show(report, as_json, lambda: _print_report(app, report))
+        report, unknown = _report(app, reading)
+        show(report, as_json, lambda: _print_report(app, report, unknown))
         return 0 if report["health"].get("status") == "ok" else 3
 
 
-def _report(app: Raftwork, reading: Reading) -> dict[str, Any]:
+def _report(app: Raftwork, reading: Reading) -> tuple[dict[str, Any], list[UnknownJobs]]:
     storage = app.storage
+    unknown = unknown_jobs(storage, reading)
     counts = storage.counts(reading)
     sessions = [session for session in storage.sessions(reading) if session.leases or session.kind == "worker"]
-    return {
+    report = {
         "storage": app.setting("storage"),
         "health": storage.health(),
         "jobs": counts,
@@ -55,14 +59,16 @@ def _report(app: Raftwork, reading: Reading) -> dict[str, Any]:
                 "pid": session.pid,
                 "since": clock.from_ms(session.opened_ms),
                 "running": session.leases,
-                "labels": session.labels,
+                "labels": own_labels(session.labels),
             }
             for session in sessions
         ],
+        "unknown_jobs": [row._asdict() for row in unknown],
     }
+    return report, unknown
 
 
-def _print_report(app: Raftwork, report: dict[str, Any]) -> None:
+def _print_report(app: Raftwork, report: dict[str, Any], unknown: list[UnknownJobs]) -> None:
     health = report["health"]
     names = [*_HEALTH_FIRST, *sorted(health.keys() - set(_HEALTH_FIRST))]
     plain = {name: health[name] for name in names if isinstance(health.get(name), str | int | float | bool)}
@@ -81,6 +87,19 @@ def _print_report(app: Raftwork, report: dict[str, Any]) -> None:
         for worker in report["workers"]
     ]
     table(["Worker#", "Pid#", "Host", "Since", "Running#"], rows, empty="No worker is connected.")
+    if rows:  # Without a worker everything that waits is unknown, which the line above says shorter.
+        _print_unknown(unknown)
+
+
+def _print_unknown(unknown: list[UnknownJobs]) -> None:
+    """What waits although workers are there, the most first."""
+    if unknown:
+        say("")
+    for row in sorted(unknown, key=lambda row: -row.waiting)[:UNKNOWN_MAX]:
+        jobs = f"1 job of {row.function} waits" if row.waiting == 1 else f"{row.waiting:,} jobs of {row.function} wait"
+        say(click.style(f"{jobs} and no connected worker knows it.", fg="yellow"))
+    if len(unknown) > UNKNOWN_MAX:
+        say(f"And those of {len(unknown) - UNKNOWN_MAX:,} other functions; --json has them all.")
 
 
 @click.command()
@@ -105,8 +124,14 @@ def queues(reading: Reading, target: Target, as_json: bool) -> None:
     with connected(target) as app:
         found = app.storage.queues(reading)
         limits = {row.name: row for row in app.storage.queue_limits(reading)}
-        fields = [_queue_fields(queue, limits.get(queue.name)) for queue in found]
-        show(fields, as_json, lambda: _print_queues(found, limits))
+        unknown = unknown_jobs(app.storage, reading)
+        fields = [
+            _queue_fields(queue, limits.get(queue.name))
+            | {"unknown": unknown_in(app.storage, queue.name, unknown) if queue.enqueued else 0}
+            for queue in found
+        ]
+        workers = Known(app.storage.sessions(reading)).workers
+        show(fields, as_json, lambda: _print_queues(found, limits, unknown if workers else []))
 
 
 def _queue_fields(queue: QueueInfo, limit: QueueLimit | None) -> dict[str, Any]:
@@ -118,7 +143,9 @@ def _queue_fields(queue: QueueInfo, limit: QueueLimit | None) -> dict[str, Any]:
     return fields
 
 
-def _print_queues(found: list[QueueInfo], limits: dict[str, QueueLimit]) -> None:
+def _print_queues(
+    found: list[QueueInfo], limits: dict[str, QueueLimit], unknown: list[UnknownJobs]
+) -> None:
     columns = ["Queue", "Enqueued#", "Running#", "Scheduled#", "Retrying#", "Oldest", "Succeeded#", "Failed#", ""]
     rows = [
         (
@@ -135,6 +162,7 @@ def _print_queues(found: list[QueueInfo], limits: dict[str, QueueLimit]) -> None
         for queue in found
     ]
     table(columns, rows, empty="No queue has had a job.")
+    _print_unknown(unknown)
 
 
 def _note(queue: QueueInfo, limit: QueueLimit | None) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from raftwork import known
 from raftwork.errors import ConfigError
 from raftwork.options import Executor, check_name
 from raftwork.worker.binding import Binding
@@ -75,6 +76,9 @@ def check_labels(labels: object) -> dict[str, str]:
     """Names and values to show with a session, or ConfigError."""
     if not isinstance(labels, Mapping) or not all(isinstance(text, str) for pair in labels.items() for text in pair):
         raise ConfigError(f"labels={labels!r} is not a mapping of texts to texts.")
+    taken = sorted(name for name in labels if name.startswith(known.PREFIX))
+    if taken:
+        raise ConfigError(f"labels has {taken[0]!r}, and names that begin with {known.PREFIX!r} are the worker's own.")
     return dict(labels)
 
 

@@ -30,6 +30,7 @@ from raftwork import events
 from raftwork.durations import Duration, duration_ms
 from raftwork.errors import ConfigError
 from raftwork.job import Job
+from raftwork.known import labels_of
 from raftwork.operators import id_of
 from raftwork.worker.aio import AsyncLane
 from raftwork.worker.binding import bindings_of, retry_of
@@ -294,9 +295,8 @@ class Worker:
         held = aheld if plan.kind == "async" else self._held
         bindings = {name: binding for name, binding in bindings_of(self._app, held).items() if name in plan.functions}
         board = Board()
-        options = SourceOptions(
-            plan.queues, plan.functions, self._strict, self._prefetch_of(plan), {**self._labels, "lane": plan.name}
-        )
+        labels = labels_of(plan.functions, {**self._labels, "lane": plan.name})
+        options = SourceOptions(plan.queues, plan.functions, self._strict, self._prefetch_of(plan), labels)
         source = Source(self._app.storage, options, board, plan.name)
         runner = Runner(bindings, board, source, self._timekeeper, self._app.codecs)
         if plan.kind == "async":

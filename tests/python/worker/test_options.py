@@ -31,6 +31,7 @@ def noop() -> None: ...
         *(("weights", {"default": value}, ConfigError, "from 1 to 1,000,000") for value in (0, -1, "x", 10**9, None)),
         ("weights", {"nobody": 1}, ConfigError, "nobody"),
         *(("labels", value, ConfigError, "labels") for value in (5, {"a": 1}, {1: "a"}, ["a"])),
+        ("labels", {"functions:0": "x"}, ConfigError, "functions:0"),
         *((name, 0, ConfigError, name) for name in ("threads", "concurrency", "processes")),
         ("drain_timeout", 5, RaftworkError, "drain_timeout"),
         ("kill_grace", None, RaftworkError, "kill_grace"),

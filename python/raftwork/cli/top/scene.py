@@ -12,6 +12,7 @@ from raftwork.app import Raftwork
 from raftwork.cli.members import ask_all, report_of, whom_to_ask
 from raftwork.errors import ConfigError
 from raftwork.job import JobInfo
+from raftwork.known import unknown_jobs
 from raftwork.reading import Reading
 from raftwork.storage.base import QueueInfo, SessionInfo
 
@@ -41,6 +42,8 @@ class Scene:
     jobs: dict[str, int] = field(default_factory=dict)
     queues: list[dict[str, Any]] = field(default_factory=list)
     workers: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[dict[str, Any]] = field(default_factory=list)
+    """Functions whose jobs wait while no connected worker knows them."""
     failures: list[dict[str, Any]] = field(default_factory=list)
 
     def fields(self) -> dict[str, Any]:
@@ -54,6 +57,7 @@ class Scene:
             "jobs": self.jobs,
             "queues": self.queues,
             "workers": self.workers,
+            "unknown_jobs": self.unknown,
             "failures": self.failures,
         }
 
@@ -77,6 +81,7 @@ def look(app: Raftwork, before: Scene | None) -> Scene:
         jobs=dict(counts),
         queues=[_queue(queue, now_ms, before) for queue in storage.queues(READING)],
         workers=[_worker(session) for session in storage.sessions(READING) if session.kind == "worker"],
+        unknown=[jobs._asdict() for jobs in unknown_jobs(storage, READING)],
         failures=[_failure(job) for job in app.job_page(FAILED, None, FAILURES_MAX, READING).jobs],
     )
 

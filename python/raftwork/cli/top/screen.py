@@ -73,6 +73,8 @@ def draw(
         head.append(_line(_counts(scene), ""))
         if scene.verdict:
             head.append(_line(scene.verdict, "green" if scene.verdict.startswith("SAFE") else "red"))
+        if scene.unknown and scene.workers:
+            head.append(_line(_unknown(scene), "yellow"))
     if error or seen_s > STALE_S:
         head.append(_line(f"No answer for {seen_s:.0f} s. {error}".rstrip(), "bold red"))
     foot = [_line(said, "cyan"), _keys(looks)] if interactive else []
@@ -216,6 +218,12 @@ def _counts(scene: Scene) -> str:
     parts = [f"{name} {scene.jobs.get(name, 0):,}" for name in states if name in always or scene.jobs.get(name)]
     old = "" if not scene.staleness_ms else f"   {scene.staleness_ms / 1_000:.1f} s old"
     return "  ".join(parts) + old
+
+
+def _unknown(scene: Scene) -> str:
+    jobs = sum(row["waiting"] for row in scene.unknown)
+    names = ", ".join(row["function"] for row in sorted(scene.unknown, key=lambda row: -row["waiting"]))
+    return f"{jobs:,} {'job waits' if jobs == 1 else 'jobs wait'} and no connected worker knows them: {names}"
 
 
 def _keys(looks: Looks) -> Text:
