@@ -19,11 +19,11 @@ from raftwork import filters
 from raftwork.app import Raftwork
 from raftwork.bulk import Bulk, BulkProgress, note_change
 from raftwork.cli.output import parse_id, say, show
-from raftwork.cli.selection import filter_options, text_clauses
+from raftwork.cli.selection import Selection, filter_options, text_clauses
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.operators import BulkAnswer
 from raftwork.options import check_name, check_priority
-from raftwork.storage.base import Change, Clause
+from raftwork.storage.base import Change
 from raftwork.worker.signals import STOP_SIGNALS
 
 __all__ = ["cancel", "delete", "move", "priority", "retry"]
@@ -55,7 +55,7 @@ class Request:
     """The method of the application and of `Bulk`."""
     ids: tuple[str, ...]
     text: str
-    clauses: list[Clause]
+    selection: Selection
     everything: bool
     dry_run: bool
     yes: bool
@@ -133,14 +133,15 @@ def priority(target: Target, asked: Request, to: int) -> int:
 
 
 def _change(target: Target, asked: Request, *arguments: object) -> int:
-    clauses = [*asked.clauses, *text_clauses([asked.text])]
-    if asked.ids and (clauses or asked.everything):
+    written = text_clauses([asked.text])
+    if asked.ids and (asked.selection or written or asked.everything):
         raise click.UsageError("Give ids, or a filter, not both.")
-    if not asked.ids and not clauses and not asked.everything:
+    if not (asked.ids or asked.selection or written or asked.everything):
         raise click.UsageError(f"Which jobs? Give ids, a filter, or --all. See raftwork {asked.command} --help.")
     with connected(target) as app:
         if asked.ids:
             return _change_named(app, asked, arguments)
+        clauses = [*asked.selection.within(app.storage), *written]
         # The options of the command line are parts of a filter, which is what the audit shows.
         bulk = Bulk(app, clauses, filters.format(clauses) or "everything")
         matched = bulk.count()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from raftwork.cli.output import age, job_fields, moment, parse_id, say, show, state_style, table
-from raftwork.cli.selection import filter_options, text_clauses
+from raftwork.cli.selection import Selection, filter_options, text_clauses
 from raftwork.cli.target import Target, age_of, common, connected, reading_options, target_options
 from raftwork.errors import RaftworkError
 from raftwork.flow_info import NO_FLOW, FlowInfo
@@ -27,14 +27,15 @@ __all__ = ["job", "jobs"]
 @target_options
 @common
 def jobs(
-    filter_text: tuple[str, ...], clauses: list[Clause], limit: int, reading: Reading, target: Target, as_json: bool
+    filter_text: tuple[str, ...], selection: Selection, limit: int, reading: Reading, target: Target, as_json: bool
 ) -> None:
     """List jobs, newest first.
 
     FILTER is the filter language of the API, for example: state:failed queue:mail args.user_id:7
     """
-    clauses = [*clauses, *text_clauses(filter_text)]
+    asked = text_clauses(filter_text)
     with connected(target) as app:
+        clauses = [*selection.within(app.storage), *asked]
         found, complete, as_of = _first(app.job_page, clauses, limit, reading)
         answer = {"jobs": [job_fields(info, whole=False) for info in found], "complete": complete, **age_of(as_of)}
         show(answer, as_json, lambda: _print_jobs(found, complete))

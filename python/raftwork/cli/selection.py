@@ -5,25 +5,63 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
 from raftwork import filters
 from raftwork.job import JobState
-from raftwork.storage.base import Clause
+from raftwork.storage.base import Clause, Storage
 
-__all__ = ["filter_options", "text_clauses"]
+__all__ = ["Selection", "filter_options", "text_clauses"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What the options say. What `--task` means only the storage knows."""
+
+    clauses: list[Clause]
+    tasks: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.clauses or self.tasks)
+
+    def within(self, storage: Storage) -> list[Clause]:
+        """The conditions. A task's name without a dot and a star may be the last part of a name that has had jobs.
+
+        Raises:
+            click.BadParameter: it is that of several.
+        """
+        if not self.tasks:
+            return self.clauses
+        names = [row.function for row in storage.functions()] if any(map(_is_short, self.tasks)) else []
+        found = [_whole(task, names) if _is_short(task) else task for task in self.tasks]
+        return [*self.clauses, *text_clauses([f"fn:{','.join(map(filters.literal, found))}"])]
+
+
+def _is_short(task: str) -> bool:
+    return not set(task) & {".", "*"}
+
+
+def _whole(short: str, names: Sequence[str]) -> str:
+    """The name that is meant, or the short one where there is none such."""
+    ending = [name for name in names if name.endswith(f".{short}")]
+    if short in names or not ending:
+        return short
+    if len(ending) > 1:
+        raise click.BadParameter(f"{short!r} may mean {', '.join(ending)}. Give the full name.", param_hint="--task")
+    return ending[0]
+
+
 def filter_options(command: F) -> F:
-    """Add the options that are parts of a filter, handed over together as `clauses`."""
+    """Add the options that are parts of a filter, handed over together as `selection`."""
 
     @click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
     @click.option("--queue", "queues", multiple=True, metavar="NAME")
-    @click.option("--task", "tasks", multiple=True, metavar="NAME", help="shop.send_welcome, shop.* or *welcome*.")
+    @click.option("--task", "tasks", multiple=True, metavar="NAME", help="send_welcome, shop.send_welcome, shop.* or *welcome*.")
     @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Each must be there.")
     @click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="An argument, such as user_id=7.")
     @click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="Come from this schedule.")
@@ -49,7 +87,6 @@ def filter_options(command: F) -> F:
             for field, values in (
                 ("state", states),
                 ("queue", queues),
-                ("fn", tasks),
                 ("schedule", schedules),
                 ("batch", batches),
                 ("fingerprint", fingerprints),
@@ -59,7 +96,7 @@ def filter_options(command: F) -> F:
         terms += [f"tag:{filters.literal(tag)}" for tag in tags]
         terms += [f"args.{_argument(text)}" for text in args]
         terms += [] if since is None else [f"since:{since}"]
-        return command(*positional, clauses=text_clauses(terms), **kwargs)
+        return command(*positional, selection=Selection(text_clauses(terms), tasks), **kwargs)
 
     return wrapped  # type: ignore[return-value]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from raftwork import Raftwork
+
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 
 
@@ -81,6 +83,49 @@ def test_patterns_are_left_to_the_filter(raftwork: Any) -> None:
     assert [found["id"] for found in raftwork("jobs", "--task", "*welcome*", "--json").json["jobs"]] == [job]
     assert [found["id"] for found in raftwork("jobs", "--arg", "user_id>6", "--json").json["jobs"]] == [job]
     assert raftwork("jobs", "--arg", "user_id>7", "--json").json["jobs"] == []
+
+
+def test_a_task_may_be_named_by_its_last_part(raftwork: Any) -> None:
+    """As `raftwork enqueue` does; the name that is stored is shop.send_welcome."""
+    job = put(raftwork)
+    put(raftwork, "broken", "[7]")
+
+    def ids(*tasks: str) -> list[str]:
+        options = [word for task in tasks for word in ("--task", task)]
+        return [found["id"] for found in raftwork("jobs", *options, "--json").json["jobs"]]
+
+    assert ids("send_welcome") == ids("shop.send_welcome") == [job]
+    assert len(ids("send_welcome", "shop.broken")) == len(ids("send_welcome", "broken")) == 2
+    assert ids("welcome") == ids("hop.send_welcome") == ids("jobs.send_welcome") == []
+    assert raftwork("jobs", "fn:send_welcome", "--json").json["jobs"] == [], "a filter means the name as it is"
+    assert raftwork("jobs", "--task", "send_welcome", "--task", "shop.*").status == 2
+    assert raftwork("cancel", "--task", "send_welcome", "--yes", "--json").json["changed"] == 1
+    again = raftwork("retry", "--state", "cancelled", "--task", "send_welcome", "--since", "2h", "--yes", "--json")
+    assert again.json["changed"] == 1, again.err
+    assert raftwork("job", job, "--json").json["state"] == "enqueued"
+
+
+def test_a_last_part_of_several_names_is_refused(raftwork: Any, shop: Path) -> None:
+    job = put(raftwork)
+    with Raftwork("crm") as other:
+
+        @other.task(name="crm.send_welcome")
+        def send_welcome() -> None: ...
+
+        send_welcome.enqueue()
+        for command in (["jobs"], ["cancel", "--yes"], ["delete", "--dry-run"]):
+            answer = raftwork(*command, "--task", "send_welcome")
+            assert answer.status == 2
+            assert "may mean crm.send_welcome, shop.send_welcome" in answer.err
+
+        @other.task(name="send_welcome")
+        def bare() -> None: ...
+
+        named = str(bare.enqueue().id)
+    found = raftwork("jobs", "--task", "send_welcome", "--json").json["jobs"]
+    assert [one["id"] for one in found] == [named], "the whole name comes first"
+    assert raftwork("cancel", "--task", "shop.send_welcome", "--yes").status == 0
+    assert raftwork("job", job, "--json").json["state"] == "cancelled"
 
 
 def test_enqueue_needs_an_application(raftwork: Any) -> None:
