@@ -73,7 +73,8 @@ from raftwork.errors import (
 )
 from raftwork.flow_info import FlowInfo
 from raftwork.flows import Batch, BatchInfo, Chain, chain
-from raftwork.job import Job, JobInfo, JobState
+from raftwork.job import Job
+from raftwork.job_info import JobInfo, JobState
 from raftwork.known import UnknownJobs
 from raftwork.limits import Limit, Rate
 from raftwork.lock import Lock, LockInfo, ReadWriteLock

@@ -25,12 +25,13 @@ from raftwork import config, filters, options
 from raftwork.codecs import Codecs
 from raftwork.config import Config, Settings
 from raftwork.context import JobContext
+from raftwork.door_async import AsyncDoor
 from raftwork.durations import Duration
 from raftwork.enqueueing import Enqueueing
 from raftwork.errors import ConfigError, InvalidOption, InvalidTask, NotRunning, TaskNotRegistered
 from raftwork.flows import Batch, BatchInfo, Callback, batch_for
-from raftwork.job import Job, JobInfo
-from raftwork.known import UnknownJobs, unknown_jobs
+from raftwork.job import Job
+from raftwork.job_info import JobInfo
 from raftwork.limits import Limits
 from raftwork.locking import Locking
 from raftwork.middleware import Middleware
@@ -38,7 +39,7 @@ from raftwork.network import Network
 from raftwork.operators import ERROR_GROUPS_MAX, ErrorGroup, Queues, WorkerInfo, id_of, pages
 from raftwork.options import UNSET, Executor, Unique, UniqueKey
 from raftwork.outgoing import Outgoing
-from raftwork.reading import Consistency, Counts, Rows, read_as
+from raftwork.reading import Consistency, Counts, read_as
 from raftwork.recurring import Recurring
 from raftwork.retry import Retry
 from raftwork.running import Running, WorkerChoice
@@ -55,7 +56,7 @@ R = TypeVar("R")
 _APPS: weakref.WeakSet[Raftwork] = weakref.WeakSet()
 
 
-class Raftwork(Enqueueing, Outgoing, Recurring, Locking):
+class Raftwork(AsyncDoor, Enqueueing, Outgoing, Recurring, Locking):
     """One application and its jobs.
 
     Args:
@@ -394,24 +395,6 @@ class Raftwork(Enqueueing, Outgoing, Recurring, Locking):
         """
         return pages(self.job_page, filters.parse(filter), limit, read_as(consistency, max_staleness))
 
-    def unknown_jobs(
-        self, *, consistency: Consistency = "session", max_staleness: Duration | None = None
-    ) -> Rows[UnknownJobs]:
-        """Jobs that wait for a worker while no connected worker knows their function, by the name of the function.
-
-        Such a job is no error: it waits until a worker knows its function, or somebody cancels it. While no worker is
-        connected these are all that wait. A worker that does not say what it knows, as those of an older version,
-        counts as one that knows everything; then the list is empty.
-
-        Args:
-            consistency, max_staleness: as for `Job.info`. The answer says of which state it is.
-
-        Example:
-            >>> for function, waiting in app.unknown_jobs():
-            ...     print(f"{waiting} jobs of {function}")
-        """
-        return unknown_jobs(self.storage, read_as(consistency, max_staleness))
-
     def counts(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> Counts:
         """Jobs by state, all states named, and the totals that the storage derives from transitions.
 
@@ -452,7 +435,7 @@ class Raftwork(Enqueueing, Outgoing, Recurring, Locking):
     @property
     def workers(self) -> list[WorkerInfo]:
         """The workers that are connected now."""
-        return [WorkerInfo.of(session) for session in self.storage.sessions() if session.kind == "worker"]
+        return WorkerInfo.connected(self.storage)
 
     def __repr__(self) -> str:
         return f"<Raftwork {self.name!r}>"

@@ -97,6 +97,10 @@ class Bulk:
             self._ids = [info.id.bytes for info in pages(self._app.job_page, self._clauses, None, SESSION)]
         return len(self._ids)
 
+    async def acount(self) -> int:
+        """`count` for a running event loop."""
+        return await asyncio.to_thread(self.count)
+
     def retry(self, *, progress: Told | None = None, stop: Callable[[], bool] | None = None) -> BulkAnswer:
         """Run them again: final ones with fresh attempts, waiting ones now."""
         return self._change("retry", self._app.storage.requeue, progress, stop)

@@ -10,14 +10,17 @@ from typing import Any
 from raftwork import events, filters, following
 from raftwork.bulk import CHUNK_JOBS, Bulk
 from raftwork.codecs import Codecs
+from raftwork.durations import Duration
 from raftwork.errors import InvalidFilter, InvalidOption
 from raftwork.flow_info import FlowInfo
-from raftwork.job import Job, JobInfo
+from raftwork.job import Job
+from raftwork.job_info import JobInfo
+from raftwork.known import UnknownJobs, unknown_jobs
 from raftwork.limits import JobLimits
 from raftwork.logs import JobLogs
 from raftwork.operators import BulkAnswer, change_one, changed, not_found
 from raftwork.options import check_name, check_priority
-from raftwork.reading import SESSION, Reading
+from raftwork.reading import SESSION, Consistency, Reading, Rows, read_as
 from raftwork.storage.base import Change, Clause, JobPage, Storage
 
 __all__ = ["Door"]
@@ -43,6 +46,24 @@ class Door(ABC):
     def metrics(self) -> dict[str, float]:
         """What the node counts, by name and labels as Prometheus shows them: `raftwork_jobs{state="enqueued"}`."""
         return self.storage.metrics()
+
+    def unknown_jobs(
+        self, *, consistency: Consistency = "session", max_staleness: Duration | None = None
+    ) -> Rows[UnknownJobs]:
+        """Jobs that wait for a worker while no connected worker knows their function, by the name of the function.
+
+        Such a job is no error: it waits until a worker knows its function, or somebody cancels it. While no worker is
+        connected these are all that wait. A worker that does not say what it knows, as those of an older version,
+        counts as one that knows everything; then the list is empty.
+
+        Args:
+            consistency, max_staleness: as for `Job.info`. The answer says of which state it is.
+
+        Example:
+            >>> for function, waiting in app.unknown_jobs():
+            ...     print(f"{waiting} jobs of {function}")
+        """
+        return unknown_jobs(self.storage, read_as(consistency, max_staleness))
 
     def cancel(self, ids: Iterable[uuid.UUID | str | bytes | Job[Any]], reason: str = "") -> BulkAnswer:
         """Cancel jobs: waiting ones at once, running ones are told."""

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from raftwork import clock, durations
 from raftwork.errors import InvalidFilter, InvalidOption
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 
 __all__ = ["Clause", "format", "literal", "parse"]
 

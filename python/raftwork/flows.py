@@ -158,6 +158,10 @@ class Batch:
             raise
         return self
 
+    async def aopen(self) -> Self:
+        """`open` for a running event loop."""
+        return await asyncio.to_thread(self.open)
+
     def info(self) -> BatchInfo:
         """Everything known about it now.
 
@@ -168,6 +172,10 @@ class Batch:
         if row is None:
             raise batch_not_found(self._id)
         return BatchInfo.of(row)
+
+    async def ainfo(self) -> BatchInfo:
+        """`info` for a running event loop."""
+        return await asyncio.to_thread(self.info)
 
     def flow(self) -> FlowInfo:
         """How many jobs wait for it."""
@@ -185,6 +193,10 @@ class Batch:
         """
         return self._known(self._door.storage.seal_batch(self._id))
 
+    async def aseal(self) -> bool:
+        """`seal` for a running event loop."""
+        return await asyncio.to_thread(self.seal)
+
     def cancel(self, reason: str = "") -> bool:
         """Cancel its members, also those of batches inside of it: waiting ones at once, running ones are told.
 
@@ -194,6 +206,10 @@ class Batch:
             BatchNotFound: there is no such batch.
         """
         return self._known(self._door.storage.cancel_batch(self._id, reason))
+
+    async def acancel(self, reason: str = "") -> bool:
+        """`cancel` for a running event loop."""
+        return await asyncio.to_thread(self.cancel, reason)
 
     def _known(self, changed: bool | None) -> bool:
         if changed is None:

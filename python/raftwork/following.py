@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from raftwork.errors import LogsUnavailable, Overloaded, TimedOut
-from raftwork.job import JobInfo, JobState
+from raftwork.job_info import JobInfo, JobState
 from raftwork.logs import JobLogs
 from raftwork.reading import SESSION, Reading
 from raftwork.storage.base import LinesStanding, RunLines, Storage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 
 from raftwork.durations import Duration
@@ -76,3 +77,7 @@ class Locking(ABC):
     def locks(self) -> list[LockInfo]:
         """Who holds which lock now, by name and token."""
         return [LockInfo.of(row) for row in self.storage.locks()]
+
+    async def alocks(self) -> list[LockInfo]:
+        """`locks` for a running event loop."""
+        return await asyncio.to_thread(self.locks)

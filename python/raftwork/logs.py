@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raftwork.job import JobState
+    from raftwork.job_info import JobState
 
 __all__ = ["JobLogs"]
 

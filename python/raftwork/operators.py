@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from raftwork import clock, durations, known, options
 from raftwork.errors import InvalidName, InvalidOption, JobNotFound, WrongState
-from raftwork.job import Job, JobInfo
+from raftwork.job import Job
+from raftwork.job_info import JobInfo
 from raftwork.limits import LIMIT_MAX
 from raftwork.reading import Consistency, Reading, Rows, read_as
 from raftwork.storage.base import Change, Clause, ErrorRow, JobPage, QueueInfo, QueueLimit, SessionInfo, Storage
@@ -86,9 +88,24 @@ class NamedQueue:
         """See `Queues.resume`."""
         self._queues.resume(self.name)
 
+    async def alimit(self, n: int | None) -> None:
+        """`limit` for a running event loop."""
+        await self._queues.alimit(self.name, n)
+
+    async def apause(self, *, until: datetime | durations.Duration | None = None, reason: str = "") -> None:
+        """`pause` for a running event loop."""
+        await self._queues.apause(self.name, until=until, reason=reason)
+
+    async def aresume(self) -> None:
+        """`resume` for a running event loop."""
+        await self._queues.aresume(self.name)
+
 
 class Queues:
-    """The queues of an application: iterate for figures; pause, resume and limit them by name."""
+    """The queues of an application: iterate for figures; pause, resume and limit them by name.
+
+    Each verb has a twin with `a` in front for event loops; `await app.queues.aall()` is what iterating gives.
+    """
 
     __slots__ = ("_storage",)
 
@@ -152,6 +169,26 @@ class Queues:
             )
         self._storage().limit_queue(options.check_name(name, "The queue"), n)
 
+    async def aall(
+        self, *, consistency: Consistency = "session", max_staleness: durations.Duration | None = None
+    ) -> Rows[Queue]:
+        """`all` for a running event loop."""
+        return await asyncio.to_thread(self.all, consistency=consistency, max_staleness=max_staleness)
+
+    async def apause(
+        self, name: str, *, until: datetime | durations.Duration | None = None, reason: str = ""
+    ) -> None:
+        """`pause` for a running event loop."""
+        await asyncio.to_thread(self.pause, name, until=until, reason=reason)
+
+    async def aresume(self, name: str) -> None:
+        """`resume` for a running event loop."""
+        await asyncio.to_thread(self.resume, name)
+
+    async def alimit(self, name: str, n: int | None) -> None:
+        """`limit` for a running event loop."""
+        await asyncio.to_thread(self.limit, name, n)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
@@ -169,6 +206,11 @@ class WorkerInfo:
         """From the storage's session."""
         labels = known.own_labels(info.labels)
         return cls(info.session, info.host, info.pid, labels, clock.from_ms(info.opened_ms), info.leases)
+
+    @classmethod
+    def connected(cls, storage: Storage) -> list[WorkerInfo]:
+        """Those of a storage."""
+        return [cls.of(session) for session in storage.sessions() if session.kind == "worker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +274,22 @@ def pages(
     while left is None or left > 0:
         page = ask(clauses, cursor, 100 if left is None else min(100, left), reading)
         yield from page.jobs
+        left = None if left is None else left - len(page.jobs)
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+async def apages(
+    ask: Callable[..., Awaitable[JobPage]], clauses: Sequence[Clause], limit: int | None, reading: Reading
+) -> AsyncIterator[JobInfo]:
+    """`pages` for a running event loop."""
+    cursor: bytes | None = None
+    left = limit
+    while left is None or left > 0:
+        page = await ask(clauses, cursor, 100 if left is None else min(100, left), reading)
+        for job in page.jobs:
+            yield job
         left = None if left is None else left - len(page.jobs)
         cursor = page.cursor
         if cursor is None:

@@ -11,7 +11,8 @@ import msgspec
 from raftwork import signatures
 from raftwork.cli.output import job_fields, say, show
 from raftwork.cli.target import Target, common, connected, target_options
-from raftwork.job import Job, JobInfo, JobState
+from raftwork.job import Job
+from raftwork.job_info import JobInfo, JobState
 from raftwork.secret import Secret
 from raftwork.task import Task
 

@@ -11,7 +11,7 @@ from raftwork.cli.selection import Selection, filter_options, text_clauses
 from raftwork.cli.target import Target, age_of, common, connected, reading_options, target_options
 from raftwork.errors import RaftworkError
 from raftwork.flow_info import NO_FLOW, FlowInfo
-from raftwork.job import JobInfo, JobState
+from raftwork.job_info import JobInfo, JobState
 from raftwork.limits import JobLimits
 from raftwork.reading import AsOf, Reading
 from raftwork.storage.base import Clause, JobPage, Storage

@@ -9,7 +9,7 @@ import click
 from raftwork import following
 from raftwork.cli.output import parse_id, say, show
 from raftwork.cli.target import Target, common, connected, target_options
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.logs import JobLogs
 
 __all__ = ["logs"]

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from raftwork import clock, durations
-from raftwork.job import JobInfo, JobState
+from raftwork.job_info import JobInfo, JobState
 
 __all__ = ["age", "job_fields", "moment", "say", "show", "state_style", "table"]
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from raftwork import filters
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import Clause, Storage
 
 __all__ = ["Selection", "filter_options", "text_clauses"]

@@ -11,7 +11,7 @@ from raftwork.app import Raftwork
 from raftwork.cli.output import age, moment, say, show, state_style, table
 from raftwork.cli.target import Target, age_of, common, connected, reading_options, target_options
 from raftwork.errors import ConfigError
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.known import Known, UnknownJobs, own_labels, unknown_in, unknown_jobs
 from raftwork.reading import Reading
 from raftwork.storage.base import QueueInfo, QueueLimit

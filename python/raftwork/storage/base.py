@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raftwork.errors import InvalidOption, RaftworkError
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.limits import Carried, JobLimits
 from raftwork.reading import SESSION, Counts, Reading, Rows
 from raftwork.storage.changes import ChangeStorage

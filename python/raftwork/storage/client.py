@@ -23,7 +23,7 @@ import msgspec
 
 from raftwork import _core
 from raftwork.errors import JobNotFound, NotRunning, OutcomeUnknown, ParentMissing, RaftworkError, TimedOut
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.limits import Carried, JobLimits
 from raftwork.reading import SESSION, AsOf, Counts, Reading, Rows
 from raftwork.storage import core_log

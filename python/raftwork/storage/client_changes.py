@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raftwork.errors import AccessDenied
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.reading import SESSION, Reading
 from raftwork.storage.changes import ChangeStorage
 from raftwork.storage.records import Change

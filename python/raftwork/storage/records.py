@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.limits import Carried
 from raftwork.reading import NOWHERE, AsOf
 from raftwork.retry import Retry

@@ -24,7 +24,8 @@ from raftwork import clock, descriptions
 from raftwork.app import Raftwork
 from raftwork.codecs import Kind
 from raftwork.errors import JobFailed, RunawayJobs, TaskNotRegistered
-from raftwork.job import JobState, outcome_of
+from raftwork.job import outcome_of
+from raftwork.job_info import JobState
 from raftwork.outcomes import Outcome
 from raftwork.storage.base import ClaimedJob, Clause
 from raftwork.testing.executing import Executor, loop_runs_here

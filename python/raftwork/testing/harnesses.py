@@ -22,7 +22,7 @@ from raftwork import clock
 from raftwork.app import Raftwork
 from raftwork.durations import Duration, duration_ms
 from raftwork.errors import HarnessMisused, InvalidOption
-from raftwork.job import JobInfo, JobState
+from raftwork.job_info import JobInfo, JobState
 from raftwork.storage.base import Clause
 from raftwork.task import Task
 from raftwork.testing.driving import Crash, Driver, TurnOptions

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from raftwork import clock, durations
-from raftwork.job import JobInfo, JobState
+from raftwork.job_info import JobInfo, JobState
 from raftwork.signatures import parameters_of
 from raftwork.task import Task
 

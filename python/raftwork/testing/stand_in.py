@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from raftwork.errors import JobNotFound, RaftworkError, TimedOut
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.storage.base import Change, Clash, Fetcher, NewJob
 from raftwork.storage.memory import MemoryStorage
 

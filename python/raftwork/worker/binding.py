@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from raftwork import serde
 from raftwork.around import alayered, layered
 from raftwork.context import JobContext
-from raftwork.job import version_of
+from raftwork.job_info import version_of
 from raftwork.options import Executor
 from raftwork.retry import Retry
 from raftwork.storage.base import ClaimedJob, read_meta

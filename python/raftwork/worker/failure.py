@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple
 
-from raftwork.job import LOG_HEADING
+from raftwork.job_info import LOG_HEADING
 from raftwork.storage.base import ERROR_BYTES_MAX
 from raftwork.worker.fingerprint import fingerprint, fingerprint_line
 

@@ -13,7 +13,7 @@ import uuid
 
 from raftwork import durations
 from raftwork.codecs import Codecs
-from raftwork.job import LOG_HEADING
+from raftwork.job_info import LOG_HEADING
 from raftwork.remote_error import FINGERPRINT_HEADING
 from raftwork.storage.base import ClaimedJob
 from raftwork.worker.ending import Code, Ending

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from raftwork.job import version_of
+from raftwork.job_info import version_of
 from raftwork.worker.binding import Binding
 from raftwork.worker.ending import Code, Ending
 from raftwork.worker.payloads import Unopened

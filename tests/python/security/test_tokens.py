@@ -10,7 +10,7 @@ import pytest
 
 from raftwork import AccessDenied, ConfigError, Overloaded, Raftwork, chain
 from raftwork.cli.orders import LIST_TOKENS
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import LinesStanding
 from support.founded import Founded, attempt, command
 

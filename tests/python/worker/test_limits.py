@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raftwork import ConfigError, InvalidOption, Raftwork, sizes
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.worker import Worker, limits, server
 from raftwork.worker.limits import Limits, Usage, usage_of
 from worker import limit_jobs as jobs

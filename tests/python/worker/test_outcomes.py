@@ -14,7 +14,7 @@ from raftwork import serde
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.errors import JobFailed
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.outcomes import Cancel, Discard, RetryAfter, Snooze
 from raftwork.retry import Retry
 from raftwork.storage.base import ERROR_BYTES_MAX, JobSpec, NewJob

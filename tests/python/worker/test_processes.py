@@ -14,7 +14,7 @@ import pytest
 
 from raftwork.app import Raftwork
 from raftwork.errors import TimedOut
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.worker import Worker, processes
 from raftwork.worker.ending import Code, ending_of
 from raftwork.worker.leases import Board

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raftwork.app import Raftwork
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 
 pytestmark = pytest.mark.crash
 WAIT_S = 60

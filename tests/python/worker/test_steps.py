@@ -26,7 +26,7 @@ from raftwork import (
 )
 from raftwork.app import Raftwork
 from raftwork.context import StopFlag
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.saved import split
 from raftwork.storage.base import ClaimedJob
 

@@ -12,7 +12,7 @@ import pytest
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.errors import ConfigError
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.worker import Worker
 
 WAIT_S = 20

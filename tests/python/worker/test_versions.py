@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raftwork import InvalidOption, InvalidTask, Raftwork, Retry, Signature
-from raftwork.job import version_of
+from raftwork.job_info import version_of
 from raftwork.storage.base import pack_meta, read_meta
 from raftwork.testing import harness
 from worker import deploy_jobs

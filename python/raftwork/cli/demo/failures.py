@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 
 __all__ = ["Group", "group"]
 

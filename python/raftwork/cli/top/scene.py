@@ -11,7 +11,7 @@ from raftwork import clock, filters
 from raftwork.app import Raftwork
 from raftwork.cli.members import ask_all, report_of, whom_to_ask
 from raftwork.errors import ConfigError
-from raftwork.job import JobInfo
+from raftwork.job_info import JobInfo
 from raftwork.known import unknown_jobs
 from raftwork.reading import Reading
 from raftwork.storage.base import QueueInfo, SessionInfo

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raftwork import durations
 from raftwork.cli.output import age
 from raftwork.cli.top.scene import Scene, sort_queues
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

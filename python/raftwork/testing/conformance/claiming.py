@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import Accepted, Change, Storage, result_released, result_retry, result_succeeded
 from raftwork.testing.conformance.making import ERROR, Contract, Worker, known, new, put, spec, state
 

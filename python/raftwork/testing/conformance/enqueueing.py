@@ -8,7 +8,7 @@ import pytest
 
 from raftwork import serde
 from raftwork.errors import RaftworkError, UniqueConflict
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import Clash, JobSpec, Storage
 from raftwork.testing.conformance.making import PATIENCE, Contract, Worker, known, new, put, spec, state
 

@@ -6,7 +6,7 @@ import select
 import threading
 
 from raftwork import serde
-from raftwork.job import JobState, Progress
+from raftwork.job_info import JobState, Progress
 from raftwork.storage.base import (
     Accepted,
     Storage,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftwork import serde
-from raftwork.job import JobState, Progress
+from raftwork.job_info import JobState, Progress
 from raftwork.storage.base import (
     Accepted,
     Change,

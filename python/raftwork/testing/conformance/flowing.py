@@ -9,7 +9,7 @@ import pytest
 
 from raftwork import serde
 from raftwork.errors import BatchNotFound, FlowCycle, ParentMissing, TimedOut, WrongState
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import Change, Flow, Storage, result_failed
 from raftwork.testing.conformance.making import ERROR, PATIENCE, Contract, Worker, known, new, put, state
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import (
     Change,
     ClaimedJob,

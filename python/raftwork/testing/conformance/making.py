@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftwork import serde
-from raftwork.job import JobInfo, JobState
+from raftwork.job_info import JobInfo, JobState
 from raftwork.storage.base import (
     Accepted,
     ClaimedJob,

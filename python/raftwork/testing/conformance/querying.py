@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from raftwork.errors import RaftworkError
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.remote_error import FINGERPRINT_HEADING
 from raftwork.storage.base import (
     Change,

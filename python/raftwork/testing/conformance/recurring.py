@@ -8,7 +8,7 @@ import uuid
 
 from raftwork import serde
 from raftwork.errors import RaftworkError
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import DueSchedules, Firing, PutAnswer, ScheduleRow, SlotJob, Storage
 from raftwork.testing.conformance.making import PATIENCE, Contract, Worker, known, let_pass, spec
 

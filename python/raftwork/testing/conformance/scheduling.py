@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import Accepted, Storage, result_retry, result_snoozed
 from raftwork.testing.conformance.making import (
     ERROR,

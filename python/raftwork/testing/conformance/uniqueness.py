@@ -8,7 +8,7 @@ import time
 import pytest
 
 from raftwork.errors import UniqueConflict
-from raftwork.job import JobState
+from raftwork.job_info import JobState
 from raftwork.storage.base import Clash, Storage, result_failed, result_retry
 from raftwork.testing.conformance.making import (
     ERROR,

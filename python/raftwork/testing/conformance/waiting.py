@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raftwork.errors import JobNotFound, NotRunning, TimedOut
-from raftwork.job import JobInfo, JobState
+from raftwork.job_info import JobInfo, JobState
 from raftwork.storage.base import Storage
 from raftwork.testing.conformance.making import PATIENCE, Contract, Worker, new, put
 
