@@ -27,6 +27,10 @@ logger = logging.getLogger("raftwork.worker")
     "-q", "--queue", "queues", multiple=True, metavar="NAME[:N]",
     help="Serve this queue; with N, at most N of its jobs at once here. Default: the queues of the tasks.",
 )  # fmt: skip
+@click.option(
+    "--weight", "weights", multiple=True, metavar="NAME=N",
+    help="Turns of this queue for each of one without a weight, while both have jobs.",
+)  # fmt: skip
 @click.option("--strict", is_flag=True, help="Serve queues in the given order, each only when those before are empty.")
 @click.option("--threads", default=8, show_default=True, type=click.IntRange(1), help="Plain functions at once.")
 @click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1), help="Coroutines at once.")
@@ -44,6 +48,7 @@ logger = logging.getLogger("raftwork.worker")
 def worker(
     app: str,
     queues: tuple[str, ...],
+    weights: tuple[str, ...],
     strict: bool,
     threads: int,
     concurrency: int,
@@ -61,11 +66,14 @@ def worker(
 
     The first signal finishes what runs, within --drain, and gives the rest back; a second one ends at once. Example:
 
-        raftwork worker shop.jobs:app -q mail:20 -q reports:2 --threads 16
+        raftwork worker shop.jobs:app -q mail:20 -q reports --weight reports=2 --threads 16
     """
     set_up_logging(log_level)
     if health_listen is not None and processes > 1:
         raise click.UsageError("--health-listen is one address, and --processes starts several workers. Take one away.")
+    if strict and weights:
+        raise click.UsageError("--strict serves queues in their order and --weight by turns. Give one.")
+    shares = dict(map(read_weight, weights))
     if reload:
         return run_reloading(Supervisor(command_of_one(sys.argv[1:]), processes))
     if processes > 1:
@@ -82,6 +90,7 @@ def worker(
         jobs_per_child=jobs_per_child,
         log_level=log_level,
         strict=strict,
+        weights=shares,
         drain_timeout=drain,
         target=app,
     )
@@ -100,6 +109,14 @@ def worker(
             return server.run()
     finally:
         application.close()
+
+
+def read_weight(text: str) -> tuple[str, int]:
+    """A queue and its weight."""
+    name, _, number = text.rpartition("=")
+    if not name or not (number.isascii() and number.isdigit()):
+        raise click.BadParameter(f"{text!r} is not NAME=N, such as mail=3.", param_hint="--weight")
+    return name, int(number)
 
 
 def run_reloading(supervisor: Supervisor) -> int:

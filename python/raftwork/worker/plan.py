@@ -94,6 +94,9 @@ def plan_lanes(
     unknown = set(weights) - set(queues)
     if unknown:
         raise ConfigError(f"There are weights for queues that are not served: {', '.join(sorted(unknown))}.")
+    for name in weights:
+        if queues[name] is not None:
+            raise ConfigError(f"Queue {name} has a number of jobs at once of its own, so it takes no turns by weight.")
     shared = tuple((name, weights.get(name, 1)) for name, own in queues.items() if own is None)
     lanes = []
     for kind in KINDS:

@@ -38,6 +38,52 @@ def test_what_fails_is_told_on_standard_error(raftwork: Any, shop: Path, executo
     assert told.rstrip().endswith("ValueError: no user 7"), told
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--weight", "mail"], "NAME=N"),
+        (["--weight", "=3"], "NAME=N"),
+        (["--weight", "mail=x"], "NAME=N"),
+        (["--weight", "mail=0"], "from 1 to"),
+        (["--weight", "crm=3"], "crm"),
+        (["-q", "mail:4", "--weight", "mail=3"], "of its own"),
+        (["--weight", "mail=3", "--strict"], "Give one"),
+    ],
+)
+def test_a_weight_that_cannot_be_is_refused(process: Any, options: list[str], words: str) -> None:
+    answer = process("worker", "shop:app", *options)
+    assert answer.status == 2
+    assert words in answer.err
+
+
+def test_weights_of_the_command_line_reach_the_worker(shop: Path) -> None:
+    source = shop / "shop.py"
+    source.write_text(source.read_text() + NOTES)
+    from shop import app, note  # type: ignore[import-not-found]
+
+    with app:
+        jobs = app.enqueue_many(note.using(queue=queue).s(queue) for queue in ("slow", "quick") for _ in range(40))
+    command = ["worker", "shop:app", "-q", "slow", "-q", "quick", "--weight", "quick=3", "--threads", "1", "--json"]
+    with start(*command, cwd=shop) as worker:
+        try:
+            with app:
+                for job in jobs:
+                    job.result(60)
+        finally:
+            worker.kill()
+    order = (shop / "notes.txt").read_text().split()
+    assert (len(order), order[:40].count("quick")) == (80, 30)
+
+
+NOTES = """
+
+@app.task
+def note(queue: str) -> None:
+    with open("notes.txt", "a") as file:
+        file.write(queue + "\\n")
+"""
+
+
 def test_two_processes_share_the_work_and_end_together(raftwork: Any, shop: Path) -> None:
     with start("worker", "shop:app", "--processes", "2", "--json", cwd=shop) as supervisor:
         assert supervisor.stdout is not None
