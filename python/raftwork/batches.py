@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from raftwork import events, serde
@@ -18,7 +18,7 @@ from raftwork.storage.base import Clash, JobSpec, NewJob
 from raftwork.storage.flows import Flow
 from raftwork.task import Signature, Task
 
-__all__ = ["BATCH_BYTES_MAX", "BATCH_JOBS_MAX", "Batch", "batches", "flow_of", "kept", "lost"]
+__all__ = ["BATCH_BYTES_MAX", "BATCH_JOBS_MAX", "Batch", "batches", "flow_of", "held_back", "kept", "lost"]
 
 _logger = logging.getLogger("raftwork")
 
@@ -68,9 +68,9 @@ class Batch:
         rows = zip(self.rows, self.calls, strict=True)
         return (EnqueueCall.of(row[0], call.args, call.kwargs) for row, call in rows)
 
-    def functions(self) -> Counter[str]:
-        """How many jobs of each function."""
-        return Counter(row[0].function for row in self.rows)
+    def functions(self, without: Container[int] = ()) -> Counter[str]:
+        """How many jobs of each function, not counting those at these places."""
+        return Counter(row[0].function for place, row in enumerate(self.rows) if place not in without)
 
 
 def batches(calls: Iterable[Signature[Any]], codecs: Codecs = PLAIN, member_of: bytes | None = None) -> Iterator[Batch]:
@@ -119,6 +119,11 @@ def flow_of(plan: Plan, outputs: dict[bytes, int], batch: bytes | None) -> Flow 
     used = [(parent, plan.on, True) for parent in outputs]
     others = [(parent, plan.on, False) for parent in plan.parents if parent not in outputs]
     return Flow((*used, *others), batch)
+
+
+def held_back(clashes: Iterable[Clash]) -> set[int]:
+    """The places of the jobs that were not stored, because another has their unique key."""
+    return {clash.position for clash in clashes if clash.outcome == 2}
 
 
 def kept(clash: Clash, own: bytes) -> bytes:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from raftwork import events, serde
-from raftwork.batches import Batch, batches, flow_of, kept, lost
+from raftwork.batches import Batch, batches, flow_of, held_back, kept, lost
 from raftwork.codecs import Codecs, Kind
 from raftwork.door import Door
 from raftwork.errors import OutcomeUnknown
@@ -108,8 +108,10 @@ class Enqueueing(Door, ABC):
     def _stored(self, jobs: Sequence[NewJob], clashes: list[Clash]) -> Job[Any]:
         """A handle on the last of these jobs, or on the one that there is in its place."""
         if events.listening():
-            for job in jobs:
-                events.emit("job.enqueued", function=job.spec.function, count=1)
+            held = held_back(clashes)
+            for place, job in enumerate(jobs):
+                if place not in held:
+                    events.emit("job.enqueued", function=job.spec.function, count=1)
         id = jobs[-1].id
         for clash in clashes:
             if clash.position == len(jobs) - 1:
@@ -155,7 +157,7 @@ class Enqueueing(Door, ABC):
         for clash in clashes:
             ids[clash.position] = kept(clash, ids[clash.position])
         if events.listening():
-            for function, count in batch.functions().items():
+            for function, count in batch.functions(held_back(clashes)).items():
                 events.emit("job.enqueued", function=function, count=count)
         return [Job(self, id) for id in ids]
 

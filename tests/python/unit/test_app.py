@@ -108,6 +108,33 @@ def test_a_conflict_answers_the_existing_job_or_raises(app: Raftwork) -> None:
     assert jobs[1] == jobs[2]
 
 
+def test_only_stored_jobs_are_told_as_enqueued(app: Raftwork) -> None:
+    """Not those that a unique key held back; one that replaced another is stored."""
+    add, fetch = app.tasks["shop.add"], app.tasks["shop.fetch"]
+    once = add.using(unique="args")
+    seen: list[tuple[str, int]] = []
+    stop = app.subscribe(lambda event: seen.append((event.fields["function"], event.fields["count"])), "job.enqueued")
+
+    def told() -> list[tuple[str, int]]:
+        found = seen.copy()
+        seen.clear()
+        return found
+
+    first = once.enqueue(1)
+    assert told() == [("shop.add", 1)]
+    assert once.enqueue(1) == first == asyncio.run(once.aenqueue(1))
+    assert told() == []
+    assert add.using(unique=raftwork.Unique(on_conflict="replace")).enqueue(1) != first
+    assert told() == [("shop.add", 1)]
+    app.enqueue_many([once.s(1), once.s(2), once.s(2), fetch.s("x"), add.s(2)])
+    assert sorted(told()) == [("shop.add", 2), ("shop.fetch", 1)]
+    asyncio.run(app.aenqueue_many([once.s(1), once.s(2)]))
+    assert told() == []
+    raftwork.chain(once.s(2), fetch).enqueue()
+    assert told() == [("shop.fetch", 1)]
+    stop()
+
+
 def test_bulk_keeps_the_order_and_mixes_tasks(app: Raftwork) -> None:
     add_task, fetch_task = app.tasks["shop.add"], app.tasks["shop.fetch"]
     calls = [add_task.s(number) if number % 2 else fetch_task.s(str(number)) for number in range(2_500)]
