@@ -1,4 +1,4 @@
-"""`raftwork batch`: batches, listed, sealed and cancelled."""
+"""`raftwork batch`: batches, listed, shown, sealed and cancelled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from raftwork.cli.output import age, say, show, table
+from raftwork.cli.output import age, moment, say, show, table
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.flows import BatchInfo
 
@@ -42,6 +42,32 @@ def list_batches(target: Target, as_json: bool) -> None:
         ]
         columns = ("Batch", "Name", "State", "Opened", "Pending#", "Succeeded#", "Failed#", "Cancelled#")
         show([asdict(one) for one in found], as_json, lambda: table(columns, rows, empty="There is no batch."))
+
+
+@batch.command("show")
+@click.argument("id", type=uuid.UUID)
+@target_options
+@common
+def show_batch(id: uuid.UUID, target: Target, as_json: bool) -> None:
+    """Everything about the batch ID: its state, its members, and how many jobs wait for it."""
+    with connected(target) as app:
+        info = app.batch(id).info()
+        waiting = app.batch(id).flow().children
+        show(asdict(info) | {"finished": info.finished, "children": waiting}, as_json, lambda: _print(info, waiting))
+
+
+def _print(info: BatchInfo, waiting: int) -> None:
+    say(f"{info.name}  [{info.state}]")
+    say(f"id        {info.id}")
+    if info.outer is not None:
+        say(f"batch     {info.outer}")
+    say(f"opened    {moment(info.opened_at)}  ({age(info.opened_at)})")
+    if info.finished_at is not None:
+        say(f"finished  {moment(info.finished_at)}  ({age(info.finished_at)})")
+    ended = f"{info.succeeded:,} succeeded, {info.failed:,} failed, {info.cancelled:,} cancelled"
+    say(f"members   {info.total:,}: {info.pending:,} pending, {ended}")
+    if waiting:
+        say(f"children  {waiting:,} waiting, or cancelled for it")
 
 
 @batch.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import uuid
 from typing import Any
 
 import click
@@ -10,9 +11,11 @@ import msgspec
 
 from raftwork import signatures
 from raftwork.cli.output import job_fields, say, show
+from raftwork.cli.queue import parse_until
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.job import Job
 from raftwork.job_info import JobInfo, JobState
+from raftwork.options import ON
 from raftwork.secret import Secret
 from raftwork.task import Task
 
@@ -27,6 +30,12 @@ EXIT_JOB_FAILED = 1
 @click.option("--queue", metavar="NAME", help="The queue, in place of the task's own.")
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher first.")
 @click.option("--delay", metavar="DURATION", help="Due after this time, such as 10m.")
+@click.option("--run-at", metavar="TIME", help="Due then: 18:00, 2026-11-30T08:00, or a duration such as 2h.")
+@click.option("--expires", metavar="DURATION", help="Cancel it if it did not start this long after it was due.")
+@click.option("--retry", type=int, metavar="N", help="Attempts, in place of the task's own policy; 1 never retries.")
+@click.option("--unique", metavar="KEY", help='Once for each key: a text such as "import 7", a template, or "args".')
+@click.option("--after", multiple=True, metavar="ID", type=uuid.UUID, help="Wait for this job or batch; repeatable.")
+@click.option("--on", type=click.Choice(ON), help="Which end of those it waits for.  [default: success]")
 @click.option("--tag", "tags", multiple=True, metavar="TAG")
 @click.option("--wait", is_flag=True, help="Wait for the end; exit 1 if the job fails.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Longest wait.")
@@ -35,6 +44,8 @@ EXIT_JOB_FAILED = 1
 def enqueue(
     name: str,
     arguments: str,
+    run_at: str | None,
+    after: tuple[uuid.UUID, ...],
     wait: bool,
     timeout: float | None,
     target: Target,
@@ -46,14 +57,22 @@ def enqueue(
     NAME is the task's name, or its last part where that names one task only. Example:
 
         raftwork enqueue --app shop.jobs:app send_welcome '{"user_id": 7}' --wait
+
+    With --unique the answer is the job that has the key, if another one has it already.
     """
     args, kwargs = parse_arguments(arguments)
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is how long --wait waits. Give both, or use the task's own time-out.")
     if target.app is None:
         raise click.UsageError("Which application? Give --app MODULE:ATTR: its task knows the queue and the arguments.")
+    if given["on"] is not None and not after:
+        raise click.UsageError("--on says which end of --after it waits for. Give both.")
     options = {key: value for key, value in given.items() if value not in (None, ())}
+    if run_at is not None:
+        options["run_at"] = parse_until(run_at, "--run-at")
     with connected(target, create=True) as app:
+        if after:
+            options["after"] = [app.job(id) for id in after]
         task = app.find_task(name)
         call = task.using(**options) if options else task
         args, kwargs = _wrapped(task, args, kwargs)

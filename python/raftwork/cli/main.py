@@ -38,7 +38,7 @@ COMMANDS = {
     "locks": ("raftwork.cli.locks:locks", "Who holds which lock, and how many wait for it."),
     "outbox": ("raftwork.cli.outbox:outbox", "Jobs that wait in a SQL database to be relayed."),
     "queue": ("raftwork.cli.queue:queue", "Pause and resume a queue."),
-    "batch": ("raftwork.cli.batch:batch", "Batches of jobs: list, seal, cancel."),
+    "batch": ("raftwork.cli.batch:batch", "Batches of jobs: list, show, seal, cancel."),
     "schedule": ("raftwork.cli.schedule:schedule", "Recurring schedules: list, put, pause, trigger, preview."),
     "doctor": (
         "raftwork.cli.doctor:doctor",

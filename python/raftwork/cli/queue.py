@@ -67,7 +67,7 @@ def limit(name: str, jobs: str, target: Target, as_json: bool) -> None:
         show({"queue": name, "limit": n}, as_json, lambda: say(text))
 
 
-def parse_until(text: str) -> datetime:
+def parse_until(text: str, option: str = "--until") -> datetime:
     """A moment that a person wrote: a time of the day (the next one), a date and time, or a duration from now."""
     now = clock.now().astimezone()
     try:
@@ -80,4 +80,4 @@ def parse_until(text: str) -> datetime:
             return at if at.tzinfo else at.astimezone()
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a time; write 18:00, 2026-11-30T08:00 or 2h.") from None
-    return now + timedelta(milliseconds=durations.duration_ms(text, "--until"))
+    return now + timedelta(milliseconds=durations.duration_ms(text, option))

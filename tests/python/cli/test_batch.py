@@ -40,11 +40,26 @@ def test_an_open_batch_is_listed_sealed_and_cancelled(raftwork: Any, shop: Path)
     assert (now["state"], now["reason"]) == ("cancelled", "late")
 
 
+def test_a_batch_is_shown(raftwork: Any, shop: Path) -> None:
+    id = left_open(shop, "month-end")
+    waits = raftwork("enqueue", "--app", "shop:app", "broken", "[1]", "--after", id, "--on", "finish")
+    assert waits.status == 0, waits.err
+    text = raftwork("batch", "show", id).out
+    assert text.startswith(f"month-end  [open]\nid        {id}\nopened    ")
+    assert "members   1: 1 pending, 0 succeeded, 0 failed, 0 cancelled\n" in text
+    assert text.endswith("children  1 waiting, or cancelled for it\n")
+    found = raftwork("batch", "show", id, "--json").json
+    assert (found["id"], found["pending"], found["finished"], found["children"]) == (id, 1, False, 1)
+    assert raftwork("batch", "cancel", id).status == 0
+    assert "\nfinished  " in raftwork("batch", "show", id).out
+
+
 def test_an_unknown_batch_is_not_found(raftwork: Any, shop: Path) -> None:
     assert raftwork("enqueue", "--app", "shop:app", "broken", "[1]").status == 0
-    answer = raftwork("batch", "seal", str(uuid.uuid4()))
-    assert answer.status == 4
-    assert "RW412" in answer.err
+    for command in ("seal", "show", "cancel"):
+        answer = raftwork("batch", command, str(uuid.uuid4()))
+        assert answer.status == 4
+        assert "RW412" in answer.err
 
 
 def test_only_a_job_in_a_flow_is_asked_for_it(raftwork: Any, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,52 @@ def test_options_of_enqueue(raftwork: Any) -> None:
     assert answer["call"] == "send_welcome(8, 'vip')"
 
 
+def test_options_of_time_and_attempts(raftwork: Any) -> None:
+    job = put(raftwork, "send_welcome", "[8]", "--run-at", "2h", "--expires", "1h", "--retry", "3")
+    with Raftwork("shop") as app:
+        info = app.job(job).info()
+    assert (info.state, info.max_attempts) == ("scheduled", 3)
+    assert info.run_at is not None and info.expires_at is not None
+    assert info.expires_at - info.run_at == timedelta(hours=1)
+    assert timedelta(minutes=119) < info.run_at - info.created_at <= timedelta(hours=2)
+    past = put(raftwork, "send_welcome", "[9]", "--run-at", "2026-01-01T08:00Z")
+    assert raftwork("job", past, "--json").json["state"] == "enqueued"
+
+
+def test_a_unique_job_is_stored_once(raftwork: Any) -> None:
+    first = put(raftwork, "send_welcome", "[8]", "--unique", "import 7")
+    assert put(raftwork, "send_welcome", "[9]", "--unique", "import 7") == first
+    assert put(raftwork, "send_welcome", "[9]", "--unique", "import 8") != first
+    by_user = put(raftwork, "send_welcome", "[9]", "--unique", "user:{user_id}")
+    assert put(raftwork, "send_welcome", '[9, "vip"]', "--unique", "user:{user_id}") == by_user
+    by_args = put(raftwork, "send_welcome", "[9]", "--unique", "args")
+    assert put(raftwork, "send_welcome", '{"user_id": 9}', "--unique", "args") == by_args
+    assert raftwork("job", first, "--json").json["unique_key"] == "shop.send_welcome:import 7"
+    assert raftwork("enqueue", "--app", "shop:app", "send_welcome", "[1]", "--unique", "{user}").status == 2
+
+
+def test_a_job_waits_for_others(raftwork: Any) -> None:
+    first, second = put(raftwork), put(raftwork, "send_welcome", "[8]")
+    both = put(raftwork, "send_welcome", "[9]", "--after", first, "--after", second)
+    either = put(raftwork, "send_welcome", "[10]", "--after", first, "--on", "finish")
+    found = raftwork("job", both, "--json").json
+    assert (found["state"], [parent["id"] for parent in found["parents"]]) == ("awaiting", [first, second])
+    assert {parent["on"] for parent in found["parents"]} == {"success"}
+    assert raftwork("cancel", first).status == 0
+    states = [raftwork("job", job, "--json").json["state"] for job in (both, either)]
+    assert states == ["cancelled", "enqueued"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
+        (["send_welcome", "[1]", "--on", "finish"], 2, "--after"),
+        (["send_welcome", "[1]", "--after", "7"], 2, "7"),
+        (["send_welcome", "[1]", "--after", UNKNOWN], 5, UNKNOWN),
+        (["send_welcome", "[1]", "--retry", "0"], 2, "retry"),
+        (["send_welcome", "[1]", "--expires", "0s"], 2, "expires"),
+        (["send_welcome", "[1]", "--run-at", "25:00"], 2, "25:00"),
+        (["send_welcome", "[1]", "--run-at", "1h", "--delay", "1h"], 2, "Give one"),
         (["send_welcom"], 4, "Did you mean"),
         (["send_welcome", "{"], 2, "is not JSON"),
         (["send_welcome", "7"], 2, "neither an object nor an array"),
