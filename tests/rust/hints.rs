@@ -41,7 +41,7 @@ impl Desk {
     /// So many watchers wait for jobs of `f` in queue `q`.
     fn with(watchers: usize) -> Self {
         let machine = Arc::new(RwLock::new(Machine::newest()));
-        let wakeups = Wakeups::new(machine.clone());
+        let wakeups = Wakeups::new(machine.clone(), false);
         let (send, told) = channel();
         let bell = |name| Arc::new(Bell { name, told: Mutex::new(send.clone()) });
         let watches = (0..watchers).map(|name| wakeups.watch(SessionId(1), bell(name))).collect();

@@ -184,7 +184,7 @@ impl Node {
         let (sent, disk) = (self.sent.clone(), self.disk.clone());
         let outbox = move |letter| sent.lock().expect("one thread").push((disk.count(Op::Sync), letter));
         let (mut replica, _) = Replica::open(&config, Box::new(outbox))?;
-        let wakeups = Arc::new(Wakeups::new(replica.machine().clone()));
+        let wakeups = Arc::new(Wakeups::new(replica.machine().clone(), false));
         replica.announce_to(self.knocks.herald(&wakeups));
         self.wakeups = Some(wakeups);
         self.next_due = replica.machine().read().next_due();
