@@ -28,7 +28,7 @@ from raftwork.context import JobContext
 from raftwork.door_async import AsyncDoor
 from raftwork.durations import Duration
 from raftwork.enqueueing import Enqueueing
-from raftwork.errors import ConfigError, InvalidOption, InvalidTask, NotRunning, TaskNotRegistered
+from raftwork.errors import ConfigError, InvalidTask, NotRunning, TaskNotRegistered
 from raftwork.flows import Batch, BatchInfo, Callback, batch_for
 from raftwork.job import Job
 from raftwork.job_info import JobInfo
@@ -36,7 +36,7 @@ from raftwork.limits import Limits
 from raftwork.locking import Locking
 from raftwork.middleware import Middleware
 from raftwork.network import Network
-from raftwork.operators import ERROR_GROUPS_MAX, ErrorGroup, Queues, WorkerInfo, id_of, pages
+from raftwork.operators import Queues, WorkerInfo, id_of, pages
 from raftwork.options import UNSET, Executor, Unique, UniqueKey
 from raftwork.outgoing import Outgoing
 from raftwork.reading import Consistency, Counts, read_as
@@ -402,25 +402,6 @@ class Raftwork(AsyncDoor, Enqueueing, Outgoing, Recurring, Locking):
             consistency, max_staleness: as for `Job.info`. The answer says of which state it is.
         """
         return self.storage.counts(read_as(consistency, max_staleness))
-
-    def errors(
-        self, limit: int = 100, *, consistency: Consistency = "session", max_staleness: Duration | None = None
-    ) -> Rows[ErrorGroup]:
-        """What runs failed with, in groups of the same mistake, the newest first.
-
-        Args:
-            limit: groups at most, up to 1,000: so many are remembered.
-            consistency, max_staleness: as for `Job.info`. The answer says of which state it is.
-
-        Raises:
-            InvalidOption: the limit is no number from 0 to 1,000.
-        """
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= ERROR_GROUPS_MAX:
-            raise InvalidOption(f"limit {limit!r} is not a whole number from 0 to {ERROR_GROUPS_MAX:,}.")
-        rows = self.storage.errors(limit, read_as(consistency, max_staleness))
-        groups = Rows(ErrorGroup.of(row) for row in rows)
-        groups.as_of = rows.as_of
-        return groups
 
     @property
     def queues(self) -> Queues:

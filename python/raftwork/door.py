@@ -18,7 +18,7 @@ from raftwork.job_info import JobInfo
 from raftwork.known import UnknownJobs, unknown_jobs
 from raftwork.limits import JobLimits
 from raftwork.logs import JobLogs
-from raftwork.operators import BulkAnswer, change_one, changed, not_found
+from raftwork.operators import ERROR_GROUPS_MAX, BulkAnswer, ErrorGroup, change_one, changed, not_found
 from raftwork.options import check_name, check_priority
 from raftwork.reading import SESSION, Consistency, Reading, Rows, read_as
 from raftwork.storage.base import Change, Clause, JobPage, Storage
@@ -64,6 +64,25 @@ class Door(ABC):
             ...     print(f"{waiting} jobs of {function}")
         """
         return unknown_jobs(self.storage, read_as(consistency, max_staleness))
+
+    def errors(
+        self, limit: int = 100, *, consistency: Consistency = "session", max_staleness: Duration | None = None
+    ) -> Rows[ErrorGroup]:
+        """What runs failed with, in groups of the same mistake, the newest first.
+
+        Args:
+            limit: groups at most, up to 1,000: so many are remembered.
+            consistency, max_staleness: as for `Job.info`. The answer says of which state it is.
+
+        Raises:
+            InvalidOption: the limit is no number from 0 to 1,000.
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= ERROR_GROUPS_MAX:
+            raise InvalidOption(f"limit {limit!r} is not a whole number from 0 to {ERROR_GROUPS_MAX:,}.")
+        rows = self.storage.errors(limit, read_as(consistency, max_staleness))
+        groups = Rows(ErrorGroup.of(row) for row in rows)
+        groups.as_of = rows.as_of
+        return groups
 
     def cancel(self, ids: Iterable[uuid.UUID | str | bytes | Job[Any]], reason: str = "") -> BulkAnswer:
         """Cancel jobs: waiting ones at once, running ones are told."""

@@ -1,4 +1,4 @@
-"""What an application answers and changes, for a running event loop: each verb that asks the storage, with `a` in front.
+"""What an application answers and changes, for a running event loop: each verb that asks the storage, with an `a`.
 
 The verbs themselves are those of `raftwork.door` and `raftwork.app`. A storage waits for its answers outside of the
 interpreter, so each of these takes a thread of the event loop's default executor for as long as that takes.
@@ -19,7 +19,7 @@ from raftwork.flows import BatchInfo
 from raftwork.job import Job
 from raftwork.job_info import JobInfo
 from raftwork.known import UnknownJobs
-from raftwork.operators import BulkAnswer, WorkerInfo, apages
+from raftwork.operators import BulkAnswer, ErrorGroup, WorkerInfo, apages
 from raftwork.reading import SESSION, Consistency, Counts, Reading, Rows, read_as
 from raftwork.storage.base import Clause, JobPage
 
@@ -50,9 +50,7 @@ class AsyncDoor(Door, ABC):
         """`job_page` for a running event loop."""
         return await asyncio.to_thread(self.job_page, clauses, cursor, limit, reading)
 
-    async def acounts(
-        self, *, consistency: Consistency = "session", max_staleness: Duration | None = None
-    ) -> Counts:
+    async def acounts(self, *, consistency: Consistency = "session", max_staleness: Duration | None = None) -> Counts:
         """`counts` for a running event loop."""
         reading = read_as(consistency, max_staleness)
         return await asyncio.to_thread(lambda: self.storage.counts(reading))
@@ -62,6 +60,12 @@ class AsyncDoor(Door, ABC):
     ) -> Rows[UnknownJobs]:
         """`unknown_jobs` for a running event loop."""
         return await asyncio.to_thread(self.unknown_jobs, consistency=consistency, max_staleness=max_staleness)
+
+    async def aerrors(
+        self, limit: int = 100, *, consistency: Consistency = "session", max_staleness: Duration | None = None
+    ) -> Rows[ErrorGroup]:
+        """`errors` for a running event loop."""
+        return await asyncio.to_thread(self.errors, limit, consistency=consistency, max_staleness=max_staleness)
 
     async def abatches(self) -> list[BatchInfo]:
         """`batches` for a running event loop."""

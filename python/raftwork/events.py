@@ -38,7 +38,9 @@ RAN: Final = (*JOB, "attempt", "seconds")
 
 EVENTS: Final[Mapping[str, EventKind]] = MappingProxyType(
     {
-        "job.enqueued": EventKind("after jobs were stored, not those that a unique key held back", ("function", "count")),
+        "job.enqueued": EventKind(
+            "after jobs were stored, not those that a unique key held back", ("function", "count")
+        ),
         "job.enqueue_lost": EventKind("a job with `wait=False` is not known to be stored", ("function", "error")),
         "job.started": EventKind("before the function is called", (*JOB, "attempt", "waited_seconds")),
         "job.succeeded": EventKind("after it returned", RAN),

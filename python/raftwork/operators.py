@@ -175,9 +175,7 @@ class Queues:
         """`all` for a running event loop."""
         return await asyncio.to_thread(self.all, consistency=consistency, max_staleness=max_staleness)
 
-    async def apause(
-        self, name: str, *, until: datetime | durations.Duration | None = None, reason: str = ""
-    ) -> None:
+    async def apause(self, name: str, *, until: datetime | durations.Duration | None = None, reason: str = "") -> None:
         """`pause` for a running event loop."""
         await asyncio.to_thread(self.pause, name, until=until, reason=reason)
 
@@ -218,12 +216,12 @@ class ErrorGroup:
     """Runs of one task that ended with the same mistake, whatever became of their jobs since."""
 
     fingerprint: str | None
-    """The same for the same mistake; a filter `fingerprint:` finds its jobs. None: encrypted, then type and task tell."""
+    """The same for the same mistake; a filter `fingerprint:` finds its jobs. None: it is encrypted."""
     error: str
     """The type of the exception, such as `builtins.ValueError`."""
     function: str
     """The name of the task."""
-    count: int
+    runs: int
     failed: int
     """Runs among them after which the job was failed for good; the others were tried again, or waited to be."""
     first_at: datetime
@@ -236,7 +234,7 @@ class ErrorGroup:
         """From the storage's figures."""
         first, last = clock.from_ms(row.first_ms), clock.from_ms(row.last_ms)
         job = uuid.UUID(bytes=row.last_job)
-        return cls(row.fingerprint, row.error, row.function, row.count, row.failed, first, last, job)
+        return cls(row.fingerprint, row.error, row.function, row.runs, row.failed, first, last, job)
 
 
 class BulkAnswer(NamedTuple):

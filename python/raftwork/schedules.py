@@ -360,10 +360,6 @@ class Schedules:
         """`preview` for a running event loop."""
         return await asyncio.to_thread(self.preview, name, cron=cron, every=every, n=n, **when)
 
-    async def aput_defined(self) -> builtins.list[str]:
-        """`put_defined` for a running event loop."""
-        return await asyncio.to_thread(self.put_defined)
-
     async def abackfill(self, name: str, start: datetime, end: datetime) -> builtins.list[Job[Any]]:
         """`backfill` for a running event loop."""
         return await asyncio.to_thread(self.backfill, name, start, end)

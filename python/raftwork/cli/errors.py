@@ -15,7 +15,9 @@ __all__ = ["errors"]
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(1, ERROR_GROUPS_MAX), default=50, show_default=True, help="Groups at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, ERROR_GROUPS_MAX), default=50, show_default=True, help="Groups at most."
+)
 @reading_options
 @target_options
 @common
@@ -31,7 +33,7 @@ def errors(limit: int, reading: Reading, target: Target, as_json: bool) -> None:
                 group.fingerprint or "-",
                 group.error,
                 group.function,
-                group.count,
+                group.runs,
                 group.failed,
                 age(group.first_at),
                 age(group.last_at),

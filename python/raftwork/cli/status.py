@@ -143,9 +143,7 @@ def _queue_fields(queue: QueueInfo, limit: QueueLimit | None) -> dict[str, Any]:
     return fields
 
 
-def _print_queues(
-    found: list[QueueInfo], limits: dict[str, QueueLimit], unknown: list[UnknownJobs]
-) -> None:
+def _print_queues(found: list[QueueInfo], limits: dict[str, QueueLimit], unknown: list[UnknownJobs]) -> None:
     columns = ["Queue", "Enqueued#", "Running#", "Scheduled#", "Retrying#", "Oldest", "Succeeded#", "Failed#", ""]
     rows = [
         (

@@ -314,7 +314,7 @@ class ErrorRow(NamedTuple):
     error: str
     """The type of the exception."""
     function: str
-    count: int
+    runs: int
     failed: int
     """Runs among them after which the job was failed for good."""
     first_ms: int

@@ -24,7 +24,12 @@ from raftwork.operators import NamedQueue, Queues
 
 OTHER_NAMES = {(Batch, "wait"): "await_finished"}
 """Twins that are older than the rule."""
-PROPERTIES = {(Raftwork, "workers"): "aworkers", (Job, "state"): "ainfo", (Raftwork, "queues"): "", (Raftwork, "schedules"): ""}
+PROPERTIES = {
+    (Raftwork, "workers"): "aworkers",
+    (Job, "state"): "ainfo",
+    (Raftwork, "queues"): "",
+    (Raftwork, "schedules"): "",
+}
 """Properties that ask, and what a coroutine awaits in their place; nothing for those that only hold verbs."""
 
 NOTHING = "asks nothing"

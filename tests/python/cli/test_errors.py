@@ -18,7 +18,7 @@ def test_failures_are_shown_as_the_mistakes_that_they_are(raftwork: Any, shop: P
             job.wait(timeout=60)
     app.close()
     (group,) = raftwork("errors", "--json").json
-    assert (group["count"], group["failed"]) == (5, 5)
+    assert (group["runs"], group["failed"]) == (5, 5)
     assert group["last_job"] in {str(job.id) for job in jobs}
     shown = raftwork("errors", "--limit", "1").out
     assert group["fingerprint"] in shown

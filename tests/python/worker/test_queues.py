@@ -17,7 +17,11 @@ WAIT_S = 30.0
 @pytest.mark.parametrize("kind", ["thread", "async"])
 @pytest.mark.parametrize(
     ("weights", "shares"),
-    [({}, {"mail": 20, "reports": 20}), ({"mail": 3}, {"mail": 30, "reports": 10}), ({"reports": 7}, {"mail": 5, "reports": 35})],
+    [
+        ({}, {"mail": 20, "reports": 20}),
+        ({"mail": 3}, {"mail": 30, "reports": 10}),
+        ({"reports": 7}, {"mail": 5, "reports": 35}),
+    ],
     ids=str,
 )
 def test_queues_share_by_weight_under_a_backlog(

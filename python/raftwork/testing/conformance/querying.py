@@ -179,7 +179,7 @@ class QueryContract(Contract):
         fail("")
         opaque = fail("")
         found = storage.errors(3)
-        assert [(row.fingerprint, row.count, row.failed, row.last_job) for row in found] == [
+        assert [(row.fingerprint, row.runs, row.failed, row.last_job) for row in found] == [
             (None, 2, 2, opaque),
             ("fedcba9876543210", 1, 1, other),
             ("0123456789abcdef", 2, 1, retried),
@@ -187,7 +187,7 @@ class QueryContract(Contract):
         assert {(row.error, row.function) for row in found} == {("ValueError", mail)}
         assert all(row.first_ms <= row.last_ms for row in found)
         elsewhere = fail("fedcba9876543210", bill)
-        assert [(row.function, row.count, row.last_job) for row in storage.errors(1)] == [(bill, 1, elsewhere)]
+        assert [(row.function, row.runs, row.last_job) for row in storage.errors(1)] == [(bill, 1, elsewhere)]
         assert len([row for row in storage.errors(1_000) if row.function in (mail, bill)]) == 4
         with pytest.raises(RaftworkError, match="1001, at most 1000"):
             storage.errors(1_001)
@@ -203,7 +203,7 @@ class QueryContract(Contract):
         worker.report(result_succeeded(id, worker.one().token, None))
         storage.delete([id])
         (row,) = (row for row in storage.errors(1_000) if row.function == function)
-        assert (row.count, row.failed) == (2, 2)
+        assert (row.runs, row.failed) == (2, 2)
 
     def test_clauses_select(self, storage: Storage) -> None:
         jobs = mixed(storage)
