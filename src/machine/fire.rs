@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::command::NewJob;
 use super::decode::{list, number, Place as _, Result};
 use super::enqueue::Form;
+use super::levels;
 use super::load::COUNTER_MAX;
 use super::outcome::{self, Outcome, Refusal};
 use super::recurring::{schedule_name, Overlap, Plan, Recurrence, Schedule, Source};
@@ -236,7 +237,9 @@ impl Machine {
             self.store(name, plan, form, job);
         }
         // Not by hand: what somebody stores beside the slots must not hide the job of the slot before.
-        self.schedules.edit(name, |schedule| schedule.last_job = Some(job.id));
+        if self.level.has(levels::OVERLAPS) {
+            self.schedules.edit(name, |schedule| schedule.last_job = Some(job.id));
+        }
         code::STORED
     }
 
@@ -244,7 +247,11 @@ impl Machine {
     fn overlaps(&mut self, name: &str, overlap: Overlap, job: JobId) -> bool {
         match overlap {
             Overlap::Allow => false,
-            Overlap::Skip => self.schedules.is_open(name),
+            Overlap::Skip if self.level.has(levels::OVERLAPS) => self.schedules.is_open(name),
+            Overlap::Skip => {
+                let last = self.schedules.get(name).and_then(|(_, schedule)| self.table.find(schedule.last_job?));
+                last.is_some_and(|slot| !self.table.get(slot).state.is_final())
+            }
             Overlap::QueueOne => self.schedules.waits(name),
             Overlap::Replace => {
                 let last = self.schedules.get(name).and_then(|(_, schedule)| self.table.find(schedule.last_job?));
@@ -261,7 +268,11 @@ impl Machine {
         let (args, limits, delay) = (&plan.args, plan.limits.clone(), Millis(0));
         let new = NewJob { id, spec: 0, args, delay, run_at, unique: None, recurrence, joining: None, limits };
         self.create(&plan.spec, form, &new, None);
-        self.schedules.edit(name, |schedule| schedule.fired += 1);
+        let newest = !self.level.has(levels::OVERLAPS);
+        self.schedules.edit(name, |schedule| {
+            schedule.fired += 1;
+            schedule.last_job = if newest { Some(job.id) } else { schedule.last_job };
+        });
     }
 }
 

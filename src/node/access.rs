@@ -242,7 +242,8 @@ impl Node {
     /// carries it out does not ask who wants it.
     fn when_known(&self, judge: impl Fn() -> Result<bool>) -> Result<()> {
         if !judge()? {
-            let unsure = |error| Error::NotCommitted(format!("this node cannot tell now whether that is allowed: {error}"));
+            let unsure =
+                |error| Error::NotCommitted(format!("this node cannot tell now whether that is allowed: {error}"));
             self.shared.catch_up().map_err(unsure)?;
             judge()?;
         }

@@ -307,8 +307,7 @@ impl Wakeups {
             return Vec::new();
         }
         let machine = self.machine.read();
-        let sought: Vec<JobId> =
-            registry.waits.keys().copied().filter(|id| machine.is_over(*id).is_none()).collect();
+        let sought: Vec<JobId> = registry.waits.keys().copied().filter(|id| machine.is_over(*id).is_none()).collect();
         registry.sought = !sought.is_empty();
         sought
     }

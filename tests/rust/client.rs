@@ -1,6 +1,7 @@
 //! The client's side of a write: numbers, repeats, expired sessions, an owner that dies. `fetch` is the worker's side.
 
 mod beats;
+mod buffer;
 mod fetch;
 mod locks;
 mod spy;

@@ -168,7 +168,8 @@ fn a_renewal_that_is_cut_off_anywhere_leaves_a_node_that_starts() {
     let files = issue(&home, 90);
     let tls = load(&files).unwrap();
     let renewed = home.authority.issue(&Role::Node, &[], Lifetime::days(30)).unwrap();
-    let beside = |path: &Path, end: &str| path.with_file_name(format!("{}{end}", path.file_name().unwrap().to_string_lossy()));
+    let beside =
+        |path: &Path, end: &str| path.with_file_name(format!("{}{end}", path.file_name().unwrap().to_string_lossy()));
     // Between its two files: the second cannot be written.
     let in_the_way = beside(&files.certificate, ".new");
     std::fs::create_dir(&in_the_way).unwrap();

@@ -134,7 +134,11 @@ pub fn until(mut condition: impl FnMut() -> bool) {
 }
 
 /// Waits while this is the mood. Gives what it is then.
-fn hang<'a>((mood, changed): &'a (Mutex<Mood>, Condvar), hanging: &AtomicU64, while_it_is: Mood) -> MutexGuard<'a, Mood> {
+fn hang<'a>(
+    (mood, changed): &'a (Mutex<Mood>, Condvar),
+    hanging: &AtomicU64,
+    while_it_is: Mood,
+) -> MutexGuard<'a, Mood> {
     let mut now = mood.lock();
     while *now == while_it_is {
         hanging.fetch_add(1, Ordering::SeqCst);
