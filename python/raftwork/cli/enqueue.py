@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import uuid
 from typing import Any
 
 import click
 import msgspec
 
 from raftwork import signatures
-from raftwork.cli.output import job_fields, say, show
+from raftwork.cli.output import job_fields, parse_id, say, show
 from raftwork.cli.queue import parse_until
 from raftwork.cli.target import Target, common, connected, target_options
 from raftwork.job import Job
@@ -34,7 +33,7 @@ EXIT_JOB_FAILED = 1
 @click.option("--expires", metavar="DURATION", help="Cancel it if it did not start this long after it was due.")
 @click.option("--retry", type=int, metavar="N", help="Attempts, in place of the task's own policy; 1 never retries.")
 @click.option("--unique", metavar="KEY", help='Once for each key: a text such as "import 7", a template, or "args".')
-@click.option("--after", multiple=True, metavar="ID", type=uuid.UUID, help="Wait for this job or batch; repeatable.")
+@click.option("--after", multiple=True, metavar="ID", help="Wait for this job or batch; repeatable.")
 @click.option("--on", type=click.Choice(ON), help="Which end of those it waits for.  [default: success]")
 @click.option("--tag", "tags", multiple=True, metavar="TAG")
 @click.option("--wait", is_flag=True, help="Wait for the end; exit 1 if the job fails.")
@@ -45,7 +44,7 @@ def enqueue(
     name: str,
     arguments: str,
     run_at: str | None,
-    after: tuple[uuid.UUID, ...],
+    after: tuple[str, ...],
     wait: bool,
     timeout: float | None,
     target: Target,
@@ -67,12 +66,13 @@ def enqueue(
         raise click.UsageError("Which application? Give --app MODULE:ATTR: its task knows the queue and the arguments.")
     if given["on"] is not None and not after:
         raise click.UsageError("--on says which end of --after it waits for. Give both.")
+    parents = [parse_id(text) for text in after]
     options = {key: value for key, value in given.items() if value not in (None, ())}
     if run_at is not None:
         options["run_at"] = parse_until(run_at, "--run-at")
     with connected(target, create=True) as app:
-        if after:
-            options["after"] = [app.job(id) for id in after]
+        if parents:
+            options["after"] = [app.job(id) for id in parents]
         task = app.find_task(name)
         call = task.using(**options) if options else task
         args, kwargs = _wrapped(task, args, kwargs)

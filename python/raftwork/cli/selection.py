@@ -61,9 +61,7 @@ def filter_options(command: F) -> F:
 
     @click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
     @click.option("--queue", "queues", multiple=True, metavar="NAME")
-    @click.option(
-        "--task", "tasks", multiple=True, metavar="NAME", help="send_welcome, shop.send_welcome, shop.* or *welcome*."
-    )
+    @click.option("--task", "tasks", multiple=True, metavar="NAME", help="send_welcome, shop.send_welcome or shop.*.")
     @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Each must be there.")
     @click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="An argument, such as user_id=7.")
     @click.option("--schedule", "schedules", multiple=True, metavar="NAME", help="Come from this schedule.")

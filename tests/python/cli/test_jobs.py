@@ -81,7 +81,7 @@ def test_a_job_waits_for_others(raftwork: Any) -> None:
     ("arguments", "status", "text"),
     [
         (["send_welcome", "[1]", "--on", "finish"], 2, "--after"),
-        (["send_welcome", "[1]", "--after", "7"], 2, "7"),
+        (["send_welcome", "[1]", "--after", "7"], 2, "'7' is not a job id"),
         (["send_welcome", "[1]", "--after", UNKNOWN], 5, UNKNOWN),
         (["send_welcome", "[1]", "--retry", "0"], 2, "retry"),
         (["send_welcome", "[1]", "--expires", "0s"], 2, "expires"),

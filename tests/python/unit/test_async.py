@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from raftwork import InvalidFilter, JobNotFound, JobState, Raftwork
+from raftwork import JobNotFound, JobState, Raftwork
+from raftwork.errors import InvalidFilter
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_an_application_is_asked_and_changes_many(app: Raftwork) -> None:
     asyncio.run(main())
 
 
-def test_queues_and_batches_and_schedules(app: Raftwork) -> None:
+def test_queues_and_batches(app: Raftwork) -> None:
     task = app.task(name="send")(send)
 
     async def main() -> None:
@@ -82,7 +83,5 @@ def test_queues_and_batches_and_schedules(app: Raftwork) -> None:
         assert await batch.acancel("late")
         assert (await batch.await_finished(30)).state == "cancelled"
         assert [one.id for one in await app.abatches()] == [batch.id]
-        assert len(await app.schedules.apreview(cron="0 9 * * *", n=3)) == 3
-        assert await app.schedules.aput_defined() == []
 
     asyncio.run(main())
