@@ -214,6 +214,8 @@ fn a_worker_hears_of_a_job_while_its_node_still_syncs_it() {
     let config = NodeConfig { disk: disk.clone(), ..cluster.config(follower) };
     cluster.nodes[follower] = Some(Node::open(config).unwrap());
     let node = cluster.node(follower);
+    // What it hands to the leader before would be lost, and with such patience nobody would notice for a minute.
+    until(|| field_number(&node.health(), "peers_connected") == 2);
     let session = SessionId(number(&settle(node, open_session(60_000))));
     let worker = Events::of(node, session);
     assert!(!node.arm(worker.id, &["q"], &["f"]));
