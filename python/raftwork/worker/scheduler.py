@@ -28,7 +28,7 @@ from typing import Protocol, TypeVar
 
 from raftwork import clock
 from raftwork.cron import Definition, job_id
-from raftwork.errors import InvalidOption, NotRunning, RaftworkError
+from raftwork.errors import AccessDenied, InvalidOption, NotRunning, RaftworkError
 from raftwork.storage.base import DueSchedules, Firing, ScheduleRow, SlotJob, Storage
 from raftwork.worker import announce
 
@@ -78,11 +78,17 @@ class Pages:
     def __init__(self) -> None:
         self._place: tuple[int, str] | None = None
         self._again_at = -math.inf
+        self._hurry_at = math.inf
 
     def begin(self) -> None:
         """A turn begins. What could not be fired is tried again if it is time to."""
-        if clock.monotonic() >= self._again_at:
+        if clock.monotonic() >= min(self._again_at, self._hurry_at):
             self._place = None
+            self._hurry_at = math.inf
+
+    def hurry(self) -> None:
+        """Something failed that may pass, such as a change of leader: all is tried again in a second."""
+        self._hurry_at = min(self._hurry_at, clock.monotonic() + IDLE_S)
 
     def first(self, storage: Storage) -> DueSchedules:
         """The first page of a turn."""
@@ -248,6 +254,8 @@ class Scheduler:
         except NotRunning:
             raise
         except RaftworkError as error:
+            if not isinstance(error, AccessDenied | InvalidOption):
+                self._pages.hurry()
             self._tell(name, error)
             return None
         except Exception:
