@@ -236,8 +236,8 @@ impl Machine {
             }
             self.store(name, plan, form, job);
         }
-        // Not by hand: what somebody stores beside the slots must not hide the job of the slot before.
         if self.level.has(levels::OVERLAPS) {
+            // Not by hand: what somebody stores beside the slots must not hide the job of the slot before.
             self.schedules.edit(name, |schedule| schedule.last_job = Some(job.id));
         }
         code::STORED
@@ -245,18 +245,15 @@ impl Machine {
 
     /// Whether a job is not stored because of others, which may have to make way for it.
     fn overlaps(&mut self, name: &str, overlap: Overlap, job: JobId) -> bool {
+        let last = self.schedules.get(name).and_then(|(_, schedule)| self.table.find(schedule.last_job?));
+        let open = last.filter(|slot| !self.table.get(*slot).state.is_final());
         match overlap {
             Overlap::Allow => false,
             Overlap::Skip if self.level.has(levels::OVERLAPS) => self.schedules.is_open(name),
-            Overlap::Skip => {
-                let last = self.schedules.get(name).and_then(|(_, schedule)| self.table.find(schedule.last_job?));
-                last.is_some_and(|slot| !self.table.get(slot).state.is_final())
-            }
+            Overlap::Skip => open.is_some(),
             Overlap::QueueOne => self.schedules.waits(name),
             Overlap::Replace => {
-                let last = self.schedules.get(name).and_then(|(_, schedule)| self.table.find(schedule.last_job?));
-                // One that is final has nothing to do with it.
-                last.map(|slot| self.cancel_one(slot, Some(format!("replaced by {job}").into())));
+                open.map(|slot| self.cancel_one(slot, Some(format!("replaced by {job}").into())));
                 false
             }
         }
@@ -271,7 +268,7 @@ impl Machine {
         let newest = !self.level.has(levels::OVERLAPS);
         self.schedules.edit(name, |schedule| {
             schedule.fired += 1;
-            schedule.last_job = if newest { Some(job.id) } else { schedule.last_job };
+            schedule.last_job = if newest { Some(id) } else { schedule.last_job };
         });
     }
 }

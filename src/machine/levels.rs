@@ -17,7 +17,7 @@ use super::outcome::Refusal;
 /// | 2     | tokens, invitations and notes of who did what; locks              |
 /// | 3     | recurring schedules, and jobs that come from them                 |
 /// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues; slots of schedules for workers and backfills; reasons of snoozes; other options for jobs that wait |
-/// | 5     | errors counted by fingerprint; overlap judged by all jobs of a schedule |
+/// | 5     | errors counted by fingerprint; overlap of schedules judged by all of their jobs |
 pub const LEVEL: u64 = 5;
 
 /// The level that brought tokens, invitations and notes.
@@ -38,10 +38,10 @@ pub(super) const SLOTS: u64 = 4;
 pub(super) const SNOOZE_REASONS: u64 = 4;
 /// The level that brought other queues and priorities for jobs that wait.
 pub(super) const CHANGES: u64 = 4;
-/// The level from which overlap is judged by all jobs of a schedule, and by none that was triggered or filled in.
-pub(super) const OVERLAPS: u64 = 5;
 /// The level from which errors are counted.
 pub(super) const ERRORS: u64 = 5;
+/// The level from which a job that was triggered or filled in hides no other of its schedule.
+pub(super) const OVERLAPS: u64 = 5;
 
 /// An operation of the next version, for simulations of clusters in which some members run it already.
 #[cfg(feature = "sim")]

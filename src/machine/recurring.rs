@@ -48,7 +48,7 @@ pub enum Source {
 #[repr(u8)]
 pub enum Overlap {
     Allow = 0,
-    /// It is not stored while another one is not final.
+    /// It is not stored while another one is not final; below level 5, while the newest one is not.
     Skip = 1,
     /// It is not stored while another one waits.
     QueueOne = 2,
@@ -77,7 +77,7 @@ pub(super) struct Schedule {
     /// The slot that a firing must name; `None` when it has ended.
     pub next: Option<Millis>,
     pub last_slot: Option<Millis>,
-    /// The newest job that it fired, which may have left memory. None that was triggered or filled in.
+    /// The newest job that it fired, which may have left memory; below level 5 the newest one, however it came.
     pub last_job: Option<JobId>,
     /// Jobs stored, and jobs not stored because of others.
     pub fired: u64,

@@ -8,6 +8,9 @@ use super::{Model, Reply};
 use crate::wire::schedules::{At, Put, Recur};
 use crate::wire::{Job, Spec};
 
+/// The level from which a job that was triggered hides no other.
+const JUDGES_ALL: u64 = 5;
+
 #[derive(Clone, Debug)]
 pub struct Schedule {
     pub generation: u64,
@@ -16,7 +19,7 @@ pub struct Schedule {
     paused: Option<String>,
     pub fired: u64,
     pub skipped: u64,
-    /// The newest job that was fired.
+    /// The newest job that was fired; below that level, or triggered.
     last: Option<JobId>,
 }
 
@@ -81,14 +84,19 @@ impl Model {
     }
 
     fn fire(&mut self, name: &str, id: JobId, slot: u64, overlap: u64) -> u8 {
+        let judges_all = self.level >= JUDGES_ALL;
         let schedule = self.schedules.get_mut(name).expect("the caller looked at it");
-        let last = schedule.last.replace(id);
+        let last = schedule.last;
+        schedule.last = if judges_all { Some(id) } else { last };
         if self.jobs.contains_key(&id) {
             return 0;
         }
         let is_open = |id: &JobId| self.jobs.get(id).is_some_and(|job| !job.state.is_final());
         let of_it = |id: &JobId| self.recurrences.get(id).is_some_and(|(schedule, _)| schedule == name);
-        let open = self.jobs.keys().any(|id| is_open(id) && of_it(id));
+        let open = match judges_all {
+            true => self.jobs.keys().any(|id| is_open(id) && of_it(id)),
+            false => last.is_some_and(|last| is_open(&last)),
+        };
         let waits = self.jobs.iter().any(|(id, job)| job.state.waits() && of_it(id));
         if (overlap == 1 && open) || (overlap == 2 && waits) {
             (schedule.skipped, schedule.last) = (schedule.skipped + 1, last);
@@ -108,6 +116,7 @@ impl Model {
             return;
         }
         schedule.fired += 1;
+        schedule.last = if self.level >= JUDGES_ALL { schedule.last } else { Some(id) };
         let (spec, args) = (schedule.put.spec.clone(), schedule.put.args.clone());
         self.recurrences.insert(id, (name.to_owned(), slot));
         self.create(&spec, &Job { id, args, ..Job::default() }, &BTreeMap::new());
