@@ -199,7 +199,7 @@ class RecurringContract(Contract):
         assert storage.move_schedule(seen.name, seen.generation, seen.next_ms, seen.next_ms + 1)
         assert not storage.move_schedule(seen.name, seen.generation, seen.next_ms, seen.next_ms + 2)
         found = row(storage, seen.name)
-        assert (found.next_ms, found.fired, found.last_job) == (seen.next_ms + 1, 1, id)
+        assert (found.next_ms, found.fired, found.last_job) == (seen.next_ms + 1, 1, None), "it is of no slot"
 
     def test_a_past_slot_is_filled_in_once(self, storage: Storage) -> None:
         seen = add(storage, HOUR_MS)
