@@ -114,7 +114,7 @@ def watched(directory: Path, *, extras: bool) -> float:
 
 
 def compared(directory: Path) -> tuple[float, float]:
-    """The bare rate, and in per cent of it that with extras, over runs that take turns: one alone lasts half a second."""
+    """The bare rate, and in per cent of it that with extras, over runs that take turns: one lasts half a second."""
     rates: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(TURNS):
         for extras in (turn % 2 == 1, turn % 2 == 0):

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-use super::buffer::{parts, done, note};
+use super::buffer::{done, note, parts};
 use super::spy::{Act, Spy};
 use super::{config, enqueue, patience};
 use crate::requests::job;
