@@ -122,6 +122,8 @@ pub enum Bug {
     RateForgotten,
     /// A limit whose number changes holds back as many as before.
     TunedStays,
+    /// A key that takes turns has its turn again after each start.
+    TurnKept,
     /// A firing that stores nothing leaves its slot to others.
     SkippedSlotStays,
     /// A learner counts to majorities.

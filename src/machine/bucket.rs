@@ -1,4 +1,5 @@
-//! How many jobs a rate lets start now, on cluster time (T1). A limit of concurrency has nothing to remember here.
+//! What a limiter remembers of the starts of its jobs: how many more a rate lets start now, on cluster time (T1), and when a
+//! key had its last turn. A limit of concurrency has nothing to remember.
 
 use std::collections::VecDeque;
 
@@ -24,6 +25,9 @@ pub(super) enum Bucket {
         until: Millis,
         started: u64,
     },
+    /// The place of the last start in the order of waiting, greater than that of every job that waited then; zero before the
+    /// first.
+    Turn(u64),
 }
 
 impl Bucket {
@@ -34,13 +38,14 @@ impl Bucket {
             Kind::Bucket => Bucket::Tokens { at: Millis(0), missing: 0 },
             Kind::Sliding => Bucket::Sliding(VecDeque::new()),
             Kind::Fixed => Bucket::Fixed { until: Millis(0), started: 0 },
+            Kind::Fair => Bucket::Turn(0),
         }
     }
 
     /// How many may start now.
     pub fn room(&self, limit: &Limit, now: Millis) -> u64 {
         match self {
-            Bucket::None => u64::MAX,
+            Bucket::None | Bucket::Turn(_) => u64::MAX,
             Bucket::Tokens { .. } => capacity(limit).saturating_sub(self.missing(limit, now)) / limit.window.0,
             Bucket::Sliding(starts) => {
                 let inside = starts.iter().filter(|(at, _)| at.plus(limit.window) > now);
@@ -54,7 +59,7 @@ impl Bucket {
     pub fn take(&mut self, limit: &Limit, now: Millis) {
         let left = self.missing(limit, now);
         match self {
-            Bucket::None => {}
+            Bucket::None | Bucket::Turn(_) => {}
             Bucket::Tokens { at, missing } => (*at, *missing) = (now, left.saturating_add(limit.window.0)),
             Bucket::Sliding(starts) => {
                 while starts.front().is_some_and(|(at, _)| at.plus(limit.window) <= now) {
@@ -94,14 +99,14 @@ impl Bucket {
                 leaves.map_or(now, |(at, _)| at.plus(limit.window).max(now))
             }
             Bucket::Fixed { until, .. } => (*until).max(now),
-            Bucket::None => now,
+            Bucket::None | Bucket::Turn(_) => now,
         }
     }
 
-    /// When it is as if nobody had ever used it.
+    /// When it is as if nobody had ever used it. A turn counts only for jobs that waited at that time: with none it is over.
     pub fn full_at(&self, limit: &Limit) -> Millis {
         match self {
-            Bucket::None => Millis(0),
+            Bucket::None | Bucket::Turn(_) => Millis(0),
             Bucket::Tokens { at, missing } => at.plus(Millis(missing.div_ceil(limit.n))),
             Bucket::Sliding(starts) => starts.back().map_or(Millis(0), |(at, _)| at.plus(limit.window)),
             Bucket::Fixed { until, .. } => *until,
@@ -128,6 +133,7 @@ impl Bucket {
     pub fn encode(&self, writer: &mut Writer) {
         match self {
             Bucket::None => writer.array(0),
+            Bucket::Turn(turn) => writer.array(1).u64(*turn),
             Bucket::Tokens { at, missing } => writer.array(2).u64(at.0).u64(*missing),
             Bucket::Fixed { until, started } => writer.array(2).u64(until.0).u64(*started),
             Bucket::Sliding(starts) => {
@@ -143,6 +149,10 @@ impl Bucket {
     pub fn decode(reader: &mut Reader<'_>, kind: Kind) -> Result<Self> {
         match kind {
             Kind::Concurrency => reader.array_of(0, "a bucket").map(|()| Bucket::None),
+            Kind::Fair => {
+                reader.array_of(1, "a bucket")?;
+                Ok(Bucket::Turn(number(reader, COUNTER_MAX)?))
+            }
             Kind::Bucket => {
                 reader.array_of(2, "a bucket")?;
                 Ok(Bucket::Tokens { at: Millis(reader.u64()?), missing: reader.u64()? })

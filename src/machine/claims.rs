@@ -1,8 +1,8 @@
 //! `Claim`: which ready jobs a session gets, in which order.
 //!
-//! Inside a queue: priority, then the order of becoming enqueued (J8). Between queues: the order given (strict), or
-//! smooth weighted round robin, whose state belongs to the session. Each lease has a token greater than every earlier
-//! one (J2).
+//! Inside a queue: priority, then the order of becoming enqueued, or whose turn it is (J8). Between queues: the order given
+//! (strict), or smooth weighted round robin, whose state belongs to the session. Each lease has a token greater than every
+//! earlier one (J2).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -156,7 +156,7 @@ impl Machine {
             (rare.session, rare.reason) = (session, None);
         });
         self.move_to(slot, State::Processing, self.clock);
-        self.use_rates(slot);
+        self.count_start(slot);
     }
 
     fn keep_rota(&mut self, session: SessionId, heads: &[Heads]) {

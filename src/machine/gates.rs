@@ -7,7 +7,11 @@
 //!
 //! * A limiter that runs full or gets room moves one entry for each of its gates. A job enqueued, claimed or cancelled moves
 //!   one for each gate of its own. Neither depends on how many jobs wait.
-//! * Which gate comes first changes only the cost: all that counts is whether they are open. The limiter that most jobs wait
+//! * A gate of a key that takes turns is always open and shows its first job as if it had begun to wait at the last start of
+//!   one of that key, if it did before (J8): so the key that was served longest ago is first, and one that had nothing waiting
+//!   neither loses nor gains by it. Its turn is renewed by a start, which moves one entry for each of its gates too.
+//! * Which gate comes first changes only the cost: all that counts is whether they are open, and as a job has one key that
+//!   takes turns at most, it is put behind the same turn wherever that gate stands. The limiter that most jobs wait
 //!   for comes first, so that a limit of all stands before those of each customer and has one gate, not one for each. If a
 //!   limiter stands behind `k` others, each of those had more jobs waiting than it had, so `k` grows at most as the root of
 //!   their number.
@@ -15,7 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::queues::Rank;
+use super::queues::{behind_turn, Rank};
 use super::table::Slot;
 use super::Machine;
 
@@ -193,7 +197,7 @@ impl Machine {
         }
     }
 
-    /// A limiter has run full, or has room again.
+    /// A limiter has run full, or has room again, or its turn is another one.
     pub(super) fn refresh_all(&mut self, limiter: u32) {
         let gates: BTreeSet<u32> = self.limiters.get(limiter).gates.clone();
         for gate in gates {
@@ -206,9 +210,10 @@ impl Machine {
     fn refresh(&mut self, last: u32, whole: bool) {
         let mut number = last;
         while let Some((limiter, before)) = self.gates.gate(number).stands {
-            let open = self.limiters.get(limiter).open();
+            let (open, turn) = (self.limiters.get(limiter).open(), self.limiters.get(limiter).turn());
             let gate = self.gates.gate_mut(number);
-            let head = gate.heads.first_key_value().filter(|_| open).map(|(rank, slot)| (*rank, *slot));
+            let first = gate.heads.first_key_value().filter(|_| open);
+            let head = first.map(|(rank, slot)| (behind_turn(*rank, turn), *slot));
             let held = if open { gate.below } else { gate.jobs };
             let (shows, was, was_held) = (head.map(|(rank, _)| rank), gate.shown, gate.held);
             if !whole && shows == was && held == was_held {

@@ -19,8 +19,9 @@
 //! | 15 errors   | one: `[errors, [[fingerprint, type, function, errors, failed, first, last, newest, job]]]`, see `errors` |
 //!
 //! Version 1 has no sections 8 and 9: its feature level is 1, no member is listed, and no mark was made. Version 2 has no
-//! section from 10 on, version 3 none from 12 on, version 4 none from 13 on and no shared locks, and version 5 no section 15. A state whose feature level is below theirs is still written as the
-//! version before: until the level is raised, a member may go back to it, and fetch a state from one that has the new.
+//! section from 10 on, version 3 none from 12 on, version 4 none from 13 on and no shared locks, and version 5 no section 15
+//! and no keys that take turns. A state whose feature level is below theirs is still written as the version before: until the
+//! level is raised, a member may go back to it, and fetch a state from one that has the new.
 //!
 //! A record is its length (u32, little-endian) and a MessagePack value. A section is a stream of records, cut into
 //! chunks anywhere. Only primary records are written: every index follows from them, see `load`.

@@ -7,6 +7,7 @@
 
 use super::command::Command;
 use super::finish::Finish;
+use super::limit::{Limit, Limits};
 use super::outcome::Refusal;
 
 /// The highest level that this version knows. A state of a higher one, or the command that raises it, stops this version.
@@ -17,7 +18,7 @@ use super::outcome::Refusal;
 /// | 2     | tokens, invitations and notes of who did what; locks              |
 /// | 3     | recurring schedules, and jobs that come from them                 |
 /// | 4     | jobs that wait for others, and batches; semaphores and read-write locks; limits of jobs and queues; slots of schedules for workers and backfills; reasons of snoozes; other options for jobs that wait |
-/// | 5     | errors counted by fingerprint; overlap of schedules judged by all of their jobs |
+/// | 5     | errors counted by fingerprint; keys that take turns; overlap of schedules judged by all of their jobs |
 pub const LEVEL: u64 = 5;
 
 /// The level that brought tokens, invitations and notes.
@@ -42,6 +43,8 @@ pub(super) const CHANGES: u64 = 4;
 pub(super) const ERRORS: u64 = 5;
 /// The level from which a job that was triggered or filled in hides no other of its schedule.
 pub(super) const OVERLAPS: u64 = 5;
+/// The level that brought keys which take turns.
+pub(super) const TURNS: u64 = 5;
 
 /// An operation of the next version, for simulations of clusters in which some members run it already.
 #[cfg(feature = "sim")]
@@ -97,8 +100,12 @@ impl Level {
 
 /// The level that a command needs. Every command is named, so that a new one cannot be forgotten.
 pub(super) fn needed(command: &Command<'_>) -> u64 {
+    let turns = |limits: Option<&Limits>| limits.is_some_and(|all| Limit::take_turns(all));
     match command {
         Command::OpenSession(_) | Command::CloseSession(_) | Command::ExpireSession(_) => 1,
+        Command::Enqueue { jobs, .. } if jobs.iter().any(|job| turns(job.limits.as_ref())) => TURNS,
+        Command::Restore(records) if records.iter().any(|record| turns(record.job.limits())) => TURNS,
+        Command::PutSchedule(put) if turns(put.plan.limits.as_ref()) => TURNS,
         Command::Enqueue { jobs, .. } if jobs.iter().any(|job| job.joining.is_some()) => FLOWS,
         Command::Enqueue { jobs, .. } if jobs.iter().any(|job| job.limits.is_some()) => LIMITS,
         Command::Restore(records) if records.iter().any(|record| record.job.limits().is_some()) => LIMITS,

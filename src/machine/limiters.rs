@@ -1,4 +1,4 @@
-//! Limiters: how many jobs of one key run, or have started lately, and whether one more may (J13).
+//! Limiters: how many jobs of one key run, or have started lately, and whether one more may (J13); or whose turn it is (J8).
 //!
 //! A limiter is there while a job that is not final has its key, or while it remembers starts. Its numbers are those of the
 //! newest job that was enqueued with it. Jobs wait behind its gates, see `gates`; nothing is ever reserved for a job that
@@ -7,6 +7,8 @@
 //! * Concurrency: a run counts from the claim to its end, however it ends. Room is open at once.
 //! * Rates: a claim is a start, also of a retry, and none is given back. A rate without room closes, and a `Tick` opens it
 //!   when cluster time has come to the next start. A claim never opens one: what is open is the same on all members.
+//! * Keys that take turns are always open, and a claim renews the turn. Nothing of it is left when the last job has gone:
+//!   whoever begins to wait later has a greater place than every turn before.
 //! * Whenever more room is there than before, every queue in which jobs of the key wait is told.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +99,14 @@ impl Kept {
 }
 
 impl Limiter {
+    /// The place in the order of waiting that its first job has at least.
+    pub fn turn(&self) -> u64 {
+        match self.kept.bucket {
+            Bucket::Turn(turn) => turn,
+            _ => 0,
+        }
+    }
+
     /// Whether one more job may start.
     pub fn open(&self) -> bool {
         match self.kept.limit.kind {
@@ -152,6 +162,11 @@ impl Limiters {
     /// What an image shares, by kind and key.
     pub fn capture(&self) -> Vec<Arc<Kept>> {
         self.numbers.iter().flat_map(BTreeMap::values).map(|number| self.get(*number).kept.clone()).collect()
+    }
+
+    /// Whether there are keys that take turns.
+    pub fn take_turns(&self) -> bool {
+        !self.numbers[Kind::Fair as usize].is_empty()
     }
 
     /// When a tick has work.
@@ -263,7 +278,7 @@ impl Machine {
             kept.limit = Limit { key: kept.limit.key.clone(), ..limit.clone() };
         });
         self.bytes = self.bytes - weight + self.limiters.get(number).kept.weight();
-        if limit.kind != Kind::Concurrency {
+        if limit.kind.is_rate() {
             self.judge(number);
         }
         if !has(Bug::TunedStays) {
@@ -298,21 +313,37 @@ impl Machine {
         }
     }
 
-    /// A claimed job uses a start of each of its rates.
-    pub(super) fn use_rates(&mut self, slot: Slot) {
+    /// A claimed job uses a start of each of its rates, and the turn of its key.
+    pub(super) fn count_start(&mut self, slot: Slot) {
         for number in self.limiters_of(slot) {
-            if self.limiters.get(number).kept.limit.kind == Kind::Concurrency {
-                continue;
-            }
-            let now = self.clock;
-            self.limiters.edit(number, |kept| kept.bucket.take(&kept.limit, now));
-            self.judge(number);
-            match self.limiters.get(number).open() {
-                false => self.refresh_all(number),
-                // Room comes with time alone, so whoever waits is told of what is left now.
-                true => self.tell_room(number, 0),
+            match self.limiters.get(number).kept.limit.kind {
+                Kind::Concurrency => {}
+                Kind::Fair => self.use_turn(number),
+                Kind::Bucket | Kind::Sliding | Kind::Fixed => self.use_rate(number),
             }
         }
+    }
+
+    fn use_rate(&mut self, number: u32) {
+        let now = self.clock;
+        self.limiters.edit(number, |kept| kept.bucket.take(&kept.limit, now));
+        self.judge(number);
+        match self.limiters.get(number).open() {
+            false => self.refresh_all(number),
+            // Room comes with time alone, so whoever waits is told of what is left now.
+            true => self.tell_room(number, 0),
+        }
+    }
+
+    /// The others of its key stand behind all who wait by now.
+    fn use_turn(&mut self, number: u32) {
+        if has(Bug::TurnKept) {
+            return;
+        }
+        self.order += 1;
+        let turn = self.order;
+        self.limiters.edit(number, |kept| kept.bucket = Bucket::Turn(turn));
+        self.refresh_all(number);
     }
 
     /// Closes or opens a rate by what is in its bucket now.
@@ -373,9 +404,13 @@ impl Machine {
     /// One limiter out of an image. Those of jobs are there, as far as the jobs know them.
     pub(super) fn load_limiter(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         let kept = Kept::decode(reader)?;
-        let rate = kept.limit.kind != Kind::Concurrency;
+        let rate = kept.limit.kind.is_rate();
         if (kept.closed && kept.wake.is_none()) || (!rate && (kept.closed || kept.wake.is_some())) {
             return Err(Error::Invalid(format!("limiter {}: when it opens", kept.limit.key)));
+        }
+        // Else a later start could give it an earlier turn.
+        if matches!(kept.bucket, Bucket::Turn(turn) if turn > self.order) {
+            return Err(Error::Invalid(format!("limiter {}: its turn", kept.limit.key)));
         }
         let Some(number) = self.limiters.number_of(kept.limit.kind, &kept.limit.key) else {
             // Without a job it is there for what it remembers, and goes when that is over.

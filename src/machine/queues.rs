@@ -1,7 +1,8 @@
 //! Queues and functions: their names, figures and pauses, and the line of ready jobs of each pair.
 //!
 //! A line (of one queue and one function) is ordered by priority, highest first, then by when its jobs became enqueued
-//! (J8). A claim merges the heads of the lines it may take from, so a function that no worker knows holds up nobody.
+//! (J8); of jobs whose keys take turns it holds the first of each key, since the last start of another of that key if this
+//! was later. A claim merges the heads of the lines it may take from, so a function that no worker knows holds up nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,20 +13,27 @@ use super::tally::Tally;
 use crate::base::planted::{has, Bug};
 use crate::base::{limits, Millis};
 
-/// Place in a line: smaller is earlier.
-pub(super) type Rank = u64;
+/// Place in a line: smaller is earlier. From the highest bits down: 8 of the priority, 56 of since when it counts as waiting,
+/// and 64 of the order of becoming enqueued, which no two jobs share that wait.
+pub(super) type Rank = u128;
 
 /// The rank of a job: priority above everything, then the order of becoming enqueued.
 pub(super) fn rank(priority: i64, order: u64) -> Rank {
     let reversed = (limits::PRIORITY_MAX - priority) as u64;
     debug_assert!(reversed < 256 && order < 1 << 56);
-    let order = if has(Bug::LastFirst) { (1 << 56) - 1 - order } else { order };
-    (reversed << 56) | order
+    let since = if has(Bug::LastFirst) { (1 << 56) - 1 - order } else { order };
+    (Rank::from((reversed << 56) | since) << 64) | Rank::from(order)
+}
+
+/// The rank of a job whose key had its last turn then: as if it had begun to wait at that time, if it did before.
+pub(super) fn behind_turn(rank: Rank, turn: u64) -> Rank {
+    let priority_and_order = rank & !(((1 << 56) - 1) << 64);
+    rank.max(priority_and_order | (Rank::from(turn) << 64))
 }
 
 /// The priority that a rank was made of.
 pub(super) fn priority_of(rank: Rank) -> i64 {
-    limits::PRIORITY_MAX - (rank >> 56) as i64
+    limits::PRIORITY_MAX - (rank >> 120) as i64
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,16 +82,21 @@ impl Queue {
         named.chain(held).filter_map(|(function, line)| Some((*line.first_key_value()?.0, *function)))
     }
 
-    /// The head of each priority of each line: among these is the job that waits longest.
-    pub(super) fn heads(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.lines.values().flat_map(|line| {
+    /// The first jobs of each priority of each line, at most so many of each. The very first is the one that waits longest,
+    /// unless keys take turns.
+    pub(super) fn heads(&self, most: usize) -> impl Iterator<Item = Slot> + '_ {
+        self.lines.values().flat_map(move |line| {
             let mut next = line.first_key_value();
-            std::iter::from_fn(move || {
-                let (rank, slot) = next?;
+            let firsts = std::iter::from_fn(move || {
+                let (rank, _) = next?;
                 let lower = priority_of(*rank) - 1;
                 let lower = (lower >= -limits::PRIORITY_MAX).then(|| super::queues::rank(lower, 0));
                 next = lower.and_then(|lower| line.range(lower..).next());
-                Some(*slot)
+                Some(*rank)
+            });
+            firsts.flat_map(move |first| {
+                let same = line.range(first..).take_while(move |(rank, _)| priority_of(**rank) == priority_of(first));
+                same.take(most).map(|(_, slot)| *slot)
             })
         })
     }
@@ -180,6 +193,16 @@ mod tests {
         assert!(rank(-99, 5) < rank(-100, 4));
         for priority in -100..=100 {
             assert_eq!(priority_of(rank(priority, 77)), priority);
+            assert_eq!(priority_of(behind_turn(rank(priority, 77), u64::MAX >> 8)), priority);
         }
+    }
+
+    #[test]
+    fn j8_a_job_whose_key_had_a_turn_ranks_as_if_it_began_to_wait_then() {
+        assert_eq!(behind_turn(rank(3, 7), 0), rank(3, 7));
+        assert_eq!(behind_turn(rank(3, 7), 6), rank(3, 7), "it waits since a later time");
+        assert!(rank(3, 8) < behind_turn(rank(3, 7), 9) && behind_turn(rank(3, 7), 9) < rank(3, 10));
+        assert!(behind_turn(rank(3, 7), 9) < behind_turn(rank(3, 8), 9), "within a key the first one stays first");
+        assert!(behind_turn(rank(3, 7), 9) < rank(2, 1));
     }
 }

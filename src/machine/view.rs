@@ -37,6 +37,9 @@ use super::{Image, Machine};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{limits, Error, Result};
 
+/// Keys that take turns of which the oldest job is sought, in each line and priority, from the next one on.
+const OLDEST_AMONG: usize = 100;
+
 /// The answer, or what it can be made of without the machine.
 pub enum Answer {
     Now(Vec<u8>),
@@ -157,10 +160,12 @@ impl Machine {
     }
 
     fn queue_rows(&self) -> Vec<u8> {
+        // Where keys take turns, the first of a line need not be the oldest.
+        let most = if self.limiters.take_turns() { OLDEST_AMONG } else { 1 };
         let mut w = Writer::new();
         w.array(self.queues.count());
         for queue in self.queues.sorted() {
-            let oldest = queue.heads().map(|slot| self.table.get(slot).at.0).min();
+            let oldest = queue.heads(most).map(|slot| self.table.get(slot).at.0).min();
             w.array(12).str(&queue.name);
             states(&mut w, &queue.tally, &[State::Enqueued, State::Processing, State::Scheduled, State::Retrying]);
             w.bool(queue.pause.is_some());

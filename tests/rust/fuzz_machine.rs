@@ -215,11 +215,13 @@ fn limit(kind: u64, key: &str) -> Limit {
     Limit { kind, key: key.into(), n: 1, window: 1_000, burst: 2 }
 }
 
-/// Jobs behind a limit of each kind, of which one runs, and a queue with a limit.
+/// Jobs behind a limit of each kind, of which one runs, a queue with a limit, and keys that take turns.
 fn limits() -> Vec<Command> {
     let all: Vec<Limit> = (0..4).map(|kind| limit(kind, "customer")).collect();
     let job = |name: &str| Job { id: wire::id(name), limits: all.clone(), ..Job::default() };
     let spec = Spec { queue: "limited".into(), ..Spec::default() };
+    let fair = Spec { queue: "fair".into(), ..Spec::default() };
+    let turn = |name: &str| Job { id: wire::id(name), limits: vec![Limit::fair("customer")], ..Job::default() };
     vec![
         Command::Enqueue { specs: vec![spec], jobs: ["l", "m", "n"].map(job).into() },
         Command::LimitQueue("limited".into(), Some(5)),
@@ -232,6 +234,15 @@ fn limits() -> Vec<Command> {
         },
         Command::Move(vec![wire::id("l"), wire::id("m")], "elsewhere".into()),
         Command::SetPriority(vec![wire::id("m"), wire::id("n")], -7),
+        Command::Own(Own::SetLevel(5)),
+        Command::Enqueue { specs: vec![fair], jobs: ["o", "p", "q"].map(turn).into() },
+        Command::Claim {
+            session: 1,
+            queues: vec![("fair".into(), 1)],
+            strict: true,
+            functions: vec!["f".into()],
+            max: 1,
+        },
     ]
 }
 

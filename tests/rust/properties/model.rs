@@ -90,6 +90,8 @@ pub struct Model {
     /// The limits of keys as the newest job said them, and the starts of those that are rates.
     pub limits: Vec<Limit>,
     pub rates: Vec<ModelRate>,
+    /// Every start of a job whose key takes turns: the key, and the place in the order of waiting.
+    turns: Vec<(String, u64)>,
     pub queue_limits: Vec<(String, u64)>,
     /// The greatest generation of a schedule that is gone.
     retired: u64,
@@ -388,7 +390,8 @@ impl Model {
             return None;
         }
         let fitting = self.jobs.iter().enumerate().filter(|(_, job)| fits(job));
-        fitting.min_by_key(|(_, job)| (-job.spec.priority, job.place)).map(|(position, _)| position)
+        let first = fitting.min_by_key(|(_, job)| (-job.spec.priority, self.turn(job), job.place));
+        first.map(|(position, _)| position)
     }
 }
 

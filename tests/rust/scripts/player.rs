@@ -31,7 +31,7 @@
 //! schedules [NAME] [after=name] [limit=100]   due_schedules [after=9:name] [limit=100]
 //! limit_queue mail [n=9]   limits a   queue_limits   claimable [queues=..] [functions=..]
 //!                                           LIMITS: 2:key (at once), 5/100:key:burst, 5~100:key (slides),
-//!                                           5#100:key (fixed windows), separated by commas
+//!                                           5#100:key (fixed windows), fair:key (turns), separated by commas
 //! errors [limit=100]                        how often which error
 //! check <hexadecimal bytes>   apply <hexadecimal bytes>
 //! ```

@@ -2,7 +2,8 @@
 
 use raftwork::base::codec::Writer;
 
-/// At most so many jobs of a key at once (kind 0), or starts in a window (1 bucket, 2 sliding, 3 fixed).
+/// At most so many jobs of a key at once (kind 0), or starts in a window (1 bucket, 2 sliding, 3 fixed), or a key that takes
+/// turns with others (4).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
     pub kind: u64,
@@ -15,12 +16,21 @@ pub struct Limit {
 pub(super) fn limits(w: &mut Writer, limits: &[Limit]) {
     w.array(limits.len());
     for Limit { kind, key, n, window, burst } in limits {
-        w.array([3, 5, 4, 4][*kind as usize]).u64(*kind).str(key).u64(*n);
-        if *kind > 0 {
-            w.u64(*window);
+        w.array([3, 5, 4, 4, 2][*kind as usize]).u64(*kind).str(key);
+        let numbers = [*n, *window, *burst];
+        for number in &numbers[..[1, 3, 2, 2, 0][*kind as usize]] {
+            w.u64(*number);
         }
-        if *kind == 1 {
-            w.u64(*burst);
-        }
+    }
+}
+
+impl Limit {
+    pub fn fair(key: impl Into<String>) -> Self {
+        Limit { kind: 4, key: key.into(), n: 0, window: 0, burst: 0 }
+    }
+
+    /// Whether it counts starts in a time.
+    pub fn is_rate(&self) -> bool {
+        (1..=3).contains(&self.kind)
     }
 }

@@ -1,4 +1,5 @@
-//! Limits of the model: who runs and who started when, counted anew for each question.
+//! Limits of the model: who runs and who started when, counted anew for each question. The last turn of a key is remembered
+//! for good, as it counts only for who waited then.
 
 use super::{Model, ModelJob, Reply};
 use crate::wire::Limit;
@@ -95,9 +96,16 @@ impl Model {
     pub(super) fn held_back(&self, job: &ModelJob) -> bool {
         let full = |limit: &Limit| match self.rate(limit) {
             Some(rate) => rate.closed,
-            None => self.room(limit) == 0,
+            None => limit.kind == 0 && self.room(limit) == 0,
         };
         job.limits.iter().any(full)
+    }
+
+    /// Since when a job waits, or since the last start of another of its key, if that was later.
+    pub(super) fn turn(&self, job: &ModelJob) -> u64 {
+        let key = job.limits.iter().find(|limit| limit.kind == 4).map(|limit| &limit.key);
+        let last = self.turns.iter().rfind(|(turned, _)| Some(turned) == key);
+        job.place.max(last.map_or(0, |(_, line)| *line))
     }
 
     /// More may start than before.
@@ -116,7 +124,7 @@ impl Model {
         for limit in self.jobs[position].limits.clone() {
             let Some(known) = self.limits.iter().position(|known| same(known, &limit)) else {
                 self.limits.push(limit.clone());
-                if limit.kind > 0 && self.rate(&limit).is_none() {
+                if limit.is_rate() && self.rate(&limit).is_none() {
                     let (starts, none) = (Vec::new(), (0, 0));
                     let rate = ModelRate { limit, starts, missing: none, fixed: none, closed: false, wake: None };
                     self.rates.push(rate);
@@ -128,7 +136,7 @@ impl Model {
             }
             let (before, now) = (self.room(&limit), self.now);
             let old = std::mem::replace(&mut self.limits[known], limit.clone());
-            if limit.kind > 0 {
+            if limit.is_rate() {
                 let rate = self.rate_mut(&limit);
                 let scaled = rate.missing(now) * limit.window / old.window;
                 rate.missing = (now, scaled.min(limit.burst * limit.window));
@@ -177,10 +185,15 @@ impl Model {
         }
     }
 
-    /// A claimed job is a start of each of its rates.
+    /// A claimed job is a start of each of its rates, and has the turn of its key.
     pub(super) fn start(&mut self, position: usize) {
         let now = self.now;
         for limit in self.jobs[position].limits.clone().iter().filter(|limit| limit.kind > 0) {
+            if limit.kind == 4 {
+                self.line += 1;
+                self.turns.push((limit.key.clone(), self.line));
+                continue;
+            }
             let rate = self.rate_mut(limit);
             rate.start(now);
             if !rate.closed {

@@ -4,7 +4,7 @@ use super::{weighted, Line, Player};
 use crate::wire::{self, Limit};
 use raftwork::base::codec::{Reader, Writer};
 
-/// The option `limit=`: `2:key`, `5/100:key:burst`, `5~100:key`, `5#100:key`, with commas between them.
+/// The option `limit=`: `2:key`, `5/100:key:burst`, `5~100:key`, `5#100:key`, `fair:key`, with commas between them.
 pub(super) fn build(line: &Line<'_>) -> Vec<Limit> {
     line.list("limit", "").iter().map(|limit| parse(limit)).collect()
 }
@@ -12,6 +12,9 @@ pub(super) fn build(line: &Line<'_>) -> Vec<Limit> {
 fn parse(text: &str) -> Limit {
     let mut parts = text.split(':');
     let (numbers, key) = (parts.next().expect("numbers"), parts.next().expect("a key").to_owned());
+    if numbers == "fair" {
+        return Limit::fair(key);
+    }
     let burst = parts.next().map(number);
     for (kind, sign) in [(1, '/'), (2, '~'), (3, '#')] {
         if let Some((n, window)) = numbers.split_once(sign) {
@@ -78,8 +81,9 @@ fn row(r: &mut Reader<'_>) -> String {
     let kind = r.u64().expect("a kind") as usize;
     let key = r.str().expect("a key").to_owned();
     let numbers: Vec<String> = (2..items).map(|_| r.u64().expect("a number").to_string()).collect();
+    let numbers = if numbers.is_empty() { String::new() } else { format!(" {}", numbers.join("/")) };
     let (running, waiting) = (r.u64().expect("a number"), r.u64().expect("a number"));
     let open = if r.bool().expect("a flag") { "open" } else { "full" };
-    let kind = ["at once", "bucket", "sliding", "fixed"][kind];
-    format!("{key} {kind} {}: {running} run, {waiting} wait, {open}", numbers.join("/"))
+    let kind = ["at once", "bucket", "sliding", "fixed", "fair"][kind];
+    format!("{key} {kind}{numbers}: {running} run, {waiting} wait, {open}")
 }
