@@ -97,7 +97,8 @@ pub struct NewJob {
     pub limits: Vec<Limit>,
 }
 
-/// How many jobs of a key run at once; of a rate, how many start in a time that a history does not tell.
+/// How many jobs of a key run at once; of a rate, how many start in a time that a history does not tell. Zero: the key takes
+/// turns with others, and holds back nobody.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limit {
     pub rate: bool,

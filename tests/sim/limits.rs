@@ -1,4 +1,5 @@
-//! Clients whose jobs have limits: keys that many share, and whose jobs meet in pairs. What must hold of it: J13, J6.
+//! Clients whose jobs have limits: keys that many share, and whose jobs meet in pairs. What must hold of it: J13, J6. Others
+//! take turns (J8), which the model plays after them.
 //!
 //! They run in clusters of their own, with the faults of all others: workers that die while they hold the last place of a
 //! key, members that start from a snapshot, clocks that jump. The numbers of most keys never change, so that whoever looks at
@@ -18,7 +19,8 @@ use crate::wire::{Command, Job, Limit, Own, Spec};
 use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
 
 /// Mistakes that only these clients can meet.
-const BUGS: [Bug; 4] = [Bug::LimitOneMore, Bug::LimitStaysFull, Bug::RateForgotten, Bug::TunedStays];
+const BUGS: [Bug; 5] =
+    [Bug::LimitOneMore, Bug::LimitStaysFull, Bug::RateForgotten, Bug::TunedStays, Bug::TurnKept];
 /// Jobs of one client: few, as each waits for others.
 const JOBS: u64 = 60;
 const LOOSE: &str = "loose";
@@ -102,7 +104,8 @@ impl Limited {
             return None;
         }
         let jobs = (0..random.between(1, 4)).map(|_| self.job(random)).collect::<Vec<_>>();
-        let steady = |job: &Job| job.limits.iter().filter(|limit| limit.key != LOOSE).cloned().collect();
+        let is_judged = |limit: &&Limit| limit.key != LOOSE && (limit.kind == 0 || limit.is_rate());
+        let steady = |job: &Job| job.limits.iter().filter(is_judged).cloned().collect();
         book.jobs.extend(jobs.iter().map(|job| (job.id, steady(job))));
         let queue = if random.chance(250) { "other" } else { "default" }.into();
         let spec = Spec { queue, priority: i64::from(random.chance(200)), max_crashes: 1_000, ..Spec::default() };
@@ -118,8 +121,9 @@ impl Limited {
         self.mine.truncate(30);
         let mut limits = vec![limit(random)];
         if random.chance(400) {
-            let other = limit(random);
-            if (other.kind, &other.key) != (limits[0].kind, &limits[0].key) {
+            let (one, other) = (&limits[0], limit(random));
+            // A job takes turns by one key at most.
+            if one.kind != other.kind || (one.key != other.key && one.kind != 4) {
                 limits.push(other);
             }
         }
@@ -131,7 +135,8 @@ impl Limited {
 /// One of few keys.
 fn limit(random: &mut Random) -> Limit {
     let at_once = |key: &str, n| Limit { kind: 0, key: key.into(), n, window: 0, burst: 0 };
-    match random.below(6) {
+    match random.below(9) {
+        6..=8 => Limit::fair(format!("tenant{}", random.below(3))),
         0 => at_once(LOOSE, random.between(1, 3)),
         1 => Limit { kind: 2, key: "rate".into(), n: 3, window: 700, burst: 0 },
         2 => Limit { kind: 2, key: "slow".into(), n: 1, window: 200, burst: 0 },

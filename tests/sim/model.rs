@@ -123,6 +123,8 @@ pub struct Model {
     /// How many jobs of a key may run at once, and the starts of others.
     concurrency: BTreeMap<String, u64>,
     rates: BTreeMap<String, Rate>,
+    /// The last start of a job of each key that takes turns, counted with the moves.
+    turns: BTreeMap<String, u64>,
     flows: flows::Flows,
     /// The feature level: whether a command that raises it is refused.
     level: u64,
@@ -352,11 +354,12 @@ impl Model {
         }
     }
 
-    /// The first job of the first queue that has one: by priority, then by who waits longest.
+    /// The first job of the first queue that has one: by priority, then by whose turn it is, then by who waits longest.
     fn lease(&mut self, index: u64, session: u64, queues: &[&str], functions: &[String]) -> Option<Lease> {
         let place = |job: &Job| {
             let queue = queues.iter().position(|queue| **queue == job.spec.queue)?;
-            functions.contains(&job.spec.function).then_some((queue, -job.spec.priority, job.moved))
+            let place = (queue, -job.spec.priority, self.turn(job), job.moved);
+            functions.contains(&job.spec.function).then_some(place)
         };
         let waiting = self.jobs.iter().filter(|(_, job)| job.state == Enqueued && !self.is_held_back(job));
         let ready = waiting.filter_map(|(id, job)| Some((place(job)?, *id)));

@@ -164,10 +164,20 @@ impl Maker {
         let parents = parents.into_iter().map(|(parent, on)| (parent, on, false)).collect();
         let batch = (!self.batches.is_empty() && self.random.chance(300)).then(|| *self.random.pick(&self.batches));
         let unique = self.random.chance(150).then(|| format!("u{}", self.random.below(2)));
-        let (kind, n) = (if self.random.chance(200) { 2 } else { 0 }, self.random.between(1, 2));
-        let (key, window) = (format!("k{}", self.random.below(2)), if kind > 0 { 30 } else { 0 });
-        let limits = if self.random.chance(300) { vec![Limit { kind, key, n, window, burst: 0 }] } else { Vec::new() };
-        (parents, batch, unique, limits)
+        (parents, batch, unique, self.limits())
+    }
+
+    /// At most one limit: of those that run, of those that start, or a key that takes turns.
+    fn limits(&mut self) -> Vec<Limit> {
+        if !self.random.chance(400) {
+            return Vec::new();
+        }
+        let (key, n) = (format!("k{}", self.random.below(2)), self.random.between(1, 2));
+        vec![match self.random.below(8) {
+            0 => Limit { kind: 2, key, n, window: 30, burst: 0 },
+            1 | 2 => Limit::fair(key),
+            _ => Limit { kind: 0, key, n, window: 0, burst: 0 },
+        }]
     }
 
     fn batch(&mut self) -> Command {

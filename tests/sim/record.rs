@@ -193,7 +193,7 @@ fn new_job(job: &Job, spec: &Spec) -> NewJob {
 }
 
 fn limit(limit: &wire::Limit) -> history::Limit {
-    history::Limit { rate: limit.kind > 0, key: limit.key.clone(), n: limit.n }
+    history::Limit { rate: limit.is_rate(), key: limit.key.clone(), n: limit.n }
 }
 
 fn finished((job, token, end): &(JobId, u64, End)) -> Finished {

@@ -1,7 +1,8 @@
 //! How many jobs of a key run at once (J13). Who may run is known from each job's own search.
 //!
 //! A key whose number changes is judged by the greatest of its numbers where too many run, and by the least where a job was
-//! left behind (`ready`). Rates are not judged: a history does not tell the time of the cluster.
+//! left behind (`ready`). Rates are not judged: a history does not tell the time of the cluster. Keys that take turns hold
+//! back nobody; in whose turn a job was given the reference model says.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +21,12 @@ pub struct Key {
     most: u64,
 }
 
-/// The keys of all jobs that do not bound a rate.
+/// The keys of all jobs that say how many run at once.
 pub fn keys<'a>(objects: &BTreeMap<JobId, Object<'a>>) -> BTreeMap<&'a str, Key> {
     let mut keys: BTreeMap<&str, Key> = BTreeMap::new();
     for (id, object) in objects {
-        for limit in object.spec().into_iter().flat_map(|spec| &spec.limits).filter(|limit| !limit.rate) {
+        let limits = object.spec().into_iter().flat_map(|spec| &spec.limits);
+        for limit in limits.filter(|limit| !limit.rate && limit.n > 0) {
             let key = keys.entry(&limit.key).or_insert(Key { jobs: Vec::new(), least: limit.n, most: limit.n });
             (key.least, key.most) = (key.least.min(limit.n), key.most.max(limit.n));
             key.jobs.push(*id);

@@ -72,14 +72,16 @@ impl Limited<'_> {
     /// Whether a job may have started at this entry, for certain.
     fn is_free(&self, id: JobId, index: u64) -> bool {
         let limits = self.objects[&id].spec().map_or(&[][..], |spec| &spec.limits);
-        limits.iter().all(|limit| !limit.rate && limits::has_room(&self.keys[limit.key.as_str()], self.seen, index))
+        let has_room = |key: &str| limits::has_room(&self.keys[key], self.seen, index);
+        limits.iter().all(|limit| limit.n == 0 || (!limit.rate && has_room(&limit.key)))
     }
 
-    /// Whether whatever holds back one job holds back another one too: it has no key that the other one has not.
+    /// Whether whatever holds back one job, or lets others pass it, does so to another one too: it has no key that the other
+    /// one has not.
     fn is_as_free(&self, id: JobId, other: JobId) -> bool {
         let keys = |id: JobId| {
             let limits = self.objects[&id].spec().map_or(&[][..], |spec| &spec.limits);
-            limits.iter().map(|limit| (limit.rate, &limit.key)).collect::<BTreeSet<_>>()
+            limits.iter().map(|limit| (limit.rate, limit.n == 0, &limit.key)).collect::<BTreeSet<_>>()
         };
         !self.any || keys(id).is_subset(&keys(other))
     }

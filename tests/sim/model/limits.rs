@@ -1,4 +1,5 @@
-//! Limits of the model: who runs is counted anew for each question, and of a rate every start is remembered.
+//! Limits of the model: who runs is counted anew for each question, of a rate every start is remembered, and of a key that
+//! takes turns the last one.
 
 use raftwork::base::JobId;
 
@@ -27,6 +28,9 @@ impl Rate {
     }
 }
 
+/// The kind of a key that takes turns.
+const TURNS: u64 = 4;
+
 impl Model {
     fn holders(&self, limit: &Limit) -> impl Iterator<Item = &Job> {
         let (kind, key) = (limit.kind, limit.key.clone());
@@ -39,14 +43,22 @@ impl Model {
                 let runs = self.holders(limit).filter(|job| matches!(job.state, State::Processing { .. })).count();
                 runs as u64 >= self.concurrency[&limit.key]
             }
+            TURNS => false,
             _ => self.rates[&limit.key].closed,
         })
+    }
+
+    /// Since when a job counts as waiting: since it does, or since the last start of its key, if that was later.
+    pub(super) fn turn(&self, job: &Job) -> u64 {
+        let keys = job.limits.iter().filter(|limit| limit.kind == TURNS);
+        let turns = keys.filter_map(|limit| self.turns.get(&limit.key).copied());
+        turns.chain([job.moved]).max().unwrap_or_default()
     }
 
     /// The job is not final. If it is new, its limits say the numbers.
     pub(super) fn hold(&mut self, id: JobId, new: bool) {
         let clock = self.clock;
-        for limit in self.jobs[&id].limits.clone() {
+        for limit in self.jobs[&id].limits.clone().into_iter().filter(|limit| limit.kind != TURNS) {
             if limit.kind == 0 {
                 let known = self.concurrency.entry(limit.key.clone()).or_insert(limit.n);
                 *known = if new { limit.n } else { *known };
@@ -76,6 +88,10 @@ impl Model {
             self.concurrency.remove(&limit.key);
             return;
         }
+        if limit.kind == TURNS {
+            self.turns.remove(&limit.key);
+            return;
+        }
         let rate = self.rates.get_mut(&limit.key).expect("a job had it until now");
         let full = rate.starts.last().map_or(0, |at| at + rate.limit.window);
         if rate.closed {
@@ -91,6 +107,11 @@ impl Model {
     pub(super) fn starts(&mut self, id: JobId) {
         let clock = self.clock;
         for limit in self.jobs[&id].limits.clone().iter().filter(|limit| limit.kind > 0) {
+            if limit.kind == TURNS {
+                let turn = self.next_move();
+                self.turns.insert(limit.key.clone(), turn);
+                continue;
+            }
             let rate = self.rates.get_mut(&limit.key).expect("a job that waits holds it");
             rate.starts.push(clock);
             rate.judge(clock);
