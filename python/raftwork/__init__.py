@@ -76,7 +76,7 @@ from raftwork.flows import Batch, BatchInfo, Chain, chain
 from raftwork.job import Job
 from raftwork.job_info import JobInfo, JobState
 from raftwork.known import UnknownJobs
-from raftwork.limits import Limit, Rate
+from raftwork.limits import Fair, Limit, Rate
 from raftwork.lock import Lock, LockInfo, ReadWriteLock
 from raftwork.logs import JobLogs
 from raftwork.middleware import EnqueueCall
@@ -112,6 +112,7 @@ __all__ = [
     "DiskFull",
     "EnqueueCall",
     "ErrorGroup",
+    "Fair",
     "FlowCycle",
     "FlowInfo",
     "ForeignDirectory",

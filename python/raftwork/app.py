@@ -152,8 +152,8 @@ class Raftwork(AsyncDoor, Enqueueing, Outgoing, Recurring, Locking):
             timeout: longest run; None for no limit.
             max_crashes: deaths of its worker with which the job fails, from 1; counted apart from attempts.
             unique: at most one waiting or running job for each key: `"args"`, a template, a function, or `Unique(...)`.
-            limit: how many jobs run at once or start in a time: a `Limit` or `Rate`, or a list of up to 4. Jobs beyond
-                wait in the storage, and hold up no worker.
+            limit: how many jobs run at once or start in a time, or who takes turns: a `Limit`, `Rate` or `Fair`, or a
+                list of up to 4. Jobs beyond wait in the storage, and hold up no worker.
             tags: up to 32 names for queries.
             keep_result: how long a succeeded job is kept.
             keep_failed: how long a failed or cancelled job is kept.

@@ -1,4 +1,5 @@
-"""How many jobs of one key run at once, or start in a time: `Limit` and `Rate`, and the keys that they give jobs.
+"""How many jobs of one key run at once, or start in a time, and whose turn it is: `Limit`, `Rate` and `Fair`, and the
+keys that they give jobs.
 
 A key is the name of the limit, or of the task if it has none, and the values of the arguments that `per` names. Jobs of
 one key share one limit, whichever process enqueued them. Without `per` all jobs of the task, or of the name, do.
@@ -20,7 +21,9 @@ from raftwork.output import check_known
 __all__ = [
     "LIMITS_MAX",
     "LIMIT_MAX",
+    "AnyLimit",
     "Carried",
+    "Fair",
     "JobLimits",
     "Limit",
     "LimitInfo",
@@ -47,13 +50,14 @@ KEY_BYTES_MAX = 255
 Window: TypeAlias = Literal["bucket", "sliding", "fixed"]
 """How a rate counts."""
 Packed: TypeAlias = tuple[Any, ...]
-"""A limit of one job as the storage takes it: kind, key, n, and of a rate the window and perhaps the burst."""
+"""A limit of one job as the storage takes it: kind and key, n unless it is fair, and the window and burst of a rate."""
 
 Carried: TypeAlias = list[Packed] | None
 """The limits of one job; None if it has none."""
 
 _KINDS = {"bucket": 1, "sliding": 2, "fixed": 3}
-_NAMES = ("concurrency", *_KINDS)
+_FAIR = 4
+_NAMES = ("concurrency", *_KINDS, "fair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,37 @@ class Rate:
         _check_names("Rate", self)
 
 
-Limits: TypeAlias = Limit | Rate | Sequence[Limit | Rate]
+@dataclass(frozen=True, slots=True)
+class Fair:
+    """Jobs of different keys take turns: next is the first job of the key whose last start is longest ago.
+
+    It holds back no job, and it is only about order: within a queue and a priority, among jobs that wait. A key that
+    had nothing waiting neither loses turns nor saves them up. A job has one `Fair` at most.
+
+    Args:
+        per: the parameter, or parameters, of the task whose values make the key.
+        name: shared by all tasks whose `Fair` has this name. None: a key of this task is another one than that of the
+            next task, and has turns of its own.
+
+    Raises:
+        InvalidOption: `per` is no name.
+        InvalidName: `name` is none.
+
+    Example:
+        >>> @app.task(limit=Fair(per="tenant"))
+        ... def convert(tenant: str, document: int) -> None: ...
+    """
+
+    per: str | Sequence[str]
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_names("Fair", self)
+
+
+AnyLimit: TypeAlias = Limit | Rate | Fair
+"""One of those that the option `limit` takes."""
+Limits: TypeAlias = AnyLimit | Sequence[AnyLimit]
 """What the option `limit` takes."""
 
 
@@ -131,15 +165,16 @@ class LimitInfo(NamedTuple):
 
     key: str
     kind: str
-    """`concurrency`, `bucket`, `sliding` or `fixed`."""
-    n: int
+    """`concurrency`, `bucket`, `sliding`, `fixed` or `fair`."""
+    n: int | None
+    """None of a key that takes turns."""
     window_ms: int | None
     running: int
     """Jobs of the key that run."""
     waiting: int
     """Jobs of the key that are enqueued."""
     open: bool
-    """Whether one more may start now."""
+    """Whether one more may start now; always so of a key that takes turns."""
 
 
 class JobLimits(NamedTuple):
@@ -161,27 +196,29 @@ class JobLimits(NamedTuple):
         return cls(tuple(_info(*row) for row in rows), place)
 
 
-def as_limits(value: Any) -> tuple[Limit | Rate, ...]:
+def as_limits(value: Any) -> tuple[AnyLimit, ...]:
     """The option `limit` as a tuple.
 
     Raises:
-        InvalidOption: it is something else, or there are too many.
+        InvalidOption: it is something else, or there are too many, or more than one `Fair`.
     """
-    limits = (value,) if isinstance(value, (Limit, Rate)) else value
+    limits = (value,) if isinstance(value, (Limit, Rate, Fair)) else value
     if isinstance(limits, str) or not isinstance(limits, Iterable):
-        raise InvalidOption(f"limit={value!r} is not a Limit or a Rate. Write limit=Limit({value!r}).")
+        raise InvalidOption(f"limit={value!r} is not a Limit, a Rate or a Fair. Write limit=Limit({value!r}).")
     limits = tuple(limits)
     for limit in limits:
-        if not isinstance(limit, (Limit, Rate)):
-            raise InvalidOption(f"limit has {limit!r}, which is not a Limit or a Rate.")
+        if not isinstance(limit, (Limit, Rate, Fair)):
+            raise InvalidOption(f"limit has {limit!r}, which is not a Limit, a Rate or a Fair.")
     if len(limits) > LIMITS_MAX:
         raise InvalidOption(f"limit has {len(limits)} limits; at most {LIMITS_MAX} are allowed.")
+    if sum(isinstance(limit, Fair) for limit in limits) > 1:
+        raise InvalidOption('limit has more than one Fair. Name all parameters in one: Fair(per=("tenant", "user")).')
     return limits
 
 
 def carrier(
     task: str,
-    limits: Sequence[Limit | Rate] | None,
+    limits: Sequence[AnyLimit] | None,
     parameters: Sequence[inspect.Parameter],
     stored: Callable[[str], str],
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Carried] | None:
@@ -201,7 +238,7 @@ def carrier(
 
 
 def packer(
-    task: str, limits: Sequence[Limit | Rate], parameters: Sequence[str]
+    task: str, limits: Sequence[AnyLimit], parameters: Sequence[str]
 ) -> Callable[[dict[str, Any], Callable[[str], str]], list[Packed]]:
     """The function that makes the limits of one job from (all arguments by name, how a key is stored).
 
@@ -217,7 +254,7 @@ def packer(
 
 
 def _maker(
-    task: str, limit: Limit | Rate, parameters: Sequence[str]
+    task: str, limit: AnyLimit, parameters: Sequence[str]
 ) -> Callable[[dict[str, Any], Callable[[str], str]], Packed]:
     fields = _per(limit)
     for field in fields:
@@ -225,15 +262,10 @@ def _maker(
             raise InvalidOption(
                 f"per={field!r} of a limit of {task} is not a parameter. Parameters: {', '.join(parameters) or 'none'}."
             )
-    kind, n, shared = _kind(limit), limit.n, limit.name
-    behind: Packed = ()
-    if isinstance(limit, Rate):
-        behind = (duration_ms(limit.time, "time"),)
-        if limit.window == "bucket":
-            behind += (limit.n if limit.burst is None else limit.burst,)
+    kind, numbers, shared = _kind(limit), _numbers(limit), limit.name
     scope = task if shared is None else shared
     if not fields:
-        return lambda bound, stored: (kind, scope, n, *behind)
+        return lambda bound, stored: (kind, scope, *numbers)
 
     def make(bound: dict[str, Any], stored: Callable[[str], str]) -> Packed:
         for field in fields:
@@ -241,9 +273,21 @@ def _maker(
         values = [_text(bound[field]) for field in fields]
         if shared is None:
             values = [f"{field}={value}" for field, value in zip(fields, values, strict=True)]
-        return (kind, stored(_short(scope, ",".join(values))), n, *behind)
+        return (kind, stored(_short(scope, ",".join(values))), *numbers)
 
     return make
+
+
+def _numbers(limit: AnyLimit) -> Packed:
+    """What the storage takes behind kind and key."""
+    if isinstance(limit, Fair):
+        return ()
+    if isinstance(limit, Limit):
+        return (limit.n,)
+    time_ms = duration_ms(limit.time, "time")
+    if limit.window != "bucket":
+        return (limit.n, time_ms)
+    return (limit.n, time_ms, limit.n if limit.burst is None else limit.burst)
 
 
 def _text(value: Any) -> str:
@@ -270,19 +314,22 @@ def _is_control(char: str) -> bool:
     return char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff"
 
 
-def _kind(limit: Limit | Rate) -> int:
+def _kind(limit: AnyLimit) -> int:
+    if isinstance(limit, Fair):
+        return _FAIR
     return _KINDS[limit.window] if isinstance(limit, Rate) else 0
 
 
-def _per(limit: Limit | Rate) -> tuple[str, ...]:
+def _per(limit: AnyLimit) -> tuple[str, ...]:
     if limit.per is None:
         return ()
     return (limit.per,) if isinstance(limit.per, str) else tuple(limit.per)
 
 
 def _info(limit: list[Any], running: int, waiting: int, open: bool) -> LimitInfo:
-    kind, key, n, *behind = limit
-    return LimitInfo(key, _NAMES[kind], n, behind[0] if behind else None, running, waiting, open)
+    kind, key, *numbers = limit
+    n, window_ms, *_ = (*numbers, None, None)
+    return LimitInfo(key, _NAMES[kind], n, window_ms, running, waiting, open)
 
 
 def _check_count(what: str, value: object, most: int, name: str = "n") -> None:
@@ -290,9 +337,9 @@ def _check_count(what: str, value: object, most: int, name: str = "n") -> None:
         raise InvalidOption(f"{name}={value!r} of a {what} is not a whole number from 1 to {most:,}.")
 
 
-def _check_names(what: str, limit: Limit | Rate) -> None:
+def _check_names(what: str, limit: AnyLimit) -> None:
     fields = limit.per if limit.per is None or not isinstance(limit.per, str) else (limit.per,)
-    if fields is not None:
+    if fields is not None or isinstance(limit, Fair):
         names = list(fields) if isinstance(fields, Iterable) else []
         if not names or not all(isinstance(name, str) and name for name in names):
             raise InvalidOption(f"per={limit.per!r} of a {what} is not the name of a parameter, or several of them.")

@@ -177,6 +177,10 @@ def _schedule_text(info: JobInfo) -> str:
 
 
 def _limit_text(limits: JobLimits | None) -> str:
-    if limits is None or limits.limited_by is None:
+    if limits is None:
         return ""
-    return f"limited by {limits.limited_by}" + ("" if limits.place is None else f", place {limits.place}")
+    place = "" if limits.place is None else f", place {limits.place}"
+    if limits.limited_by is not None:
+        return f"limited by {limits.limited_by}{place}"
+    turns = next((limit.key for limit in limits.limits if limit.kind == "fair"), None)
+    return "" if turns is None else f"for a turn of {turns}{place}"

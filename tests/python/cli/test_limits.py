@@ -8,14 +8,25 @@ from typing import Any
 import pytest
 
 LIMITED = """
-from raftwork import Limit, Raftwork
+from raftwork import Fair, Limit, Raftwork
 
 app = Raftwork("shop")
 
 
 @app.task(queue="mail", limit=Limit(1, per="tenant"))
 def sync(tenant: str) -> None: ...
+
+
+@app.task(queue="mail", limit=Fair(per="tenant"))
+def convert(tenant: str) -> None: ...
 """
+
+
+def test_a_job_says_that_it_waits_for_a_turn(raftwork: Any, shop: Path) -> None:
+    (shop / "limited.py").write_text(LIMITED)
+    ids = [raftwork("enqueue", "--app", "limited:app", "convert", '["acme"]').out.split()[-1] for _ in range(2)]
+    assert "for a turn of limited.convert:tenant=acme, place 2" in raftwork("job", ids[1]).out
+    assert raftwork("job", ids[1], "--json").json["limited_by"] is None
 
 
 def row(raftwork: Any) -> Any:

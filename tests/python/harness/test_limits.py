@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftwork import JobState, Limit, Raftwork, Rate
+from raftwork import Fair, JobState, Limit, Raftwork, Rate
 from raftwork.testing import Harness
 
 
@@ -15,6 +15,19 @@ def test_j13_jobs_of_a_limit_run_one_after_the_other(app: Raftwork, h: Harness) 
         task.enqueue(tenant)
     assert h.drain() == 3
     assert h.counts() == {"succeeded": 3}
+
+
+def test_j8_tenants_take_turns(app: Raftwork, h: Harness) -> None:
+    ran: list[str] = []
+
+    @app.task(name="convert", limit=Fair(per="tenant"))
+    def convert(tenant: str) -> None:
+        ran.append(tenant)
+
+    for tenant in ("acme", "acme", "acme", "other", "other", "other"):
+        convert.enqueue(tenant)
+    assert h.drain() == 6
+    assert ran == ["acme", "other"] * 3
 
 
 def test_j13_a_rate_opens_when_the_test_moves_time(app: Raftwork, h: Harness) -> None:

@@ -15,6 +15,7 @@ from raftwork import (
     Chain,
     EnqueueCall,
     ErrorGroup,
+    Fair,
     FlowInfo,
     Job,
     JobContext,
@@ -51,7 +52,12 @@ def configured(user_id: int, *, template: str = "default") -> str:
     return template * user_id
 
 
-@app.task
+@app.task(limit=[Limit(2, per="tenant"), Rate(10, "1m"), Fair(per=["tenant", "user"], name="turns")])
+def limited(tenant: str, user: int) -> bool:
+    return user > len(tenant)
+
+
+@app.task(limit=Fair("url"))
 async def coroutine(url: str) -> bytes:
     return url.encode()
 

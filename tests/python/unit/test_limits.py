@@ -1,4 +1,4 @@
-"""`Limit` and `Rate`: what they refuse, the keys that they give, and jobs that wait for one another."""
+"""`Limit`, `Rate` and `Fair`: what they refuse, the keys that they give, and jobs that wait for one another."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from raftwork import InvalidName, InvalidOption, Limit, Raftwork, Rate
-from raftwork.limits import LIMITS_MAX, packer
+from raftwork import Fair, InvalidName, InvalidOption, Limit, Raftwork, Rate
+from raftwork.limits import LIMITS_MAX, AnyLimit, packer
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def app() -> Iterator[Raftwork]:
         yield app
 
 
-def keys(limits: list[Limit | Rate], **bound: Any) -> list[Any]:
+def keys(limits: list[AnyLimit], **bound: Any) -> list[Any]:
     return [limit[1] for limit in packer("sync", limits, list(bound))(bound, lambda key: key)]
 
 
@@ -37,6 +37,9 @@ def keys(limits: list[Limit | Rate], **bound: Any) -> list[Any]:
         (lambda: Rate(1, "1m", burst=2, window="fixed"), "fits a Rate with window="),
         (lambda: Rate(1, "1m", window="daily"), "window='daily' of a Rate is unknown"),  # type: ignore[arg-type]
         (lambda: Rate(1_001, "1m", window="sliding"), "from 1 to 1,000"),
+        (lambda: Fair(None), "per=None of a Fair is not the name of a parameter"),  # type: ignore[arg-type]
+        (lambda: Fair(()), "per=() of a Fair"),
+        (lambda: Fair(""), "per='' of a Fair"),
     ],
 )
 def test_a_limit_out_of_range_is_refused_where_it_is_written(make: Any, words: str) -> None:
@@ -57,9 +60,11 @@ def test_a_name_that_cannot_be_stored_is_refused(name: Any) -> None:
         (Limit(1, per="tennant"), "per='tennant' of a limit of sync is not a parameter. Parameters: tenant"),
         ([Limit(1)] * (LIMITS_MAX + 1), "limit has 5 limits; at most 4"),
         ([Limit(1), Limit(2)], "Two limits of sync have the same key"),
-        (2, "limit=2 is not a Limit or a Rate. Write limit=Limit(2)"),
-        ("2", "is not a Limit or a Rate"),
-        ([2], "limit has 2, which is not a Limit or a Rate"),
+        (2, "limit=2 is not a Limit, a Rate or a Fair. Write limit=Limit(2)"),
+        ("2", "is not a Limit, a Rate or a Fair"),
+        ([2], "limit has 2, which is not a Limit, a Rate or a Fair"),
+        (Fair(per="user"), "per='user' of a limit of sync is not a parameter. Parameters: tenant"),
+        ([Fair(per="tenant"), Fair(per="tenant", name="all")], "limit has more than one Fair"),
     ],
 )
 def test_a_task_refuses_limits_that_do_not_fit_it(app: Raftwork, limit: Any, words: str) -> None:
@@ -76,6 +81,13 @@ def test_keys_name_the_task_or_the_limit_and_the_values() -> None:
     assert keys([Limit(1, per=("tenant", "user"))], tenant="acme", user=7) == ["sync:tenant=acme,user=7"]
     assert keys([Limit(1, name="api"), Limit(1, per="tenant", name="api")], tenant="acme") == ["api", "api:acme"]
     assert keys([Limit(1, per="tenant"), Limit(1)], tenant="a") == ["sync", "sync:tenant=a"], "those of all first"
+
+
+def test_a_key_that_takes_turns_has_no_numbers() -> None:
+    pack = packer("sync", [Fair(per="tenant"), Limit(2, per="tenant"), Limit(9)], ["tenant"])
+    limits = pack({"tenant": "acme"}, lambda key: key)
+    assert limits == [(0, "sync", 9), (4, "sync:tenant=acme"), (0, "sync:tenant=acme", 2)]
+    assert keys([Fair(per=("tenant", "user"), name="all")], tenant="acme", user=7) == ["all:acme,7"]
 
 
 def test_keys_of_long_and_of_other_values_are_digests_and_stay_apart() -> None:
@@ -111,6 +123,22 @@ def test_j13_only_as_many_run_as_the_limit_says_and_the_queue_too(app: Raftwork)
     assert claim() == 1
     (queue,) = app.queues
     assert (queue.enqueued, queue.held_back, queue.limit) == (4, 4, None)
+
+
+def test_j8_tenants_take_turns_over_all_tasks_of_one_name(app: Raftwork) -> None:
+    turns = Fair(per="tenant", name="tenants")
+
+    @app.task(name="convert", limit=turns)
+    def convert(tenant: str) -> None: ...
+
+    @app.task(name="send", limit=turns)
+    def send(tenant: str) -> None: ...
+
+    app.enqueue_many([convert.s("acme")] * 3 + [send.s("acme")] + [send.s("small")] * 2)
+    session = app.storage.open_session("worker")
+    claimed = app.storage.claim(session, [("default", 1)], ["convert", "send"], 9)
+    tenants = [app.job(job.id).info().args[0] for job in claimed]
+    assert tenants == ["acme", "small", "acme", "small", "acme", "acme"]
 
 
 @pytest.mark.parametrize("n", [0, -1, True, "3", 1_000_001])

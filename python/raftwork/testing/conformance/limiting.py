@@ -1,9 +1,12 @@
-"""Limits: how many jobs of a key run at once or start in a time, and what becomes of those beyond."""
+"""Limits: how many jobs of a key run at once or start in a time, what becomes of those beyond, and who takes turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
+from raftwork.errors import InvalidOption
 from raftwork.job_info import JobState
 from raftwork.storage.base import (
     Change,
@@ -145,6 +148,48 @@ class LimitContract(Contract):
         assert len(worker.claim(9)) == 1
         storage.limit_queue("narrow", None)
         assert len(worker.claim(9)) == 1
+
+    def test_j8_keys_that_take_turns_alternate(self, storage: Storage) -> None:
+        first = [put(storage, place, limits=[(4, "a")]) for place in range(4)]
+        second = [put(storage, place, limits=[(4, "b")]) for place in range(2)]
+        worker = Worker(storage)
+        claimed = [*worker.claim(3), *worker.claim(9)]
+        assert [job.id for job in claimed] == [first[0], second[0], first[1], second[1], *first[2:]]
+
+    def test_j8_a_key_that_came_late_has_no_turns_to_make_up_for(self, storage: Storage) -> None:
+        first = [put(storage, limits=[(4, "a")]) for _ in range(4)]
+        worker = Worker(storage)
+        assert [worker.one().id for _ in range(2)] == first[:2]
+        second = [put(storage, limits=[(4, "b")]) for _ in range(2)]
+        assert [job.id for job in worker.claim(9)] == [first[2], second[0], first[3], second[1]]
+
+    def test_j8_priority_is_above_turns(self, storage: Storage) -> None:
+        first = [put(storage, limits=[(4, "a")], spec=spec(priority=1)) for _ in range(2)]
+        last = put(storage, limits=[(4, "a")])
+        other = put(storage, limits=[(4, "b")])
+        assert [job.id for job in Worker(storage).claim(9)] == [*first, other, last]
+
+    def test_j8_only_what_may_start_has_a_turn(self, storage: Storage) -> None:
+        first = [put(storage, limits=[(0, "one", 1), (4, "a")]) for _ in range(2)]
+        second = [put(storage, limits=[(4, "b")]) for _ in range(3)]
+        worker = Worker(storage)
+        running = worker.claim(3)
+        assert [job.id for job in running] == [first[0], *second[:2]]
+        worker.succeed(running[0])
+        assert [job.id for job in worker.claim(9)] == [first[1], second[2]], "it waits longer for its turn"
+
+    def test_a_key_that_takes_turns_holds_back_nobody(self, storage: Storage) -> None:
+        jobs = [put(storage, limits=[(4, "a")]) for _ in range(3)]
+        Worker(storage).one()
+        found = storage.job_limits(jobs[2])
+        assert found is not None
+        assert (found.limited_by, found.place) == (None, 2)
+        (limit,) = found.limits
+        assert (limit.kind, limit.key, limit.n, limit.window_ms, limit.open) == ("fair", "a", None, None, True)
+
+    def test_a_job_takes_turns_by_one_key(self, storage: Storage) -> None:
+        with pytest.raises(InvalidOption, match="takes turns by another key"):
+            put(storage, limits=[(4, "a"), (4, "b")])
 
     def test_j13_jobs_held_back_are_counted(self, storage: Storage) -> None:
         storage.enqueue([new(storage, limits=[(0, "one", 1)], spec=spec(queue="counted")) for _ in range(4)])
