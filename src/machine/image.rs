@@ -149,7 +149,8 @@ impl Machine {
     }
 }
 
-fn state_version(level: Level) -> u32 {
+/// Version of the state at a feature level.
+pub(super) fn state_version(level: Level) -> u32 {
     match () {
         () if level.has(levels::ERRORS) => STATE_VERSION,
         () if level.has(levels::LIMITS) => 5,

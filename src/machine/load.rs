@@ -11,7 +11,7 @@ use super::decode::{list, number, Place};
 use super::digests::Digests;
 use super::errors::Errors;
 use super::flows::Todo;
-use super::image::{section, STATE_VERSION};
+use super::image::{section, state_version, STATE_VERSION};
 use super::job::State;
 use super::levels::{known, Level};
 use super::queues::Pause;
@@ -380,6 +380,11 @@ impl Loader {
         }
         if self.announced != Some(self.read) {
             return Err(corrupt(format!("records {:?}, announced {:?}", self.read, self.announced)));
+        }
+        let (version, level) = (self.version, self.machine.level);
+        // Version 1 had no levels. Else what the sections hold would be left out when this machine writes its own image.
+        if version > 1 && version != u64::from(state_version(level)) {
+            return Err(corrupt(format!("version {version} at feature level {}", level.0)));
         }
         match (self.version, self.single) {
             (1, [0, 0, 0, 0]) => self.machine.digests = Digests::unknown(),

@@ -52,11 +52,6 @@ def configured(user_id: int, *, template: str = "default") -> str:
     return template * user_id
 
 
-@app.task(limit=[Limit(2, per="tenant"), Rate(10, "1m"), Fair(per=["tenant", "user"], name="turns")])
-def limited(tenant: str, user: int) -> bool:
-    return user > len(tenant)
-
-
 @app.task(limit=Fair("url"))
 async def coroutine(url: str) -> bytes:
     return url.encode()
@@ -75,7 +70,7 @@ def with_context(ctx: JobContext, tenant: str, month: str = "last") -> list[int]
     return [len(tenant), len(month), ctx.attempt]
 
 
-@app.task(limit=[Limit(2, per="tenant"), Rate(100, "1m", burst=20)])
+@app.task(limit=[Limit(2, per="tenant"), Rate(100, "1m", burst=20), Fair(per=["tenant"], name="turns")])
 def limited(tenant: str) -> int:
     return len(tenant)
 
