@@ -3,9 +3,23 @@
 //!
 //! One at a time, for the thread that switched it on: a simulation runs in one thread.
 
-/// A mistake that a system like this has been seen to make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
+/// Lists each mistake once, so that `Bug::ALL` lacks none.
+macro_rules! bugs {
+    ($($(#[$words:meta])* $name:ident,)*) => {
+        /// A mistake that a system like this has been seen to make.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[$words])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them: a test sees to it that each is hunted.
+            pub const ALL: &[Bug] = &[$(Bug::$name,)*];
+        }
+    };
+}
+
+bugs! {
     /// The log answers before its sync.
     AnswerBeforeSync,
     /// Messages that depend on a write leave before it.
@@ -140,54 +154,6 @@ pub enum Bug {
     RevokedStays,
     /// A watcher that was told of a job ahead of time counts as told, although it has gone.
     HintStays,
-}
-
-impl Bug {
-    pub const ALL: [Bug; 43] = [
-        Bug::AnswerBeforeSync,
-        Bug::SendBeforePersist,
-        Bug::ForgetVote,
-        Bug::SuspectVotes,
-        Bug::NoTokenCheck,
-        Bug::ApplyRepeated,
-        Bug::OwnClock,
-        Bug::RecoverReplaced,
-        Bug::RefuseOnStepDown,
-        Bug::LeasesStay,
-        Bug::NoDirectorySync,
-        Bug::ReceivedNotSynced,
-        Bug::ReadIdReused,
-        Bug::ReadUnconfirmed,
-        Bug::PlacedWithoutTerm,
-        Bug::TtlNotRestarted,
-        Bug::CutInTheMiddle,
-        Bug::NoBodyChecksum,
-        Bug::SyncRetried,
-        Bug::SuspicionForgotten,
-        Bug::SnapshotNotSynced,
-        Bug::NoChunkChecksum,
-        Bug::CommitBehindSnapshot,
-        Bug::SkipAtStart,
-        Bug::FullDiskRefuses,
-        Bug::TokenReused,
-        Bug::TallyDrift,
-        Bug::ExpireByLogTime,
-        Bug::RepliesLost,
-        Bug::EarlyPromotion,
-        Bug::LastFirst,
-        Bug::CrashSpendsAttempt,
-        Bug::TimeGoesBack,
-        Bug::JumpBelieved,
-        Bug::ForgetLearners,
-        Bug::ChangeTwice,
-        Bug::StayJoint,
-        Bug::LearnerVotes,
-        Bug::BehindDenies,
-        Bug::UngatedCommand,
-        Bug::SkipUnknown,
-        Bug::LevelFalls,
-        Bug::RevokedStays,
-    ];
 }
 
 #[cfg(feature = "sim")]

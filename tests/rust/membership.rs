@@ -6,5 +6,6 @@ mod group;
 mod joining;
 mod judgements;
 mod levels;
+mod planted;
 mod rollback;
 mod suspects;

@@ -2,12 +2,13 @@
 //!
 //! They run in clusters of their own, with the faults of all others. Parents succeed, fail, crash, are cancelled,
 //! deleted and requeued; batches are opened inside of each other, take members of everybody, are sealed and cancelled.
-//! Some jobs have unique keys, so that a child is not stored, makes way while it waits, or finds its key taken when its
-//! parent is requeued. In every other cluster jobs leave memory soon, and come back from an archive with their children. In
-//! most a command settles so few that a cascade takes many, with crashes and new leaders between them. When the trouble is
-//! over their owners seal what is open, and nobody may wait any more. Each entry is judged by what clients wanted.
+//! Some jobs have unique keys (J10), so that a child is not stored, makes way while it waits, or
+//! finds its key taken when its parent is requeued. In every other cluster jobs leave memory soon, and come back from an
+//! archive with their children. In most a command settles so few that a cascade takes many, with crashes and new leaders
+//! between them. When the trouble is over their owners seal what is open, and nobody may wait any more. Each entry is judged by
+//! what clients wanted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::catch_unwind;
 
 use raftwork::base::codec::{Reader, Writer};
@@ -26,8 +27,18 @@ use crate::wire::flows::Batch;
 use crate::wire::{self, Command, Job, Own, Spec};
 use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
 
+mod plan;
+
 /// Mistakes that only these clients can meet.
-const BUGS: [Bug; 4] = [Bug::SettleTwice, Bug::OrphanAfterCrash, Bug::RequeuedCountsTwice, Bug::RestForgotten];
+pub const BUGS: [Bug; 7] = [
+    Bug::SettleTwice,
+    Bug::OrphanAfterCrash,
+    Bug::RequeuedCountsTwice,
+    Bug::RestForgotten,
+    Bug::ComesBackDeaf,
+    Bug::KeyTakenTwice,
+    Bug::InnerGoesOn,
+];
 /// Jobs and batches of one client: few, as each is looked at after each entry.
 const JOBS: u64 = 60;
 const BATCHES: u64 = 8;
@@ -54,10 +65,14 @@ pub struct Book {
     /// Jobs and batches that are there for certain, or were.
     jobs: Vec<JobId>,
     batches: Vec<JobId>,
+    /// Batches that have others inside.
+    outers: Vec<JobId>,
     /// Each job that somebody asked for, with its parents, the ends that it waits for, and whether it takes results.
     asked: BTreeMap<JobId, Vec<Parent>>,
     /// Of these, those with a unique key: who waits for one may wait for the holder instead.
     keyed: BTreeSet<JobId>,
+    /// And keys that jobs have until they end.
+    keys: BTreeMap<JobId, String>,
     /// Records of final jobs, as each was when it became so, and the ordinal of the newest.
     archive: BTreeMap<JobId, Vec<u8>>,
     archived: u64,
@@ -78,6 +93,21 @@ impl Book {
             self.archived = ordinal;
         }
         machine.flows_hold().unwrap_or_else(|error| panic!("J11: at {index}: {error}"));
+        let is_live = |id: &JobId| machine.job(*id).is_some_and(|(job, _)| !job.state.is_final());
+        let mut held = BTreeMap::new();
+        for (id, key) in self.keys.iter().filter(|(id, _)| is_live(id)) {
+            let other = held.insert(key, id);
+            assert_eq!(other, None, "J10: job {id} has {key} too, at {index}");
+        }
+    }
+
+    /// Somebody is about to ask for these jobs.
+    fn asks(&mut self, jobs: &[Job], spec: &Spec) {
+        self.asked.extend(jobs.iter().map(|job| (job.id, job.parents.clone())));
+        for (job, key) in jobs.iter().filter_map(|job| Some((job, job.unique.as_ref()?))) {
+            self.keyed.insert(job.id);
+            self.keys.extend(spec.unique_window.is_none().then(|| (job.id, key.clone())));
+        }
     }
 
     pub fn refuses(&mut self) {
@@ -259,11 +289,13 @@ pub struct Flowing {
     batches: u64,
     /// Batches that it opened, or tried to, and has not sealed.
     unsealed: Vec<JobId>,
+    /// What it does between other things, in this order. Nothing: it rests.
+    plan: VecDeque<Option<Command>>,
 }
 
 impl Flowing {
     pub fn new(client: usize) -> Self {
-        Self { client, began: false, jobs: 0, batches: 0, unsealed: Vec::new() }
+        Self { client, began: false, jobs: 0, batches: 0, unsealed: Vec::new(), plan: VecDeque::new() }
     }
 
     /// Whether it has sealed everything.
@@ -279,11 +311,19 @@ impl Flowing {
             self.began = true;
             return Some(Command::Own(Own::SetLevel(machine::LEVEL)));
         }
+        if self.plan.is_empty() && self.jobs + plan::JOBS <= JOBS && random.chance(60) {
+            self.plan(random, book);
+        }
+        if !self.plan.is_empty() && random.chance(300) {
+            return self.plan.pop_front().flatten();
+        }
         match random.below(100) {
             0..=4 if self.batches < BATCHES => Some(self.open(random, book)),
             5..=7 if !self.unsealed.is_empty() => Some(Command::Batch(Batch::Seal(*random.pick(&self.unsealed)))),
-            8 if !book.batches.is_empty() && random.chance(500) => {
-                Some(Command::Batch(Batch::Cancel(*random.pick(newest(&book.batches)), "simulated".into())))
+            8 if !book.batches.is_empty() => {
+                let around = random.chance(500) && !book.outers.is_empty();
+                let batch = *random.pick(newest(if around { &book.outers } else { &book.batches }));
+                Some(Command::Batch(Batch::Cancel(batch, "simulated".into())))
             }
             9..=28 if !book.jobs.is_empty() => Some(self.disturb(random, book)),
             29..=60 if self.jobs < JOBS => Some(self.enqueue(random, book)),
@@ -323,8 +363,6 @@ impl Flowing {
             known.push(job.id);
             jobs.push(job);
         }
-        book.keyed.extend(jobs.iter().filter(|job| job.unique.is_some()).map(|job| job.id));
-        book.asked.extend(jobs.iter().map(|job| (job.id, job.parents.clone())));
         let spec = Spec {
             queue: if random.chance(250) { "other" } else { "default" }.into(),
             priority: i64::from(random.chance(200)),
@@ -334,6 +372,7 @@ impl Flowing {
             expires: random.chance(50).then(|| random.between(100, 2_000)),
             ..Spec::default()
         };
+        book.asks(&jobs, &spec);
         Command::Enqueue { specs: vec![spec], jobs }
     }
 
@@ -369,7 +408,10 @@ impl Flowing {
     pub fn answered(&mut self, command: &Command, book: &mut Book) {
         match command {
             Command::Enqueue { jobs, .. } => book.jobs.extend(jobs.iter().map(|job| job.id)),
-            Command::Batch(Batch::Open(id, ..)) => book.batches.push(*id),
+            Command::Batch(Batch::Open(id, _, outer)) => {
+                book.batches.push(*id);
+                book.outers.extend(outer);
+            }
             Command::Batch(Batch::Seal(id)) => self.unsealed.retain(|other| other != id),
             _ => {}
         }

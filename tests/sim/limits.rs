@@ -19,7 +19,7 @@ use crate::wire::{Command, Job, Limit, Own, Spec};
 use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
 
 /// Mistakes that only these clients can meet.
-const BUGS: [Bug; 5] =
+pub const BUGS: [Bug; 5] =
     [Bug::LimitOneMore, Bug::LimitStaysFull, Bug::RateForgotten, Bug::TunedStays, Bug::TurnKept];
 /// Jobs of one client: few, as each waits for others.
 const JOBS: u64 = 60;

@@ -29,7 +29,7 @@ const WISHES: [(&str, Mode); 8] = [
     ("map", Mode::Write),
 ];
 /// Mistakes that only these clients can meet.
-const BUGS: [Bug; 5] =
+pub const BUGS: [Bug; 5] =
     [Bug::HandOverOldToken, Bug::UnlockUnchecked, Bug::GivenUpGets, Bug::PermitTooMany, Bug::ReadersPass];
 
 #[derive(Clone, Debug, PartialEq)]

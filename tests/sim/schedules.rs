@@ -25,7 +25,7 @@ const LOOSE: &str = "loose";
 /// Older rows of a schedule that clients may still believe.
 const PAST: usize = 8;
 /// Mistakes that only these clients can meet.
-const BUGS: [Bug; 3] = [Bug::FireAnySlot, Bug::FireOldDefinition, Bug::SkippedSlotStays];
+pub const BUGS: [Bug; 3] = [Bug::FireAnySlot, Bug::FireOldDefinition, Bug::SkippedSlotStays];
 
 /// What a question shows of one schedule.
 #[derive(Clone, Debug, PartialEq)]

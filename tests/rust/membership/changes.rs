@@ -195,7 +195,7 @@ fn p16_a_leader_that_is_to_go_hands_over_and_is_removed_by_the_next() {
 
 /// The leader proposes the removal of a follower, which becomes leader before it is committed: so it commits its own.
 #[test]
-fn p16_a_leader_that_applies_its_own_removal_stops_at_once() {
+pub fn p16_a_leader_that_applies_its_own_removal_stops_at_once() {
     let mut group = Group::of(&[1, 2, 3]);
     let first = group.leader();
     let [second, third] = others(first)[..] else { panic!("two others") };

@@ -49,7 +49,7 @@ fn l6_members_that_agree_compare_and_go_on() {
 }
 
 #[test]
-fn l6_a_follower_that_differs_stops() {
+pub fn l6_a_follower_that_differs_stops() {
     for voters in [&[1, 2, 3][..], &[1, 2, 3, 4, 5], &[1, 2]] {
         let mut group = Group::of(voters);
         let odd = *voters.iter().find(|id| **id != group.leader()).expect("one follows");

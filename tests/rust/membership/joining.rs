@@ -99,7 +99,7 @@ fn joining_survives_a_power_cut_within_every_step_of_the_disk() {
 }
 
 #[test]
-fn d5_a_node_without_a_state_votes_for_nobody() {
+pub fn d5_a_node_without_a_state_votes_for_nobody() {
     let mut group = Group::of(&[1]);
     group.begin(2, &[]);
     for kind in [MessageType::MsgRequestVote, MessageType::MsgRequestPreVote] {

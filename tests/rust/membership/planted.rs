@@ -1,0 +1,27 @@
+//! Planted bugs that the simulator cannot meet: with each of them switched on, a test of what it breaks fails.
+
+use std::panic::catch_unwind;
+
+use raftwork::base::planted::{plant, Bug};
+
+use super::{changes, digests, joining};
+use crate::planted::PLANTED_BY_HAND;
+
+/// Each mistake, and the test that finds it.
+const TESTS: [(Bug, fn()); 3] = [
+    (Bug::AmnesiacVote, joining::d5_a_node_without_a_state_votes_for_nobody),
+    (Bug::RemovedLeaderStays, changes::p16_a_leader_that_applies_its_own_removal_stops_at_once),
+    (Bug::IgnoreDigest, digests::l6_a_follower_that_differs_stops),
+];
+
+#[test]
+fn d5_p16_l6_each_planted_bug_fails_its_test() {
+    assert_eq!(TESTS.map(|(bug, _)| bug), PLANTED_BY_HAND);
+    for (bug, test) in TESTS {
+        plant(Some(bug));
+        let found = catch_unwind(test);
+        plant(None);
+        assert!(found.is_err(), "{bug:?} is not found");
+        test();
+    }
+}
