@@ -138,6 +138,10 @@ bugs! {
     TunedStays,
     /// A key that takes turns has its turn again after each start.
     TurnKept,
+    /// A fixed window begins at its first start.
+    FixedAtFirst,
+    /// A queue runs one job more than its limit.
+    QueueOneMore,
     /// A firing that stores nothing leaves its slot to others.
     SkippedSlotStays,
     /// A learner counts to majorities.

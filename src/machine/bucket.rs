@@ -7,6 +7,7 @@ use super::decode::{list, number, Place as _, Result};
 use super::limit::{Kind, Limit};
 use super::load::COUNTER_MAX;
 use crate::base::codec::{Reader, Writer};
+use crate::base::planted::{has, Bug};
 use crate::base::{limits, Error, Millis};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +73,8 @@ impl Bucket {
             }
             Bucket::Fixed { until, started } => {
                 if *until <= now {
-                    let begun = now.0 - now.0 % limit.window.0;
+                    let late = if has(Bug::FixedAtFirst) { 0 } else { now.0 % limit.window.0 };
+                    let begun = now.0 - late;
                     (*until, *started) = (Millis(begun).plus(limit.window), 0);
                 }
                 *started += 1;

@@ -57,7 +57,8 @@ pub struct Queue {
 impl Queue {
     /// How many more of its jobs may run.
     pub(super) fn room(&self) -> u64 {
-        self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.tally.count(State::Processing)))
+        let more = u64::from(has(Bug::QueueOneMore));
+        self.limit.map_or(u64::MAX, |limit| (limit + more).saturating_sub(self.tally.count(State::Processing)))
     }
 
     /// `false` if a job stands there already.

@@ -68,6 +68,7 @@ impl Ledger {
                     }
                 }
             }
+            Command::LimitQueue(..) => self.limits.narrow = true,
             _ => {}
         }
     }

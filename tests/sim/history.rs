@@ -15,7 +15,7 @@
 //! | operation           | arguments                                                          | answer                       |
 //! |---------------------|--------------------------------------------------------------------|------------------------------|
 //! | `open`              |                                                                    | the session                  |
-//! | `enqueue`           | `jobs`: `id delay queue priority max_attempts max_crashes crash_delay expires`, and if it has any, `batch unique replace`, `parents`: `job on`, `limits`: `key n rate` | codes: 0 created, 1 known, 2 held, 3 replaced |
+//! | `enqueue`           | `jobs`: `id delay queue priority max_attempts max_crashes crash_delay expires`, and if it has any, `batch unique replace moves`, `parents`: `job on`, `limits`: `key n rate` | codes: 0 created, 1 known, 2 held, 3 replaced |
 //! | `claim`             | `session queues max`                                               | `job token attempt crashes`  |
 //! | `finish`            | `results`: `job token end delay`                                   | codes of `machine::outcome`  |
 //! | `delete`            | `jobs`: ids                                                        | codes of `machine::outcome`  |
@@ -95,6 +95,8 @@ pub struct NewJob {
     /// It takes the key of one that waits.
     pub replaces: bool,
     pub limits: Vec<Limit>,
+    /// Somebody moves it to another queue, or gives it another priority: nobody knows its place in line.
+    pub moves: bool,
 }
 
 /// How many jobs of a key run at once; of a rate, how many start in a time that a history does not tell. Zero: the key takes
@@ -327,6 +329,7 @@ impl NewJob {
             ("batch", self.batch.as_ref().map_or(Json::Null, id_json)),
             ("unique", self.unique.clone().map_or(Json::Null, Json::Text)),
             ("replace", if self.replaces { Json::Bool(true) } else { Json::Null }),
+            ("moves", if self.moves { Json::Bool(true) } else { Json::Null }),
             (
                 "limits",
                 some(self.limits.iter().map(|limit| {
@@ -473,6 +476,7 @@ fn new_job(json: &Json) -> Result<NewJob, String> {
         unique: json.get("unique").text().ok().map(str::to_owned),
         replaces: *json.get("replace") == Json::Bool(true),
         limits: list(json.get("limits"), limit)?,
+        moves: *json.get("moves") == Json::Bool(true),
     })
 }
 

@@ -3,7 +3,8 @@
 //!
 //! They run in clusters of their own, with the faults of all others: workers that die while they hold the last place of a
 //! key, members that start from a snapshot, clocks that jump. The numbers of most keys never change, so that whoever looks at
-//! a state can tell what may run; those of one change with every job, and only the model says what becomes of it.
+//! a state can tell what may run; those of one change with every job, and only the model says what becomes of it. One queue
+//! has a limit of its own, which changes too.
 
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;
@@ -19,11 +20,25 @@ use crate::wire::{Command, Job, Limit, Own, Spec};
 use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
 
 /// Mistakes that only these clients can meet.
-pub const BUGS: [Bug; 5] =
-    [Bug::LimitOneMore, Bug::LimitStaysFull, Bug::RateForgotten, Bug::TunedStays, Bug::TurnKept];
+pub const BUGS: [Bug; 7] = [
+    Bug::LimitOneMore,
+    Bug::LimitStaysFull,
+    Bug::RateForgotten,
+    Bug::TunedStays,
+    Bug::TurnKept,
+    Bug::FixedAtFirst,
+    Bug::QueueOneMore,
+];
 /// Jobs of one client: few, as each waits for others.
 const JOBS: u64 = 60;
 const LOOSE: &str = "loose";
+/// The queue that has a limit, and the greatest that it gets.
+const NARROW: &str = "other";
+const NARROW_MOST: u64 = 3;
+/// `Limit::kind`.
+const BUCKET: u64 = 1;
+const SLIDING: u64 = 2;
+const FIXED: u64 = 3;
 
 /// What is known of limits outside of the cluster.
 #[derive(Debug, Default)]
@@ -31,17 +46,24 @@ pub struct Book {
     jobs: BTreeMap<JobId, Vec<Limit>>,
     /// When each run of a job of a rate began, by key and token.
     starts: BTreeMap<String, BTreeMap<u64, u64>>,
+    /// Whether the queue has its limit: before, nobody puts a job there.
+    pub narrow: bool,
     /// Looks at keys whose every place was taken, and starts seen.
     pub full: u64,
     pub started: u64,
+    /// Looks at the queue as full as it ever may be.
+    pub crowded: u64,
 }
 
 impl Book {
     /// The state of a node: no key has more jobs that run, and no window more starts, than it may.
     pub fn sees(&mut self, index: u64, machine: &Machine) {
-        let mut running: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let (mut running, mut narrow): (BTreeMap<&str, (u64, u64)>, u64) = (BTreeMap::new(), 0);
         for (id, limits) in &self.jobs {
-            let Some((job, _)) = machine.job(*id).filter(|(job, _)| job.state == State::Processing) else { continue };
+            let Some((job, spec)) = machine.job(*id).filter(|(job, _)| job.state == State::Processing) else {
+                continue;
+            };
+            narrow += u64::from(&*spec.queue == NARROW);
             for limit in limits {
                 if limit.kind == 0 {
                     let count = running.entry(&limit.key).or_insert((0, limit.n));
@@ -56,6 +78,11 @@ impl Book {
                 }
             }
         }
+        assert!(
+            narrow <= NARROW_MOST,
+            "J13: {narrow} jobs of queue {NARROW} run at {index}, at most {NARROW_MOST} may"
+        );
+        self.crowded += u64::from(narrow == NARROW_MOST);
         for (key, (count, n)) in running {
             assert!(count <= n, "J13: {count} jobs of {key} run at {index}, at most {n} may");
             self.full += u64::from(count == n);
@@ -63,12 +90,19 @@ impl Book {
     }
 }
 
-/// Of any `n + 1` starts the last comes a window after the first, or later.
+/// From any start to any later one, no more start than the limit says for that time.
 fn rate_holds(limit: &Limit, starts: &BTreeMap<u64, u64>, index: u64) {
-    let times: Vec<u64> = starts.values().copied().collect();
-    for part in times.windows(limit.n as usize + 1) {
-        let (first, last) = (part[0], part[limit.n as usize]);
-        assert!(last >= first + limit.window, "J13: {part:?} started within {} ms by {index}", limit.window);
+    let (Limit { kind, n, window, burst, .. }, times) = (limit, starts.values().copied().collect::<Vec<u64>>());
+    for (place, first) in times.iter().enumerate() {
+        for (count, last) in (1..).zip(&times[place..]) {
+            let most = match *kind {
+                SLIDING if last - first < *window => *n,
+                FIXED if last / window == first / window => *n,
+                BUCKET => burst + (last - first) * n / window,
+                _ => break,
+            };
+            assert!(count <= most, "J13: {count} of {limit:?} started from {first} to {last} ms, by {index}");
+        }
     }
 }
 
@@ -91,11 +125,14 @@ impl Limited {
             self.began = true;
             return Some(Command::Own(Own::SetLevel(machine::LEVEL)));
         }
+        if !book.narrow || random.chance(20) {
+            return Some(Command::LimitQueue(NARROW.into(), Some(random.between(1, NARROW_MOST))));
+        }
         if random.chance(100) && !self.mine.is_empty() {
             let ids = vec![*random.pick(&self.mine)];
             return Some(match random.below(6) {
                 0 | 1 => Command::Cancel { ids, reason: "simulated".into() },
-                2 => Command::Move(ids, if random.chance(500) { "other" } else { "default" }.into()),
+                2 => Command::Move(ids, if random.chance(500) { NARROW } else { "default" }.into()),
                 3 => Command::SetPriority(ids, random.below(2) as i64),
                 _ => Command::Requeue(ids),
             });
@@ -107,7 +144,7 @@ impl Limited {
         let is_judged = |limit: &&Limit| limit.key != LOOSE && (limit.kind == 0 || limit.is_rate());
         let steady = |job: &Job| job.limits.iter().filter(is_judged).cloned().collect();
         book.jobs.extend(jobs.iter().map(|job| (job.id, steady(job))));
-        let queue = if random.chance(250) { "other" } else { "default" }.into();
+        let queue = if random.chance(350) { NARROW } else { "default" }.into();
         let spec = Spec { queue, priority: i64::from(random.chance(200)), max_crashes: 1_000, ..Spec::default() };
         Some(Command::Enqueue { specs: vec![spec], jobs })
     }
@@ -135,18 +172,22 @@ impl Limited {
 /// One of few keys.
 fn limit(random: &mut Random) -> Limit {
     let at_once = |key: &str, n| Limit { kind: 0, key: key.into(), n, window: 0, burst: 0 };
-    match random.below(9) {
-        6..=8 => Limit::fair(format!("tenant{}", random.below(3))),
+    let rate = |kind, key: &str, n, window, burst| Limit { kind, key: key.into(), n, window, burst };
+    match random.below(11) {
+        8..=10 => Limit::fair(format!("tenant{}", random.below(3))),
         0 => at_once(LOOSE, random.between(1, 3)),
-        1 => Limit { kind: 2, key: "rate".into(), n: 3, window: 700, burst: 0 },
-        2 => Limit { kind: 2, key: "slow".into(), n: 1, window: 200, burst: 0 },
-        3 => at_once("pair", 2),
+        1 => rate(SLIDING, "rate", 3, 700, 0),
+        2 => rate(SLIDING, "slow", 1, 200, 0),
+        3 => rate(BUCKET, "bucket", 3, 900, 2),
+        4 => rate(FIXED, "fixed", 2, 500, 0),
+        5 => at_once("pair", 2),
         _ => at_once("one", 1),
     }
 }
 
-/// A cluster whose clients enqueue jobs with limits. Gives how often a key was seen full, and starts of rates.
-fn run(seed: u64) -> [u64; 2] {
+/// A cluster whose clients enqueue jobs with limits. Gives how often a key was seen full, starts of rates, and how often the
+/// queue was seen full.
+fn run(seed: u64) -> [u64; 3] {
     let mut random = Random::new(seed ^ 0x11_17);
     let (nodes, clients) = (*random.pick(&[1, 3, 3, 5]), random.between(1, 3) as usize);
     let mut cluster = Cluster::new(seed, nodes, clients, random.between(2, 4) as usize);
@@ -164,7 +205,7 @@ fn run(seed: u64) -> [u64; 2] {
     }
     rest::check(&mut cluster);
     let book = &cluster.ledger.limits;
-    [book.full, book.started]
+    [book.full, book.started, book.crowded]
 }
 
 /// J13: at every index that anybody sees, limits hold. J6: no job waits for ever.
@@ -175,7 +216,7 @@ fn j13_j6_limits_hold_at_every_index() {
         return;
     }
     let seeds = number("RAFTWORK_SIM_LIMIT_SEEDS").unwrap_or(60);
-    let mut sum = [0; 2];
+    let mut sum = [0; 3];
     for seed in 0..seeds {
         let found = catch_unwind(|| run(seed)).unwrap_or_else(|panic| {
             eprintln!("seed {seed} failed; run it again with RAFTWORK_SIM_LIMIT_SEED={seed}");
@@ -183,9 +224,10 @@ fn j13_j6_limits_hold_at_every_index() {
         });
         sum.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
     }
-    let [full, started] = sum;
-    println!("{seeds} seeds: keys were seen full {full} times, {started} starts of rates");
-    assert!(full > seeds * 5 && started > seeds * 2, "the simulation lost its teeth: {sum:?}");
+    let [full, started, crowded] = sum;
+    println!("{seeds} seeds: keys were seen full {full} times, a queue {crowded} times, {started} starts of rates");
+    let has_teeth = full > seeds * 5 && started > seeds * 2 && crowded > seeds / 2;
+    assert!(has_teeth, "the simulation lost its teeth: {sum:?}");
 }
 
 /// Every mistake with limits that can be switched on is found by one of the first seeds.

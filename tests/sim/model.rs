@@ -18,6 +18,9 @@ mod schedules;
 pub use limits::Rate;
 pub use schedules::Schedule;
 
+/// `Spec::unique_mode`.
+const REPLACE: u64 = 1;
+
 /// One job handed out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
@@ -125,6 +128,8 @@ pub struct Model {
     rates: BTreeMap<String, Rate>,
     /// The last start of a job of each key that takes turns, counted with the moves.
     turns: BTreeMap<String, u64>,
+    /// How many jobs of a queue may run at once.
+    queue_limits: BTreeMap<String, u64>,
     flows: flows::Flows,
     /// The feature level: whether a command that raises it is refused.
     level: u64,
@@ -135,8 +140,6 @@ pub struct Model {
     ordinal: u64,
 }
 
-/// `Spec::unique_mode`.
-const REPLACE: u64 = 1;
 /// Items of one tick or eviction, at most.
 const ITEMS_MAX: u64 = 1_000;
 
@@ -237,6 +240,11 @@ impl Model {
             // About the cluster itself, not about jobs.
             Command::Own(_) => Reply::Nothing,
             Command::Recur(recur) => self.recur(recur),
+            Command::LimitQueue(queue, limit) => {
+                self.queue_limits.remove(queue);
+                self.queue_limits.extend(limit.map(|limit| (queue.clone(), limit)));
+                Reply::Nothing
+            }
             // Told by `locks` apart.
             Command::Lock(..) | Command::Acquire(..) | Command::Unlock(..) | Command::GiveUp(_) => Reply::Nothing,
             other => panic!("the model does not know {other:?}"),
@@ -361,7 +369,9 @@ impl Model {
             let place = (queue, -job.spec.priority, self.turn(job), job.moved);
             functions.contains(&job.spec.function).then_some(place)
         };
-        let waiting = self.jobs.iter().filter(|(_, job)| job.state == Enqueued && !self.is_held_back(job));
+        let open: Vec<&str> = queues.iter().copied().filter(|queue| self.queue_has_room(queue)).collect();
+        let waiting = self.jobs.iter().filter(|(_, job)| job.state == Enqueued && open.contains(&&*job.spec.queue));
+        let waiting = waiting.filter(|(_, job)| !self.is_held_back(job));
         let ready = waiting.filter_map(|(id, job)| Some((place(job)?, *id)));
         let id = ready.min()?.1;
         self.token = (self.token + 1).max(index);

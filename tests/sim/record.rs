@@ -49,6 +49,9 @@ pub struct Record {
     /// Jobs and batches that somebody asked for, and whether there are batches among them.
     jobs: Vec<JobId>,
     batches: bool,
+    /// Jobs that somebody asked to move in line, and queues that somebody asked to limit.
+    moved: BTreeSet<JobId>,
+    limited: BTreeSet<String>,
 }
 
 /// Processes of a history that are nodes, and those that are clients which read beside their requests.
@@ -64,6 +67,12 @@ impl Record {
         if let Command::Batch(Batch::Open(id, ..)) = command {
             self.jobs.push(*id);
             self.batches = true;
+        }
+        if let Command::Move(ids, _) | Command::SetPriority(ids, _) = command {
+            self.moved.extend(ids);
+        }
+        if let Command::LimitQueue(queue, _) = command {
+            self.limited.insert(queue.clone());
         }
         // A sequence that was refused is used again.
         self.refused.remove(request);
@@ -110,6 +119,20 @@ impl Record {
             Fate::NotCommitted | Fate::Unknown => return,
         };
         self.told.push(Told { request: asked.bytes.clone(), index, reply });
+    }
+
+    /// Writes into the history what moves a job in line, and that a queue may hold it back, as a rate may.
+    pub fn marks_changes(&mut self) {
+        let enqueued = self.operations.iter_mut().filter_map(|operation| match &mut operation.act {
+            Act::Enqueue(jobs) => Some(jobs),
+            _ => None,
+        });
+        for job in enqueued.flatten() {
+            job.moves = self.moved.contains(&job.id);
+            let key = format!("queue {}", job.queue);
+            let limited = self.limited.contains(&job.queue);
+            job.limits.extend(limited.then_some(history::Limit { rate: true, key, n: 1 }));
+        }
     }
 
     /// Looks at one job of a node, as of the newest entry that it applied.
@@ -189,6 +212,7 @@ fn new_job(job: &Job, spec: &Spec) -> NewJob {
         unique: job.unique.clone(),
         replaces: spec.unique_mode == 1,
         limits: job.limits.iter().map(limit).collect(),
+        moves: false,
     }
 }
 

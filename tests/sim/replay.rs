@@ -170,7 +170,7 @@ fn operation(data: &[u8]) -> Option<(u64, Option<u64>)> {
 fn needed(operation: u64) -> u64 {
     match operation {
         machine::FUTURE => LEVEL + 1,
-        40..=42 | 60 => 4,
+        40..=42 | 50 | 60 | 70 | 71 => 4,
         33..=38 => 3,
         20.. => 2,
         _ => 1,

@@ -81,6 +81,7 @@ pub fn check(cluster: &mut Cluster) {
         cluster.ledger.flows.rests(&cluster.log, &machines);
     }
     cluster.log.check(&cluster.ledger.record, &machines);
+    cluster.ledger.record.marks_changes();
     if let Some(path) = std::env::var_os("RAFTWORK_SIM_HISTORY") {
         std::fs::write(path, history::print(&cluster.ledger.record.operations)).expect("the history can be written");
     }

@@ -1,5 +1,5 @@
 //! What spans jobs: whether claims took those who were ready, in their order (J8). A job with limits is looked at only
-//! where these can hold nobody back, or hold back the other one too.
+//! where these can hold nobody back, or hold back the other one too; one that somebody moved in line is not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub fn check(
     let mut turns: Vec<(u64, Turn, &NewJob, Place)> = Vec::new();
     let mut places: BTreeMap<(JobId, u64), Place> = BTreeMap::new();
     for (id, seen) in seen {
-        let Some(spec) = objects[id].spec() else { continue };
+        let Some(spec) = objects[id].spec().filter(|spec| !spec.moves) else { continue };
         for ready in seen.ready.iter().filter(|ready| ready.behind < ready.before) {
             let place = (-spec.priority, ready.since, *id);
             turns.push((ready.behind, Turn::Comes, spec, place));

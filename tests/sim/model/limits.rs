@@ -6,7 +6,11 @@ use raftwork::base::JobId;
 use super::{Job, Model, State};
 use crate::wire::Limit;
 
-/// The starts of a key. Windows that slide are all that the simulated clients ask for.
+/// `Limit::kind`.
+const BUCKET: u64 = 1;
+const FIXED: u64 = 3;
+
+/// The starts of a key, all that ever were while it was there.
 #[derive(Clone, Debug)]
 pub struct Rate {
     limit: Limit,
@@ -17,8 +21,35 @@ pub struct Rate {
 
 impl Rate {
     fn room(&self, now: u64) -> bool {
-        let inside = self.starts.iter().filter(|at| **at + self.limit.window > now);
-        (inside.count() as u64) < self.limit.n
+        let Limit { kind, n, window, burst, .. } = self.limit;
+        let since = |begun: u64| self.starts.iter().filter(|at| **at >= begun).count() as u64;
+        match kind {
+            // A token more must fit into what is missing of a full bucket.
+            BUCKET => self.missing(now) + window <= burst * window,
+            FIXED => since(now - now % window) < n,
+            _ => since((now + 1).saturating_sub(window)) < n,
+        }
+    }
+
+    /// Of a bucket, in parts of a token: a start takes as many as its window has milliseconds, each brings back `n`.
+    fn missing(&self, now: u64) -> u64 {
+        let (mut missing, mut at) = (0u64, 0);
+        for start in &self.starts {
+            missing = missing.saturating_sub((start - at) * self.limit.n) + self.limit.window;
+            at = *start;
+        }
+        missing.saturating_sub((now - at) * self.limit.n)
+    }
+
+    /// When it is as if nobody had ever started.
+    fn full_at(&self) -> u64 {
+        let Limit { kind, n, window, .. } = self.limit;
+        let last = |at: &u64| match kind {
+            BUCKET => at + self.missing(*at).div_ceil(n),
+            FIXED => at - at % window + window,
+            _ => at + window,
+        };
+        self.starts.last().map_or(0, last)
     }
 
     fn judge(&mut self, now: u64) {
@@ -32,6 +63,13 @@ impl Rate {
 const TURNS: u64 = 4;
 
 impl Model {
+    /// Whether one more job of a queue may run.
+    pub(super) fn queue_has_room(&self, queue: &str) -> bool {
+        let runs = |job: &&Job| job.spec.queue == queue && matches!(job.state, State::Processing { .. });
+        let most = self.queue_limits.get(queue);
+        most.is_none_or(|most| (self.jobs.values().filter(runs).count() as u64) < *most)
+    }
+
     fn holders(&self, limit: &Limit) -> impl Iterator<Item = &Job> {
         let (kind, key) = (limit.kind, limit.key.clone());
         self.jobs.values().filter(move |job| job.limits.iter().any(|other| other.kind == kind && other.key == key))
@@ -93,7 +131,7 @@ impl Model {
             return;
         }
         let rate = self.rates.get_mut(&limit.key).expect("a job had it until now");
-        let full = rate.starts.last().map_or(0, |at| at + rate.limit.window);
+        let full = rate.full_at();
         if rate.closed {
             return;
         }
@@ -121,7 +159,8 @@ impl Model {
     /// Opens one rate whose time has come, or forgets it.
     pub(super) fn wake_one(&mut self) -> bool {
         let due = self.rates.values_mut().filter(|rate| rate.wake.is_some_and(|at| at <= self.clock));
-        let Some(rate) = due.min_by_key(|rate| (rate.wake, rate.limit.key.clone())) else { return false };
+        let first = due.min_by_key(|rate| (rate.wake, rate.limit.kind, rate.limit.key.clone()));
+        let Some(rate) = first else { return false };
         rate.wake = None;
         if rate.closed {
             rate.judge(self.clock);
