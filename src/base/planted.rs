@@ -128,6 +128,10 @@ bugs! {
     KeyTakenTwice,
     /// Batches inside of a cancelled one go on.
     InnerGoesOn,
+    /// The window of a unique key ends with its job.
+    WindowEndsEarly,
+    /// Whoever insists on its unique key is left out in silence if that is held.
+    RaiseSkips,
     /// A limit lets one more run than it says.
     LimitOneMore,
     /// A limit that has room again is told to nobody.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::table::Slot;
 use super::Machine;
+use crate::base::planted::{has, Bug};
 use crate::base::{JobId, Millis};
 
 /// Shards keep each tree low, and what a write copies after a capture small.
@@ -121,6 +122,9 @@ impl Machine {
         let Some(key) = job.unique().cloned() else { return };
         let id = job.id;
         self.unique.release_live(&key, id);
+        if has(Bug::WindowEndsEarly) {
+            self.unique.release_window(&key, id);
+        }
     }
 
     /// Takes the key of a job for it, from now on.

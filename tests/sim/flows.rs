@@ -2,7 +2,7 @@
 //!
 //! They run in clusters of their own, with the faults of all others. Parents succeed, fail, crash, are cancelled,
 //! deleted and requeued; batches are opened inside of each other, take members of everybody, are sealed and cancelled.
-//! Some jobs have unique keys (J10), so that a child is not stored, makes way while it waits, or
+//! Some jobs have unique keys (J10), for a time or until they end, so that a child is not stored, makes way while it waits, or
 //! finds its key taken when its parent is requeued. In every other cluster jobs leave memory soon, and come back from an
 //! archive with their children. In most a command settles so few that a cascade takes many, with crashes and new leaders
 //! between them. When the trouble is over their owners seal what is open, and nobody may wait any more. Each entry is judged by
@@ -30,7 +30,7 @@ use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
 mod plan;
 
 /// Mistakes that only these clients can meet.
-pub const BUGS: [Bug; 7] = [
+pub const BUGS: [Bug; 9] = [
     Bug::SettleTwice,
     Bug::OrphanAfterCrash,
     Bug::RequeuedCountsTwice,
@@ -38,6 +38,8 @@ pub const BUGS: [Bug; 7] = [
     Bug::ComesBackDeaf,
     Bug::KeyTakenTwice,
     Bug::InnerGoesOn,
+    Bug::WindowEndsEarly,
+    Bug::RaiseSkips,
 ];
 /// Jobs and batches of one client: few, as each is looked at after each entry.
 const JOBS: u64 = 60;
@@ -51,8 +53,9 @@ const EVICT_EVERY: u64 = 10;
 /// How many items of a cascade one command does: all that these clients have, or few.
 const LATER: usize = 1_000;
 const SETTLED_MAX: [usize; 6] = [1, 1, 2, 5, LATER, LATER];
-/// What a child may meet: its parent was deleted or its batch is closed by now, or it would wait for itself.
-const REFUSALS: [&str; 4] = ["unknown_parent", "unknown_batch", "batch_closed", "cycle"];
+/// What a child may meet: its parent was deleted or its batch is closed by now, or it would wait for itself. And any job whose
+/// key somebody has.
+const REFUSALS: [&str; 5] = ["unknown_parent", "unknown_batch", "batch_closed", "cycle", "conflict"];
 
 /// A refusal of these clients, as a history has it.
 pub fn refusal(code: &str) -> Option<&'static str> {
@@ -366,7 +369,8 @@ impl Flowing {
         let spec = Spec {
             queue: if random.chance(250) { "other" } else { "default" }.into(),
             priority: i64::from(random.chance(200)),
-            unique_mode: random.below(2),
+            unique_mode: random.below(3),
+            unique_window: random.chance(400).then(|| random.between(200, 5_000)),
             max_attempts: random.between(1, 2),
             max_crashes: random.between(1, 3),
             expires: random.chance(50).then(|| random.between(100, 2_000)),

@@ -9,7 +9,7 @@
 //! * `session`, `sequence`: what makes the request one request, however often it is sent. Lines with the same are one.
 //! * `index`: the log index of the answer; of a read, that of the state that it saw.
 //! * `answer`: null if unknown. `error`: `unknown`, `not_committed` (never takes effect), `session_expired`, or why it was
-//!   refused at its index: `unknown_parent`, `unknown_batch`, `batch_closed`, `cycle`.
+//!   refused at its index: `unknown_parent`, `unknown_batch`, `batch_closed`, `cycle`, `conflict`.
 //! * `#` begins a remark.
 //!
 //! | operation           | arguments                                                          | answer                       |

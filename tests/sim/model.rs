@@ -15,11 +15,10 @@ mod limits;
 mod operators;
 mod restore;
 mod schedules;
+mod unique;
 pub use limits::Rate;
 pub use schedules::Schedule;
-
-/// `Spec::unique_mode`.
-const REPLACE: u64 = 1;
+use unique::REPLACE;
 
 /// One job handed out.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +129,8 @@ pub struct Model {
     turns: BTreeMap<String, u64>,
     /// How many jobs of a queue may run at once.
     queue_limits: BTreeMap<String, u64>,
+    /// Who has a unique key with a window, and until when.
+    windows: BTreeMap<String, (JobId, u64)>,
     flows: flows::Flows,
     /// The feature level: whether a command that raises it is refused.
     level: u64,
@@ -185,7 +186,7 @@ impl Model {
             }
             Command::Close(session) => self.end_session(*session, &End::Release),
             Command::Expire(session) => self.end_session(*session, &End::Crashed("lost".into())),
-            Command::Enqueue { specs, jobs } => match self.refuses(jobs) {
+            Command::Enqueue { specs, jobs } => match self.conflicts(specs, jobs).or_else(|| self.refuses(jobs)) {
                 Some(refusal) => Reply::Refused(refusal),
                 None => Reply::Codes(self.enqueue(specs, jobs)),
             },
@@ -213,7 +214,9 @@ impl Model {
             Command::Tick(items) => {
                 let items = (*items).min(ITEMS_MAX);
                 let mut done = self.settle(items.min(settled_max() as u64));
-                for one in [Self::expire_one, Self::promote_one, Self::forget_batch, Self::wake_one] {
+                for one in
+                    [Self::expire_one, Self::promote_one, Self::forget_batch, Self::wake_one, Self::forget_window]
+                {
                     done += (done..items).take_while(|_| one(self)).count() as u64;
                 }
                 done += self.settle((items - done).min(settled_max() as u64));
@@ -276,7 +279,9 @@ impl Model {
             let waits = |state: &State| state.waits() || *state == Awaiting;
             codes.push(match holder {
                 None => self.create(spec, job, &holders),
-                Some(holder) if spec.unique_mode == REPLACE && waits(&self.jobs[&holder].state) => {
+                Some(holder)
+                    if spec.unique_mode == REPLACE && self.jobs.get(&holder).is_some_and(|job| waits(&job.state)) =>
+                {
                     self.move_to(holder, Cancelled);
                     self.create(spec, job, &holders);
                     3
@@ -291,17 +296,6 @@ impl Model {
             self.change(batch, |_| ());
         }
         codes
-    }
-
-    /// Who has a unique key: the job with it that is not over.
-    fn holder(&self, key: &str) -> Option<JobId> {
-        let holds = |job: &Job| job.unique.as_deref() == Some(key) && !job.state.is_final();
-        self.jobs.iter().find(|(_, job)| holds(job)).map(|(id, _)| *id)
-    }
-
-    fn other_holder(&self, id: JobId) -> Option<JobId> {
-        let key = self.jobs[&id].unique.as_ref()?;
-        self.holder(key).filter(|holder| *holder != id)
     }
 
     /// `holders`: jobs of the same command that were not stored, and who has their keys.
@@ -331,6 +325,7 @@ impl Model {
             result: None,
         };
         self.jobs.insert(new.id, job);
+        self.open_window(new.id);
         self.hold(new.id, true);
         batch.into_iter().for_each(|batch| self.change(batch, |_| ()));
         self.catch_up(new.id);

@@ -36,9 +36,12 @@ impl Model {
         0
     }
 
-    /// A new generation.
+    /// A new generation. It has its key again; one that its own window still holds stays as it is.
     pub(super) fn begin_again(&mut self, id: JobId) {
         let clock = self.clock;
+        if self.jobs[&id].unique.as_ref().is_some_and(|key| self.holder(key).is_none()) {
+            self.open_window(id);
+        }
         let job = self.jobs.get_mut(&id).expect("the caller looked at it");
         let waits = job.flow.as_ref().is_some_and(|flow| flow.count(flows::Standing::Open) > 0);
         job.generation += 1;
@@ -53,6 +56,7 @@ impl Model {
             Some(_) => {}
         }
         let job = self.jobs.remove(&id).expect("it was there just now");
+        self.windows.retain(|_, (holder, _)| *holder != id);
         if !job.state.is_final() {
             job.limits.iter().for_each(|limit| self.forget(limit));
             self.tell_gone(id);

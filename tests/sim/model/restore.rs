@@ -61,6 +61,7 @@ fn spec(record: &JobRecord<'_>) -> Spec {
         max_attempts: record.max_attempts,
         max_crashes: record.max_crashes,
         unique_mode: record.unique_mode.into(),
+        unique_window: record.unique_window_ms,
         crash_delay: record.crash_delay_ms,
         expires: None,
         ..Spec::default()
