@@ -1,6 +1,7 @@
 //! Members that come and go: joining, catching up, promotion, removal, replacement, handing over, and states that differ.
 
 mod changes;
+mod clock;
 mod digests;
 mod group;
 mod joining;

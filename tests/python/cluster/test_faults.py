@@ -1,7 +1,7 @@
 """Real nodes on file systems and networks of their own, real clients and workers, and everything that may go wrong.
 
-D1, D2, D3, D5, L1, L2, J1 to J9, J12, J14, K1 to K4, T2, A1, A3: what was acknowledged survives, what is leased is
-leased once, and every answer follows from those before. How to repeat one fault: docs/internals/fault-lab.md.
+D1, D2, D3, D5, L1, L2, J1 to J9, J12, J14, T2, A1, A3: what was acknowledged survives, what is leased is leased once,
+and every answer follows from those before. How to repeat one fault: docs/internals/fault-lab.md.
 """
 
 from __future__ import annotations

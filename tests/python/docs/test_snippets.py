@@ -54,6 +54,14 @@ def test_every_block_says_what_it_is(page: Path) -> None:
         assert block.language in KNOWN, f"{page.relative_to(ROOT)}:{block.line}: language {block.language!r}"
 
 
+def test_k4_the_guide_of_locks_shows_a_write_with_the_token() -> None:
+    """A block that runs, in which whoever slept too long changes nothing."""
+    page = blocks(ROOT / "docs/guides/locks.md")
+    shown = [block.text for block in page if block.language == "python" and "norun" not in block.options]
+    parts = ["lock.token", "AND token <= ?", "assert not write_total("]
+    assert any(all(part in text for part in parts) for text in shown)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_blocks_run(page: Path, tmp_path: Path) -> None:

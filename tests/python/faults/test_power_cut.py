@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_no_acknowledged_job_is_lost_when_the_power_is_cut(kind: str, tmp_path: Path) -> None:
+def test_d1_no_acknowledged_job_is_lost_when_the_power_is_cut(kind: str, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     acknowledged: dict[int, str] = {}
     finished: dict[int, str] = {}

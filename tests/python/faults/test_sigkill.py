@@ -15,7 +15,7 @@ LOADS = 3
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_no_acknowledged_job_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
+def test_d1_j14_no_acknowledged_job_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
     """200 kills of loads and workers, the owner of the node among them; 0 lost, and each job runs at least once."""
     chance = random.Random(20261122)
     storage, ledger = tmp_path / "jobs", tmp_path / "ledger"

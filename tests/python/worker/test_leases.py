@@ -47,7 +47,7 @@ class Ledger:
 
 
 @pytest.mark.parametrize("kind", ["thread", "async"])
-def test_a_zombie_changes_nothing(app: Raftwork, work: Any, kind: str) -> None:
+def test_j3_a_zombie_changes_nothing(app: Raftwork, work: Any, kind: str) -> None:
     ledger = Ledger()
     started, told, go_on, lost = (threading.Event() for _ in range(4))
 

@@ -13,12 +13,12 @@ from raftwork.testing.conformance.making import ERROR, Contract, Worker, known, 
 class ClaimContract(Contract):
     """`open_session`, `close_session`, `claim`."""
 
-    def test_two_workers_never_get_the_same_job(self, storage: Storage) -> None:
+    def test_j2_two_workers_never_get_the_same_job(self, storage: Storage) -> None:
         put(storage)
         first, second = Worker(storage), Worker(storage)
         assert [len(first.claim()), len(second.claim())] == [1, 0]
 
-    def test_many_threads_share_jobs_without_loss_or_repetition(self, storage: Storage) -> None:
+    def test_j2_many_threads_share_jobs_without_loss_or_repetition(self, storage: Storage) -> None:
         before = storage.counts()["total_succeeded"]
         ids = [new(storage) for _ in range(300)]
         storage.enqueue(ids)
@@ -101,7 +101,7 @@ class ClaimContract(Contract):
         worker = Worker(storage)
         assert [len(worker.claim(2)) for _ in range(4)] == [2, 2, 1, 0]
 
-    def test_tokens_grow_over_all_leases(self, storage: Storage) -> None:
+    def test_j2_tokens_grow_over_all_leases(self, storage: Storage) -> None:
         worker = Worker(storage)
         tokens = []
         for number in range(3):

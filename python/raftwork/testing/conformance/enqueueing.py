@@ -76,7 +76,7 @@ class EnqueueContract(Contract):
             info = known(storage, job.id)
             assert (info.function, info.queue) == (job.spec.function, job.spec.queue)
 
-    def test_a_batch_is_refused_as_a_whole(self, storage: Storage) -> None:
+    def test_l4_a_batch_is_refused_as_a_whole(self, storage: Storage) -> None:
         refusing = spec(on_conflict=2)
         held = put(storage, spec=refusing, unique_key="k")
         jobs = [new(storage, number) for number in range(3)]

@@ -43,7 +43,7 @@ class FinishContract(Contract):
         assert info.error is not None
         assert (info.error.type, info.error.message) == ("builtins.ValueError", "no")
 
-    def test_attempts_are_counted_and_bounded(self, storage: Storage) -> None:
+    def test_j7_attempts_are_counted_and_bounded(self, storage: Storage) -> None:
         id = put(storage, spec=spec(max_attempts=3))
         worker = Worker(storage)
         for attempt in (1, 2, 3):
@@ -54,7 +54,7 @@ class FinishContract(Contract):
         assert (info.state, info.attempt, len(info.attempts)) == (JobState.FAILED, 3, 3)
         assert worker.claim() == []
 
-    def test_a_result_counts_once(self, storage: Storage) -> None:
+    def test_j4_a_result_counts_once(self, storage: Storage) -> None:
         id = put(storage)
         worker = Worker(storage)
         job = worker.one()
@@ -64,7 +64,7 @@ class FinishContract(Contract):
         assert Accepted.ACCEPTED not in again
         assert (state(storage, id), known(storage, id).result) == (JobState.SUCCEEDED, 1)
 
-    def test_a_stale_forged_or_unknown_token_changes_nothing(self, storage: Storage) -> None:
+    def test_j3_a_stale_forged_or_unknown_token_changes_nothing(self, storage: Storage) -> None:
         id = put(storage)
         worker = Worker(storage)
         old = worker.one()
@@ -127,7 +127,7 @@ class FinishContract(Contract):
         worker.report(result_snoozed(job.id, job.token, 3_600_000))
         assert known(storage, id).reason is None
 
-    def test_crashes_are_counted_apart_and_bounded(self, storage: Storage) -> None:
+    def test_j7_crashes_are_counted_apart_and_bounded(self, storage: Storage) -> None:
         id = put(storage, spec=spec(max_attempts=1, max_crashes=2))
         worker = Worker(storage)
         for crashes in (0, 1):

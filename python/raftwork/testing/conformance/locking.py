@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -24,6 +26,9 @@ from raftwork.lock import Lock
 from raftwork.storage.base import LockRow, Storage
 from raftwork.testing.conformance.making import PATIENCE, Contract
 from raftwork.testing.conformance.waiting import on_thread
+
+# The write that the guide shows: it refuses a token lower than one that it has seen.
+FENCED = "UPDATE invoice SET total = :total, token = :token WHERE id = 42 AND token <= :token"
 
 
 def fresh_name() -> str:
@@ -227,6 +232,32 @@ class LockContract(Contract):
         assert lock.acquire(PATIENCE) > token, "the object can be used again, in a new session"
         assert not lock.lost.is_set()
         lock.release()
+
+    def test_k4_a_write_with_the_token_of_an_earlier_holder_changes_nothing(self, storage: Storage) -> None:
+        name = fresh_name()
+        with closing(sqlite3.connect(":memory:")) as db:
+            db.execute("CREATE TABLE invoice (id INTEGER PRIMARY KEY, total INTEGER, token INTEGER NOT NULL)")
+            db.execute("INSERT INTO invoice VALUES (42, 0, 0)")
+
+            def write_total(total: int, token: int) -> bool:
+                return db.execute(FENCED, {"total": total, "token": token}).rowcount == 1
+
+            sleeper, heir = of(storage, name), of(storage, name, ttl="50s")
+            old = sleeper.acquire(PATIENCE)
+            assert sleeper.token == old
+            assert write_total(100, sleeper.token)
+            assert write_total(110, sleeper.token), "the holder may write again"
+            found = row(storage, name)
+            assert found is not None
+            storage.close_session(found.session)  # It sleeps for longer than its session lives.
+            with heir:
+                assert heir.token > old
+                assert write_total(250, heir.token)
+                assert not write_total(120, old), "it wakes up, and does not know yet"
+            assert not write_total(120, old), "also when nobody holds the lock any more"
+            assert db.execute("SELECT total FROM invoice").fetchone() == (250,)
+            with pytest.raises(LockLost):
+                sleeper.release()
 
     def test_a_lock_that_was_lost_in_the_body_is_told_at_its_end(self, storage: Storage) -> None:
         name = fresh_name()

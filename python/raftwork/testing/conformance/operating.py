@@ -45,7 +45,7 @@ class OperateContract(Contract):
         assert answers == [Change.TOLD, Change.DONE, Change.ALREADY, Change.UNKNOWN, Change.ALREADY]
         assert state(storage, running) is JobState.PROCESSING
 
-    def test_requeue_starts_a_final_job_afresh(self, storage: Storage) -> None:
+    def test_j4_requeue_starts_a_final_job_afresh(self, storage: Storage) -> None:
         worker = Worker(storage)
         id = put(storage, spec=spec(max_attempts=1))
         job = worker.one()

@@ -60,7 +60,7 @@ def _traceback(mark: str) -> str:
 class QueryContract(Contract):
     """`counts`, `queues`, `job`, `jobs`, `functions`, `totals`, `due`, `health`."""
 
-    def test_counts_name_every_state_and_add_up(self, storage: Storage) -> None:
+    def test_j12_counts_name_every_state_and_add_up(self, storage: Storage) -> None:
         before = storage.counts()
         assert {name: before[name] for name in STATES} == dict.fromkeys(STATES, 0)
         worker = Worker(storage)

@@ -25,7 +25,7 @@ SHORT_MS = 150
 class ScheduleContract(Contract):
     """Everything that becomes due."""
 
-    def test_a_delayed_job_comes_when_it_is_due_and_not_before(self, storage: Storage) -> None:
+    def test_j9_a_delayed_job_comes_when_it_is_due_and_not_before(self, storage: Storage) -> None:
         id = put(storage, delay_ms=SHORT_MS)
         assert state(storage, id) is JobState.SCHEDULED
         with fetching(storage) as fetcher:

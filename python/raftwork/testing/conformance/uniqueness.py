@@ -29,7 +29,7 @@ SKIP, REPLACE, RAISE = (spec(on_conflict=mode) for mode in (0, 1, 2))
 class UniqueContract(Contract):
     """`unique_key`, `on_conflict`, `unique_window_ms`."""
 
-    def test_a_taken_key_answers_the_job_that_holds_it(self, storage: Storage) -> None:
+    def test_j10_a_taken_key_answers_the_job_that_holds_it(self, storage: Storage) -> None:
         first = put(storage, spec=SKIP, unique_key="k")
         second = new(storage, spec=SKIP, unique_key="k")
         assert storage.enqueue([second]) == [Clash(0, 2, first)]
@@ -42,7 +42,7 @@ class UniqueContract(Contract):
         put(storage)
         assert storage.counts()["enqueued"] == 4
 
-    def test_a_key_is_held_through_retries_and_freed_by_the_end(self, storage: Storage) -> None:
+    def test_j10_a_key_is_held_through_retries_and_freed_by_the_end(self, storage: Storage) -> None:
         worker = Worker(storage)
         first = put(storage, unique_key="k")
         job = worker.one()
@@ -59,7 +59,7 @@ class UniqueContract(Contract):
         storage.delete([put(storage, unique_key="k")])
         put(storage, unique_key="k")
 
-    def test_two_of_a_batch_with_one_key_are_one_job(self, storage: Storage) -> None:
+    def test_j10_two_of_a_batch_with_one_key_are_one_job(self, storage: Storage) -> None:
         jobs = [new(storage, number, unique_key="k") for number in range(3)]
         assert storage.enqueue(jobs) == [Clash(1, 2, jobs[0].id), Clash(2, 2, jobs[0].id)]
 
@@ -110,7 +110,7 @@ class UniqueContract(Contract):
         storage.enqueue([job])
         assert storage.enqueue([job]) == [Clash(0, 1, job.id)]
 
-    def test_a_window_outlives_the_job_and_ends(self, storage: Storage) -> None:
+    def test_j10_a_window_outlives_the_job_and_ends(self, storage: Storage) -> None:
         windowed = spec(unique_window_ms=300)
         first = put(storage, spec=windowed, unique_key="k")
         worker = Worker(storage)
