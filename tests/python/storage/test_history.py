@@ -87,8 +87,8 @@ def lease(worker: Worker) -> tuple[bytes, int]:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_requeued_job_is_listed_and_counted_once(directory: Path, end: str) -> None:
-    """J1, J4, J12: live again, its record in the archive is not another job."""
+def test_j1_j4_j12_a_requeued_job_is_listed_and_counted_once(directory: Path, end: str) -> None:
+    """Live again, its record in the archive is not another job."""
     storage = RaftStorage(directory)
     before, job, after = put(storage, 1), put(storage, 2), put(storage, 3)
     worker = Worker(storage)
