@@ -211,17 +211,7 @@ impl Model {
             Command::SetPriority(ids, priority) => {
                 Reply::Codes(ids.iter().map(|id| self.put_priority(*id, *priority)).collect())
             }
-            Command::Tick(items) => {
-                let items = (*items).min(ITEMS_MAX);
-                let mut done = self.settle(items.min(settled_max() as u64));
-                for one in
-                    [Self::expire_one, Self::promote_one, Self::forget_batch, Self::wake_one, Self::forget_window]
-                {
-                    done += (done..items).take_while(|_| one(self)).count() as u64;
-                }
-                done += self.settle((items - done).min(settled_max() as u64));
-                Reply::Items(done)
-            }
+            Command::Tick(items) => Reply::Items(self.tick((*items).min(ITEMS_MAX))),
             Command::Evict(ordinal) => {
                 let before = self.jobs.len();
                 self.jobs.retain(|_, job| !job.state.is_final() || job.ordinal > *ordinal);
@@ -252,6 +242,14 @@ impl Model {
             Command::Lock(..) | Command::Acquire(..) | Command::Unlock(..) | Command::GiveUp(_) => Reply::Nothing,
             other => panic!("the model does not know {other:?}"),
         }
+    }
+
+    fn tick(&mut self, items: u64) -> u64 {
+        let mut done = self.settle(items.min(settled_max() as u64));
+        for one in [Self::expire_one, Self::promote_one, Self::forget_batch, Self::wake_one, Self::forget_window] {
+            done += (done..items).take_while(|_| one(self)).count() as u64;
+        }
+        done + self.settle((items - done).min(settled_max() as u64))
     }
 
     fn put_token(&mut self, secret: &str, token: Token, overlap: Option<u64>) -> Reply {
