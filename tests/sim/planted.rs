@@ -1,11 +1,11 @@
 //! The hunt for planted bugs: the simulator finds each mistake that can be switched on.
 //!
-//! Those that only special clients can meet are listed beside these: `flows`, `limits`, `locks`, `schedules`. A few need what
+//! Those that only special clients can meet are listed beside these: `flows`, `limits`, `locks`, `schedules`, `waiting`. A few need what
 //! no seed makes, and are found by tests of their own (`by_hand`).
 
 use raftwork::base::planted::Bug;
 
-use crate::{by_hand, fleet, flows, limits, locks, number, schedules};
+use crate::{by_hand, fleet, flows, limits, locks, number, schedules, waiting};
 
 /// Mistakes that any cluster may meet.
 const BUGS: [Bug; 43] = [
@@ -69,8 +69,8 @@ fn planted_bugs_are_found() {
 /// No mistake can be switched on and never is.
 #[test]
 fn every_planted_bug_is_hunted_once() {
-    let lists: [&[Bug]; 6] =
-        [&BUGS, &flows::BUGS, &limits::BUGS, &locks::BUGS, &schedules::BUGS, &by_hand::PLANTED_BY_HAND];
+    let lists: [&[Bug]; 7] =
+        [&BUGS, &flows::BUGS, &limits::BUGS, &locks::BUGS, &schedules::BUGS, &waiting::BUGS, &by_hand::PLANTED_BY_HAND];
     let hunts = |bug: &Bug| lists.iter().flat_map(|list| list.iter()).filter(|known| *known == bug).count();
     let all = Bug::ALL.iter().map(|bug| (bug, hunts(bug)));
     let wrong: Vec<(&Bug, usize)> = all.filter(|(_, hunts)| *hunts != 1).collect();

@@ -76,6 +76,8 @@ pub struct Flows {
     todo: VecDeque<Todo>,
     /// Those that get members by the command at hand: none of them finishes before it has.
     pub filling: BTreeSet<JobId>,
+    /// By job, also of those that left memory: a record has it as the state machine counts, which is not as this model does.
+    pub behind: BTreeMap<JobId, u64>,
     /// Most models have none, and need not look for children.
     pub used: bool,
 }
@@ -199,6 +201,7 @@ impl Model {
         let edges: Vec<Edge> = new.parents.iter().map(edge).collect();
         let behind = edges.iter().filter_map(|edge| self.waits_behind(edge.parent)).map(|(behind, _)| behind).max();
         let (place, behind, outputs) = (self.next_move(), behind.unwrap_or(0), Vec::new());
+        self.flows.behind.insert(new.id, behind);
         Some(Flow { batch: new.batch, place, behind, delay: new.delay, run_at: new.run_at, edges, outputs })
     }
 

@@ -18,6 +18,7 @@ impl Model {
         let mut flow = record.flow.map(|bytes| flow(bytes).expect("a flow that a node wrote"));
         if let Some(flow) = &mut flow {
             flow.place = self.next_move();
+            flow.behind = self.flows.behind.get(&record.id).copied().unwrap_or(flow.behind);
             self.flows.used = true;
         }
         self.ordinal += 1;
