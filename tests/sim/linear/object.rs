@@ -180,7 +180,8 @@ impl<'a> Object<'a> {
         for place in 0..=self.steps.len() {
             let behind = indexes[..place].iter().rev().find_map(|index| *index).unwrap_or(0);
             let before = indexes[place..].iter().find_map(|index| *index).unwrap_or(NEVER);
-            let gap = Gap { known, spec, behind, before };
+            let reads = self.steps.get(place).is_some_and(|step| self.reads(step));
+            let gap = Gap { known, spec, behind, before, reads };
             self.close(&mut states, place, &gap);
             seen.note_ready(&states, &gap, indexes.iter().all(Option::is_some));
             seen.note(&states, behind, before, known);

@@ -57,6 +57,8 @@ pub struct Gap<'a> {
     pub spec: Option<&'a NewJob>,
     pub behind: u64,
     pub before: u64,
+    /// Whether the next step is a read, which shows what the entry at its own index did.
+    pub reads: bool,
 }
 
 impl Gap<'_> {
@@ -105,7 +107,7 @@ impl State {
         match self.at {
             Held { session, .. } => {
                 let alive = gap.known.alive.get(&session).copied().unwrap_or(0);
-                if alive.saturating_add(1) < gap.before {
+                if alive.saturating_add(1) < gap.before.saturating_add(gap.reads.into()) {
                     reached.push(self.crashed(gap.spec));
                     reached.extend(gap.known.closed.contains(&session).then(|| self.released()));
                 }
