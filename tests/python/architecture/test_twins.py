@@ -49,6 +49,7 @@ FREE: dict[type, dict[str, str]] = {
         "job_await": "it is one",
         "aworkers": "it is one, of a property",
         "put_planned": "behind a verb of Schedules",
+        "orphaned": "behind a verb of Schedules",
     },
     Job: {},
     Batch: {"await_finished": "it is one"},

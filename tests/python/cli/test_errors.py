@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from raftwork import JobFailed
+
 
 def test_failures_are_shown_as_the_mistakes_that_they_are(raftwork: Any, shop: Path) -> None:
     assert raftwork("enqueue", "--app", "shop:app", "send_welcome", "[1]").status == 0
@@ -15,7 +19,8 @@ def test_failures_are_shown_as_the_mistakes_that_they_are(raftwork: Any, shop: P
     with app.running(workers=True):
         jobs = [broken.enqueue(order) for order in range(5)]
         for job in jobs:
-            job.wait(timeout=60)
+            with pytest.raises(JobFailed):
+                job.result(timeout=60)
     app.close()
     (group,) = raftwork("errors", "--json").json
     assert (group["runs"], group["failed"]) == (5, 5)
