@@ -314,7 +314,7 @@ fn rows(machine: &Machine) -> BTreeMap<String, Vec<Row>> {
 impl Cluster {
     /// Whether a node does not have everything that was answered: it was just started, and has not heard of the rest.
     pub fn lacks_an_answer(&self) -> bool {
-        let mut replicas = self.nodes.iter().filter_map(|node| node.replica.as_ref());
+        let mut replicas = self.members().filter_map(|node| node.replica.as_ref());
         replicas.any(|replica| replica.applied().0 < self.ledger.answered_index)
     }
 

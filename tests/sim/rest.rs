@@ -39,7 +39,7 @@ impl Cluster {
     }
 
     /// Nodes that are there for good.
-    fn members(&self) -> impl Iterator<Item = &Node> {
+    pub fn members(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| !node.retired && !self.is_forgotten(node))
     }
 
