@@ -52,7 +52,7 @@ pub struct Later(Costly);
 enum Costly {
     Jobs(Search, Jobs),
     /// The answer so far, which lacks the digest of the state.
-    Totals(Writer, Image),
+    Totals(Writer, Box<Image>),
 }
 
 impl Later {
@@ -110,7 +110,8 @@ impl Machine {
             6 => self.function_rows(),
             7 => {
                 reader.end()?;
-                return Ok(Answer::Later(Box::new(Later(Costly::Totals(self.totals(), self.capture())))));
+                let image = Box::new(self.capture());
+                return Ok(Answer::Later(Box::new(Later(Costly::Totals(self.totals(), image)))));
             }
             8 => self.due_count(&mut reader)?,
             9 => self.member_rows(),
