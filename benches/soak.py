@@ -13,10 +13,13 @@ whose enqueueing was answered must have a final state and, if it ran, its line i
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -39,6 +42,8 @@ SAMPLE_S = 5.0
 DISTURBED = 0.25
 SETTLED = 0.5
 CLIENTS = 4
+BULK_EVERY = 50
+"""One of so many delayed jobs is followed by a change of all that wait for their time."""
 ENDING_S = 180.0
 PARTS = 4
 Row = tuple[float, float, int]
@@ -54,6 +59,7 @@ class Clients:
         self.acknowledged: dict[int, tuple[uuid.UUID, str]] = {}
         self.refused: Counter[str] = Counter()
         self.cancelled: set[int] = set()
+        self.bulk = 0
         self._apart = CLIENTS / rate
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(CLIENTS)]
@@ -80,6 +86,8 @@ class Clients:
                 self.acknowledged[number] = (id, kind)
                 if kind == "delayed" and chance.random() < 0.3 and self.app.job(id).cancel("not wanted"):
                     self.cancelled.add(number)
+                if kind == "delayed" and number % BULK_EVERY == 0:
+                    self.bulk += self.app.bulk("state:scheduled fn:soak.plain").set_priority(number % 100).changed
             except RaftworkError as error:
                 self.refused[error.code] += 1
             number += CLIENTS
@@ -91,6 +99,7 @@ def kinds_of(app: Raftwork) -> dict[str, Callable[[int], uuid.UUID]]:
     """How a job of each kind is enqueued."""
     task = app.find_task
     names = ("plain", "coroutine", "child", "flaky", "hopeless", "saving", "locking")
+    names += ("sharing", "reading", "stepping", "rated")
     kinds: dict[str, Callable[[int], uuid.UUID]] = {
         name: partial(lambda found, number: found.enqueue(number).id, task(f"soak.{name}")) for name in names
     }
@@ -99,6 +108,10 @@ def kinds_of(app: Raftwork) -> dict[str, Callable[[int], uuid.UUID]]:
     kinds["limited"] = lambda number: task("soak.limited").enqueue(number % 11, number).id
     kinds["chain"] = lambda number: chain(task("soak.first").s(number), task("soak.plain").s()).enqueue().id
     kinds["batch"] = lambda number: batch_of(app, number)
+    kinds["fair"] = lambda number: task("soak.fair").enqueue(number % 13, number).id
+    kinds["output"] = lambda number: output_of(app, number)
+    kinds["nested"] = lambda number: nested(app, number)
+    kinds["outbox"] = lambda number: outgoing(app, number)
     kinds["many"] = lambda number: app.enqueue_many([task("soak.plain").s(number)])[0].id
     return kinds
 
@@ -108,6 +121,28 @@ def batch_of(app: Raftwork, number: int) -> uuid.UUID:
     first = app.find_task("soak.first")
     with app.batch("soak", on_complete=app.find_task("soak.plain").s(number)):
         return [first.enqueue(number) for _ in range(3)][-1].id
+
+
+def nested(app: Raftwork, number: int) -> uuid.UUID:
+    """A batch inside of another, whose end stands in the ledger."""
+    first = app.find_task("soak.first")
+    with app.batch("soak outer", on_success=app.find_task("soak.plain").s(number)):
+        first.enqueue(number)
+        with app.batch("soak inner"):
+            return first.enqueue(number).id
+
+
+def output_of(app: Raftwork, number: int) -> uuid.UUID:
+    """A job that gets the result of another."""
+    first = app.find_task("soak.first").enqueue(number)
+    return app.find_task("soak.plain").enqueue(first.output).id
+
+
+def outgoing(app: Raftwork, number: int) -> uuid.UUID:
+    """A job that a transaction of a SQL database writes down, and a worker relays."""
+    path = app.setting("outbox").removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as connection, connection:
+        return app.find_task("soak.plain").using(connection=connection).enqueue(number).id
 
 
 class Watch:
@@ -183,7 +218,17 @@ class Workers:
         self.running = {f"worker {number}": self._start() for number in range(2)}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "raftwork", "worker", "soak_jobs:app", "--children", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "raftwork",
+            "worker",
+            "soak_jobs:app",
+            "--children",
+            "1",
+            "--outbox",
+            "setting",
+        ]
         return subprocess.Popen(command, cwd=Path(__file__).parent)
 
     def replace(self, name: str) -> None:
@@ -233,6 +278,7 @@ def judge(app: Raftwork, clients: Clients, ledger: Path) -> dict[str, int]:
         "acknowledged": len(clients.acknowledged),
         "cancelled": len(clients.cancelled),
         "refused": sum(clients.refused.values()),
+        "changed_in_bulk": clients.bulk,
         "lost": lost,
         "not_final": open_still,
         "succeeded_without_a_run": unrun,
@@ -246,6 +292,11 @@ def soak(place: Path, minutes: float, rate: float) -> dict[str, Any]:
     with cluster_of(place) as cluster:
         ledger = cluster.directory / "ledger.txt"
         os.environ |= {"RAFTWORK_STORAGE": cluster.url, soak_jobs.LEDGER: str(ledger)}
+        os.environ["RAFTWORK_ENCRYPTION_KEYS"] = f"soak:{base64.b64encode(os.urandom(32)).decode()}"
+        os.environ["RAFTWORK_OUTBOX"] = f"sqlite:///{cluster.directory / 'shop.db'}"
+        with contextlib.closing(sqlite3.connect(cluster.directory / "shop.db")) as shop:
+            shop.execute("PRAGMA journal_mode = WAL")
+        soak_jobs.application().outbox().create_table()
         workers = Workers()
         app = soak_jobs.application().open()
 
@@ -275,6 +326,9 @@ def wait_for_end(app: Raftwork) -> None:
     """Until no job is left to run."""
     app.schedules.pause("soak.every")
     until = time.monotonic() + ENDING_S
+    while app.outbox().status().waiting:
+        assert time.monotonic() < until, f"jobs are not relayed: {app.outbox().status()}"
+        time.sleep(0.1)
     while any(app.counts().get(state, 0) for state in OPEN):
         assert time.monotonic() < until, f"jobs are left: {app.counts()}"
         time.sleep(0.1)

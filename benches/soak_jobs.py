@@ -6,8 +6,11 @@ RAFTWORK_STORAGE=... RAFTWORK_SOAK_LEDGER=FILE raftwork worker soak_jobs:app
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 
-from raftwork import Discard, JobContext, Limit, Raftwork, Retry, Snooze
+from raftwork import Discard, Fair, JobContext, Limit, Raftwork, Rate, Retry, Snooze
+from raftwork.events import Event
 
 QUICK = Retry(3, backoff="fixed", base="50ms", jitter=0.0)
 LEDGER = "RAFTWORK_SOAK_LEDGER"
@@ -71,6 +74,31 @@ def application() -> Raftwork:
     def limited(key: int, number: int) -> None:
         note(f"{number}")
 
+    @app.task(name="soak.sharing", **kept)
+    def sharing(number: int) -> None:
+        with app.semaphore("soak-pool", 3, ttl="15s"):
+            note(f"{number}")
+
+    @app.task(name="soak.reading", **kept)
+    def reading(number: int) -> None:
+        gate = app.rwlock("soak-map", ttl="15s")
+        with gate.write() if number % 10 == 0 else gate.read():
+            note(f"{number}")
+
+    @app.task(name="soak.stepping", retry=QUICK, **kept)
+    def stepping(ctx: JobContext, number: int) -> None:
+        ctx.step("note", note, f"{number}")
+        if ctx.attempt == 1:
+            raise ValueError(f"{number} has more to do")
+
+    @app.task(name="soak.rated", limit=Rate(300, "1s", burst=50), **kept)
+    def rated(number: int) -> None:
+        note(f"{number}")
+
+    @app.task(name="soak.fair", limit=Fair(per="tenant"), **kept)
+    def fair(tenant: int, number: int) -> None:
+        note(f"{number}")
+
     @app.task(name="soak.first", **kept)
     def first(number: int) -> int:
         return number
@@ -80,7 +108,22 @@ def application() -> Raftwork:
     def ticking() -> None:
         note("tick")
 
+    watched(app)
     return app
+
+
+def watched(app: Raftwork) -> None:
+    """Middleware around everything, and a listener to all events of this process."""
+    seen: Counter[str] = Counter()
+
+    def count(event: Event) -> None:
+        seen[event.name] += 1
+
+    @app.middleware.run
+    def around(job: JobContext) -> Iterator[None]:
+        yield
+
+    app.subscribe(count)
 
 
 app = application()
