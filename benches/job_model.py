@@ -137,7 +137,7 @@ def figures(place: Path, rounds: int) -> list[Figure]:
         with measure.fresh_directory(place) as directory:
             single.values.append(entries_per_job(directory / "single", 1))
             batched.values.append(entries_per_job(directory / "batched", 50))
-            rate, share = compared(directory / "compared")
+            rate, share = compared(directory)
             bare.values.append(rate)
             ratio.values.append(share)
             begun, over = starts_of_due(directory / "due", DUE_JOBS)
