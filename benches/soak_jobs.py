@@ -14,6 +14,7 @@ from raftwork.events import Event
 
 QUICK = Retry(3, backoff="fixed", base="50ms", jitter=0.0)
 LEDGER = "RAFTWORK_SOAK_LEDGER"
+KEPT = {"keep_result": "1m", "keep_failed": "1m"}
 
 
 def note(line: str) -> None:
@@ -28,35 +29,34 @@ def note(line: str) -> None:
 def application() -> Raftwork:
     """The same application in all processes. What finished is kept for a minute, so that the size settles."""
     app = Raftwork("soak")
-    kept = {"keep_result": "1m", "keep_failed": "1m"}
 
-    @app.task(name="soak.plain", tags=["soak"], **kept)
+    @app.task(name="soak.plain", tags=["soak"], **KEPT)
     def plain(number: int) -> int:
         note(f"{number}")
         return number
 
-    @app.task(name="soak.coroutine", **kept)
+    @app.task(name="soak.coroutine", **KEPT)
     async def coroutine(number: int) -> int:
         note(f"{number}")
         return number
 
-    @app.task(name="soak.child", executor="process", **kept)
+    @app.task(name="soak.child", executor="process", **KEPT)
     def child(number: int) -> int:
         note(f"{number}")
         return number
 
-    @app.task(name="soak.flaky", retry=QUICK, **kept)
+    @app.task(name="soak.flaky", retry=QUICK, **KEPT)
     def flaky(ctx: JobContext, number: int) -> None:
         if ctx.attempt < 3:
             raise ValueError(f"attempt {ctx.attempt} of {number}")
         note(f"{number}")
 
-    @app.task(name="soak.hopeless", retry=QUICK, **kept)
+    @app.task(name="soak.hopeless", retry=QUICK, **KEPT)
     def hopeless(number: int) -> None:
         note(f"{number}")
         raise Discard("it never works")
 
-    @app.task(name="soak.saving", **kept)
+    @app.task(name="soak.saving", **KEPT)
     def saving(ctx: JobContext, number: int) -> None:
         if ctx.state is None:
             ctx.save({"number": number})
@@ -65,51 +65,56 @@ def application() -> Raftwork:
         assert ctx.state["number"] == number
         note(f"{number}")
 
-    @app.task(name="soak.locking", **kept)
+    @app.task(name="soak.first", **KEPT)
+    def first(number: int) -> int:
+        return number
+
+    @app.every("1s", name="soak.every", overlap="skip")
+    @app.task(name="soak.ticking", **KEPT)
+    def ticking() -> None:
+        note("tick")
+
+    taking_turns(app)
+    watched(app)
+    return app
+
+
+def taking_turns(app: Raftwork) -> None:
+    """Jobs that wait for each other: for locks, for the limits of their keys, or until it is their turn."""
+
+    @app.task(name="soak.locking", **KEPT)
     def locking(number: int) -> None:
         with app.lock(f"soak-{number % 7}", ttl="15s"):
             note(f"{number}")
 
-    @app.task(name="soak.limited", limit=Limit(2, per="key"), **kept)
+    @app.task(name="soak.limited", limit=Limit(2, per="key"), **KEPT)
     def limited(key: int, number: int) -> None:
         note(f"{number}")
 
-    @app.task(name="soak.sharing", **kept)
+    @app.task(name="soak.sharing", **KEPT)
     def sharing(number: int) -> None:
         with app.semaphore("soak-pool", 3, ttl="15s"):
             note(f"{number}")
 
-    @app.task(name="soak.reading", **kept)
+    @app.task(name="soak.reading", **KEPT)
     def reading(number: int) -> None:
         gate = app.rwlock("soak-map", ttl="15s")
         with gate.write() if number % 10 == 0 else gate.read():
             note(f"{number}")
 
-    @app.task(name="soak.stepping", retry=QUICK, **kept)
+    @app.task(name="soak.stepping", retry=QUICK, **KEPT)
     def stepping(ctx: JobContext, number: int) -> None:
         ctx.step("note", note, f"{number}")
         if ctx.attempt == 1:
             raise ValueError(f"{number} has more to do")
 
-    @app.task(name="soak.rated", limit=Rate(300, "1s", burst=50), **kept)
+    @app.task(name="soak.rated", limit=Rate(300, "1s", burst=50), **KEPT)
     def rated(number: int) -> None:
         note(f"{number}")
 
-    @app.task(name="soak.fair", limit=Fair(per="tenant"), **kept)
+    @app.task(name="soak.fair", limit=Fair(per="tenant"), **KEPT)
     def fair(tenant: int, number: int) -> None:
         note(f"{number}")
-
-    @app.task(name="soak.first", **kept)
-    def first(number: int) -> int:
-        return number
-
-    @app.every("1s", name="soak.every", overlap="skip")
-    @app.task(name="soak.ticking", **kept)
-    def ticking() -> None:
-        note("tick")
-
-    watched(app)
-    return app
 
 
 def watched(app: Raftwork) -> None:
