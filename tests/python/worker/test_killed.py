@@ -9,14 +9,10 @@ from typing import Any
 
 import pytest
 
+from worker.finals import final
 from worker.shop import WAIT_S, Shop
 
 pytestmark = pytest.mark.crash
-
-
-def final(job: Any) -> Any:
-    job._door.job_wait(job._id, WAIT_S)
-    return job.info()
 
 
 @pytest.mark.parametrize("name", ["shop.saves", "shop.asaves"])

@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 
 from raftwork import ConfigError, InvalidOption, Raftwork, sizes
-from raftwork.job_info import JobInfo
 from raftwork.worker import Worker, limits, server
 from raftwork.worker.limits import Limits, Usage, usage_of
 from worker import limit_jobs as jobs
+from worker.finals import final
 
 WAIT_S = 60
-
-
-def final(job: Any) -> JobInfo:
-    job._door.job_wait(job._id, WAIT_S)
-    return job.info()  # type: ignore[no-any-return]
 
 
 @pytest.fixture

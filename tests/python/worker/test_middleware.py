@@ -14,14 +14,10 @@ from raftwork import Cancel, ConfigError, EnqueueCall, InvalidTask, JobContext, 
 from raftwork.testing import harness
 from raftwork.worker import Worker
 from worker import held_jobs
+from worker.finals import final
 
 WAIT_S = 30
 color: contextvars.ContextVar[str] = contextvars.ContextVar("color", default="none")
-
-
-def final(job: Any) -> Any:
-    job._door.job_wait(job._id, WAIT_S)
-    return job.info()
 
 
 # Around enqueueing

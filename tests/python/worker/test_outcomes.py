@@ -14,18 +14,12 @@ from raftwork import serde
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.errors import JobFailed
-from raftwork.job_info import JobInfo
 from raftwork.outcomes import Cancel, Discard, RetryAfter, Snooze
 from raftwork.retry import Retry
 from raftwork.storage.base import ERROR_BYTES_MAX, JobSpec, NewJob
+from worker.finals import final
 
 WAIT_S = 20
-
-
-def final(job: Any) -> JobInfo:
-    """Wait until a job is final; what is known about it."""
-    job._door.job_wait(job._id, WAIT_S)
-    return job.info()  # type: ignore[no-any-return]
 
 
 class Unprintable(Exception):

@@ -5,18 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
+from worker.finals import final
 from worker.shop import FOLDER, WAIT_S, Shop
 
 pytestmark = pytest.mark.crash
-
-
-def final(job: Any) -> Any:
-    job._door.job_wait(job._id, WAIT_S)
-    return job.info()
 
 
 def command(shop: Shop, *arguments: str) -> str:

@@ -14,22 +14,16 @@ import pytest
 
 from raftwork.app import Raftwork
 from raftwork.errors import TimedOut
-from raftwork.job_info import JobInfo
 from raftwork.worker import Worker, processes
 from raftwork.worker.ending import Code, ending_of
 from raftwork.worker.leases import Board
 from raftwork.worker.run import Cause
 from worker import child_jobs as jobs
 from worker.claims import claim
+from worker.finals import final
 
 pytestmark = pytest.mark.crash
 WAIT_S = 60
-
-
-def final(job: Any) -> JobInfo:
-    """Wait until a job is final; what is known about it."""
-    job._door.job_wait(job._id, WAIT_S)
-    return job.info()  # type: ignore[no-any-return]
 
 
 @pytest.fixture

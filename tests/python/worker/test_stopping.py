@@ -12,16 +12,10 @@ import pytest
 from raftwork.app import Raftwork
 from raftwork.context import JobContext
 from raftwork.errors import ConfigError
-from raftwork.job_info import JobInfo
 from raftwork.worker import Worker
+from worker.finals import final
 
 WAIT_S = 20
-
-
-def final(job: Any) -> JobInfo:
-    """Wait until a job is final; what is known about it."""
-    job._door.job_wait(job._id, WAIT_S)
-    return job.info()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("kind", ["thread", "async"])
