@@ -19,13 +19,13 @@ use raftwork::machine::job::State;
 use raftwork::machine::{self, record, Effects, Machine};
 use raftwork::replica::{entry, Proposal};
 
-use crate::cluster::{Cluster, Event};
+use crate::cluster::Cluster;
 use crate::node::Ticket;
 use crate::random::Random;
 use crate::replay::Log;
 use crate::wire::flows::Batch;
 use crate::wire::{self, Command, Job, Own, Spec};
-use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
+use crate::{fleet, number, rest};
 
 mod plan;
 
@@ -437,16 +437,8 @@ fn run(seed: u64) -> [u64; 3] {
         client.flows = (!client.works).then(|| Flowing::new(client.number));
     }
     cluster.nodes.iter_mut().for_each(|node| node.evict_every = EVICT_EVERY);
-    cluster.after(2 * SECOND, Event::Fault);
-    cluster.after(TROUBLE, Event::Calm);
-    cluster.run_until(TROUBLE + 1);
     let is_sealed = |cluster: &Cluster| cluster.clients.iter().all(|it| it.flows.as_ref().is_none_or(Flowing::is_done));
-    while !is_sealed(&cluster) || !cluster.is_settled() || cluster.lacks_an_answer() {
-        assert!(cluster.now < TROUBLE + REST, "J6: the cluster does not come to rest: {}", rest::state(&cluster));
-        let next = cluster.now + SECOND / 4;
-        cluster.run_until(next);
-    }
-    rest::check(&mut cluster);
+    rest::after_trouble(&mut cluster, |cluster| is_sealed(cluster) && !cluster.lacks_an_answer());
     let book = &cluster.ledger.flows;
     [book.settled, book.refused, book.restored]
 }

@@ -14,10 +14,10 @@ use raftwork::base::JobId;
 use raftwork::machine::job::State;
 use raftwork::machine::{self, Machine};
 
-use crate::cluster::{Cluster, Event};
+use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::wire::{Command, Job, Limit, Own, Spec};
-use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
+use crate::{fleet, number, rest};
 
 /// Mistakes that only these clients can meet.
 pub const BUGS: [Bug; 7] = [
@@ -195,15 +195,7 @@ fn run(seed: u64) -> [u64; 3] {
         (client.curious, client.tokens) = (false, None);
         client.limits = (!client.works).then(|| Limited::new(client.number));
     }
-    cluster.after(2 * SECOND, Event::Fault);
-    cluster.after(TROUBLE, Event::Calm);
-    cluster.run_until(TROUBLE + 1);
-    while !cluster.is_settled() || cluster.lacks_an_answer() {
-        assert!(cluster.now < TROUBLE + REST, "J6: the cluster does not come to rest: {}", rest::state(&cluster));
-        let next = cluster.now + SECOND / 4;
-        cluster.run_until(next);
-    }
-    rest::check(&mut cluster);
+    rest::after_trouble(&mut cluster, |cluster| !cluster.lacks_an_answer());
     let book = &cluster.ledger.limits;
     [book.full, book.started, book.crowded]
 }

@@ -12,10 +12,10 @@ use raftwork::base::planted::Bug;
 use raftwork::machine::{self, Machine, Mode};
 
 use crate::clients::TTL_MS;
-use crate::cluster::{Cluster, Event};
+use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::wire::{Command, Own};
-use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
+use crate::{fleet, number, rest};
 
 /// What is asked for, and how often.
 const WISHES: [(&str, Mode); 8] = [
@@ -338,15 +338,7 @@ fn run(seed: u64) -> (u64, u64) {
     let (nodes, clients) = (*random.pick(&[1, 3, 3, 5]), random.between(3, 6) as usize);
     let mut cluster = Cluster::new(seed, nodes, clients, 0);
     cluster.clients.iter_mut().for_each(|client| client.locks = Some(Locker::default()));
-    cluster.after(2 * SECOND, Event::Fault);
-    cluster.after(TROUBLE, Event::Calm);
-    cluster.run_until(TROUBLE + 1);
-    while !cluster.is_settled() || cluster.lacks_an_answer() {
-        assert!(cluster.now < TROUBLE + REST, "the cluster does not come to rest: {}", rest::state(&cluster));
-        let next = cluster.now + SECOND / 4;
-        cluster.run_until(next);
-    }
-    rest::check(&mut cluster);
+    rest::after_trouble(&mut cluster, |cluster| !cluster.lacks_an_answer());
     (cluster.ledger.locks.looks, cluster.ledger.locks.told)
 }
 

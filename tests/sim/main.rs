@@ -42,7 +42,7 @@ mod waiting;
 #[allow(dead_code, reason = "the scripts of the state machine use more of it")]
 mod wire;
 
-use cluster::{Cluster, Event};
+use cluster::Cluster;
 use raftwork::machine::LEVEL;
 use random::Random;
 
@@ -106,16 +106,7 @@ fn run(seed: u64) -> Outcome {
     let nodes = *random.pick(&[1, 3, 3, 3, 5, 5]);
     let (clients, workers) = (random.between(1, 3) as usize, random.between(1, 3) as usize);
     let mut cluster = Cluster::new(seed, nodes, clients, workers);
-    cluster.after(2 * SECOND, Event::Fault);
-    cluster.after(TROUBLE, Event::Calm);
-    cluster.run_until(TROUBLE + 1);
-    let deadline = TROUBLE + REST;
-    while !cluster.is_settled() {
-        assert!(cluster.now < deadline, "J6: the cluster does not come to rest: {}", rest::state(&cluster));
-        let next = cluster.now + SECOND / 4;
-        cluster.run_until(next);
-    }
-    rest::check(&mut cluster);
+    rest::after_trouble(&mut cluster, |_| true);
     Outcome {
         events: cluster.steps,
         applied: cluster.log.applied,

@@ -7,10 +7,10 @@ use raftwork::machine::job::State;
 use raftwork::machine::Machine;
 use raftwork::replica::Replica;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Event};
 use crate::node::Node;
 use crate::record::Fate;
-use crate::{history, linear};
+use crate::{history, linear, REST, SECOND, TROUBLE};
 
 impl Cluster {
     /// Whether one leads, all members are up and have applied the same, it is everything that their logs hold, and nobody
@@ -53,6 +53,19 @@ impl Cluster {
             !stays(&node.id) && !known.voters.iter().chain(&known.outgoing).chain(&known.learners).any(stays)
         })
     }
+}
+
+/// Lives through faults, then through calm until it is settled and this holds, and checks what must be true then.
+pub fn after_trouble(cluster: &mut Cluster, holds: impl Fn(&Cluster) -> bool) {
+    cluster.after(2 * SECOND, Event::Fault);
+    cluster.after(TROUBLE, Event::Calm);
+    cluster.run_until(TROUBLE + 1);
+    while !(cluster.is_settled() && holds(cluster)) {
+        assert!(cluster.now < TROUBLE + REST, "J6: the cluster does not come to rest: {}", state(cluster));
+        let next = cluster.now + SECOND / 4;
+        cluster.run_until(next);
+    }
+    check(cluster);
 }
 
 /// What must be true when all members are up, have the same log, and no work is left.

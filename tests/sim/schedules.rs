@@ -13,11 +13,11 @@ use raftwork::base::planted::Bug;
 use raftwork::base::JobId;
 use raftwork::machine::{self, Machine};
 
-use crate::cluster::{Cluster, Event};
+use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::wire::schedules::{At, Put, Recur};
 use crate::wire::{Command, Own, Spec};
-use crate::{fleet, number, rest, REST, SECOND, TROUBLE};
+use crate::{fleet, number, rest};
 
 const SHARED: [&str; 3] = ["daily", "hourly", "weekly"];
 /// Everybody does anything with it: only the model says what becomes of it.
@@ -294,15 +294,7 @@ fn run(seed: u64) -> [u64; 3] {
     for client in &mut cluster.clients {
         (client.schedules, client.curious, client.tokens) = (Some(Scheduler::new(client.number, clients)), false, None);
     }
-    cluster.after(2 * SECOND, Event::Fault);
-    cluster.after(TROUBLE, Event::Calm);
-    cluster.run_until(TROUBLE + 1);
-    while !cluster.is_settled() || cluster.lacks_an_answer() {
-        assert!(cluster.now < TROUBLE + REST, "the cluster does not come to rest: {}", rest::state(&cluster));
-        let next = cluster.now + SECOND / 4;
-        cluster.run_until(next);
-    }
-    rest::check(&mut cluster);
+    rest::after_trouble(&mut cluster, |cluster| !cluster.lacks_an_answer());
     let book = &cluster.ledger.schedules;
     [book.looks, book.told, book.stale]
 }

@@ -20,7 +20,7 @@ use crate::clients::TTL_MS;
 use crate::cluster::{Cluster, Event};
 use crate::random::Random;
 use crate::wire::Command;
-use crate::{fleet, number, rest, Micros, REST, SECOND, TROUBLE};
+use crate::{fleet, number, rest};
 
 /// Mistakes that only these workers can meet.
 pub const BUGS: [Bug; 1] = [Bug::HintStays];
@@ -259,15 +259,7 @@ fn run(seed: u64) -> [u64; 2] {
         (client.curious, client.tokens) = (false, None);
         client.waiting = client.works.then(|| Waiting::new(client.number - clients, &mut random));
     }
-    cluster.after(2 * SECOND, Event::Fault);
-    cluster.after(TROUBLE, Event::Calm);
-    cluster.run_until(TROUBLE + 1);
-    while !cluster.is_settled() {
-        assert!(cluster.now < TROUBLE + REST, "J6: the cluster does not come to rest: {}", rest::state(&cluster));
-        let next: Micros = cluster.now + SECOND / 4;
-        cluster.run_until(next);
-    }
-    rest::check(&mut cluster);
+    rest::after_trouble(&mut cluster, |_| true);
     let told = cluster.nodes.iter().map(|node| node.knocks.0.lock().expect("one thread"));
     told.fold([0; 2], |[all, ahead], told| [all + told.all, ahead + told.ahead])
 }
