@@ -9,6 +9,7 @@ measured with the wall clock, which the node and the worker share.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -29,6 +30,9 @@ TURNS = 5
 """Runs of each kind in a round."""
 DUE_JOBS = 100_000
 AHEAD_S = 5.0
+TALKERS = 1_000
+TALKED_S = 4.0
+TELL_EVERY_S = 0.05
 
 
 def entries_per_job(directory: Path, batch: int) -> float:
@@ -84,6 +88,37 @@ def starts_of_due(directory: Path, jobs: int) -> tuple[float, float]:
     return min(starts) - due.timestamp(), max(starts) - due.timestamp()
 
 
+def entries_of_progress(directory: Path) -> float:
+    """Log entries a second while very many jobs run that each tell their progress twenty times a second."""
+    app = Raftwork("bench", storage=f"raft:///{directory.absolute()}")
+    talking = threading.Semaphore(0)
+    over = threading.Event()
+
+    async def talk(ctx: JobContext) -> None:
+        talking.release()
+        told = 0
+        while not over.is_set():
+            told += 1
+            ctx.progress(told, note="pages")
+            await asyncio.sleep(TELL_EVERY_S)
+
+    task = app.task(queue="bench", name="bench.talk", retry=1)(talk)
+    app.open()
+    try:
+        jobs = app.enqueue_many(task.s() for _ in range(TALKERS))
+        with Worker(app, queues=["bench"], concurrency=TALKERS):
+            assert all(talking.acquire(timeout=60) for _ in range(TALKERS)), "not all of them started"
+            before, began = app.health()["applied"], time.monotonic()
+            over.wait(TALKED_S)
+            entries, seconds = app.health()["applied"] - before, time.monotonic() - began
+            over.set()
+            wait_for_end(app)
+        assert (jobs[-1].info().progress or (0,))[0], "nothing was told"
+        return float(entries / seconds)
+    finally:
+        app.close()
+
+
 def watched(directory: Path, *, extras: bool) -> float:
     """Jobs a second that one worker process runs, from its start, all of them waiting.
 
@@ -127,6 +162,7 @@ def figures(place: Path, rounds: int) -> list[Figure]:
     """Measure all rounds."""
     single = Figure("log entries for each job, enqueued one by one, from enqueue to its end", "x")
     batched = Figure("log entries for each job, enqueued 50 a call", "x", "0.2 at most", at_most(0.2))
+    told = Figure(f"{TALKERS:,} running jobs tell progress, 20 times a second each: log entries", "/s")
     bare = Figure("no-op jobs run, one process, 8 threads, bare", "jobs/s")
     ratio = Figure("the same with middleware, a listener to events and tags / bare", "%", "85", at_least(85.0))
     many = f"{DUE_JOBS:,} jobs due in the same moment"
@@ -137,6 +173,7 @@ def figures(place: Path, rounds: int) -> list[Figure]:
         with measure.fresh_directory(place) as directory:
             single.values.append(entries_per_job(directory / "single", 1))
             batched.values.append(entries_per_job(directory / "batched", 50))
+            told.values.append(entries_of_progress(directory / "progress"))
             rate, share = compared(directory)
             bare.values.append(rate)
             ratio.values.append(share)
@@ -144,7 +181,7 @@ def figures(place: Path, rounds: int) -> list[Figure]:
             first.values.append(begun * 1e3)
             early.values.append(begun * 1e3)
             last.values.append(over)
-    return [single, batched, bare, ratio, early, first, last]
+    return [single, batched, told, bare, ratio, early, first, last]
 
 
 if __name__ == "__main__":
