@@ -5,9 +5,10 @@
 Jobs of every kind come at a steady rate. In the first quarter one worker is killed, and each node in turn is stopped
 and started again; then nothing is disturbed. Memory and open files of every process and the files on disk are read
 every five seconds. A node keeps the log since its last snapshot in memory, so what it takes rises and falls: what
-tells of a leak are the floors, the least that was read in each quarter of the second half. The process of the
-clients remembers every job and has to grow. At the end everybody waits until no job is left to run. Then each job
-whose enqueueing was answered must have a final state and, if it ran, its line in the ledger.
+tells of a leak are the floors, the least that was read in each quarter of the second half, beside what the state itself
+counts: ended batches stay in it for two weeks, 100,000 at most. The process of the clients remembers every job and has
+to grow. At the end everybody waits until no job is left to run. Then each job whose enqueueing was answered must have a
+final state and, if it ran, its line in the ledger.
 """
 
 from __future__ import annotations
@@ -146,11 +147,11 @@ def outgoing(app: Raftwork, number: int) -> uuid.UUID:
 
 
 class Watch:
-    """Reads what processes hold, again and again."""
+    """Reads what processes hold, and what the state counts, again and again."""
 
-    def __init__(self, processes: Callable[[], dict[str, int]], data: Path) -> None:
+    def __init__(self, processes: Callable[[], dict[str, int]], state: Callable[[], float | None], data: Path) -> None:
         self.samples: list[dict[str, Any]] = []
-        self._processes, self._data = processes, data
+        self._processes, self._state, self._data = processes, state, data
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -166,6 +167,9 @@ class Watch:
         while not self._over.wait(SAMPLE_S):
             held = {name: holds(pid) for name, pid in self._processes().items()}
             files = [path for path in self._data.rglob("*") if path.is_file()]
+            state = self._state()
+            if state is not None:
+                held["state"] = (state, 0)
             self.samples.append(
                 {"at": time.monotonic(), "held": {k: v for k, v in held.items() if v}, "files": len(files)}
             )
@@ -304,18 +308,25 @@ def soak(place: Path, minutes: float, rate: float) -> dict[str, Any]:
             nodes = {f"node {number}": cluster.pid(number) for number in cluster.running()}
             return {**nodes, **{name: process.pid for name, process in workers.running.items()}, "clients": os.getpid()}
 
+        def state() -> float | None:
+            """Megabytes that the state of one node counts."""
+            health = cluster.health(next(iter(cluster.running())))
+            return health["state_bytes"] / 2**20 if health else None
+
         all_well(cluster)
         begun = time.monotonic()
-        with Watch(processes, cluster.directory) as watch:
+        with Watch(processes, state, cluster.directory) as watch:
             with Clients(app, rate) as clients:
                 disturb(cluster, workers, minutes)
             wait_for_end(app)
+        slopes = watch.slopes(begun, minutes)
         found = {
             "minutes": minutes,
             **judge(app, clients, ledger),
             "refusals": dict(clients.refused),
             "files": {"first": watch.samples[0]["files"], "most": max(sample["files"] for sample in watch.samples)},
-            "processes": watch.slopes(begun, minutes),
+            "state_floors_mb": slopes.pop("state")["floors_mb"],
+            "processes": slopes,
             "exits": workers.end(),
         }
         app.close()
