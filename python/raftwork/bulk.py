@@ -218,7 +218,7 @@ class Bulk:
 
 def note_change(storage: Storage, verb: str, which: str, matched: int, changed: int) -> None:
     """Keep in the audit of the cluster what was done to jobs. The change stands, also if that fails."""
-    words = f"{verb}: {matched:,} jobs, {changed:,} changed, by user {_who()}: {which}"
+    words = f"{verb}: {changed:,} of {matched:,} jobs changed by user {_who()}: {which}"
     try:
         storage.note(f"jobs.{verb.split()[0]}", words.encode()[:ABOUT_BYTES_MAX].decode(errors="ignore"))
     except RaftworkError as error:

@@ -112,7 +112,7 @@ class JobInfo:
     packed_result: bytes | None = field(default=None, repr=False)
     packed_state: bytes | None = field(default=None, repr=False)
     packed_progress: bytes | None = field(default=None, repr=False)
-    meta: bytes = b""
+    meta: bytes = field(default=b"", repr=False)
     batch: uuid.UUID | None = None
     """The batch that it belongs to."""
     in_flow: bool | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import difflib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ class Schedules:
         Raises:
             ScheduleNotFound: there is none of this name.
         """
-        _found(self._storage().pause_schedule(name, reason), name)
+        self._found(self._storage().pause_schedule(name, reason), name)
 
     def resume(self, name: str) -> None:
         """Fire again, from the next slot on: those that passed while it was paused were not missed. See `backfill`.
@@ -221,7 +222,7 @@ class Schedules:
             following = Definition.unpack(row.definition).next(now)
             if storage.move_schedule(name, row.generation, row.next_ms, following):
                 break
-        _found(storage.resume_schedule(name), name)
+        self._found(storage.resume_schedule(name), name)
 
     def trigger(self, name: str) -> Job[Any]:
         """Store one job of a schedule now, beside its slots: also while it is paused, whatever `overlap` says.
@@ -231,7 +232,7 @@ class Schedules:
         """
         storage = self._storage()
         id = storage.new_ids(1)[0]
-        _found(storage.trigger_schedule(name, id), name)
+        self._found(storage.trigger_schedule(name, id), name)
         return Job(self._app, id)
 
     def delete(self, name: str) -> None:
@@ -240,7 +241,7 @@ class Schedules:
         Raises:
             ScheduleNotFound: there is none of this name.
         """
-        _found(self._storage().delete_schedule(name), name)
+        self._found(self._storage().delete_schedule(name), name)
 
     def preview(
         self,
@@ -299,7 +300,7 @@ class Schedules:
         # The machine knows the ids of jobs in memory only, and these are looked for in the archive too.
         missing = [id for id in ids if storage.job(id) is None]
         for id in missing:
-            _found(storage.trigger_schedule(name, id, ids[id]), name)
+            self._found(storage.trigger_schedule(name, id, ids[id]), name)
         return [Job(self._app, id) for id in missing]
 
     async def aput(
@@ -366,9 +367,21 @@ class Schedules:
 
     def _row(self, name: str) -> ScheduleRow:
         row = self._storage().schedule(name)
-        _found(row is not None, name)
-        assert row is not None
+        if row is None:
+            raise self._unknown(name)
         return row
+
+    def _found(self, found: bool, name: str) -> None:
+        if not found:
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> ScheduleNotFound:
+        """Names what may be meant: the last part of a name often stands for all of it, as with tasks."""
+        names = [row.name for row in self._storage().schedules()]
+        ends = [known for known in names if known.endswith(f".{name}")]
+        near = ends or difflib.get_close_matches(name, names, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        return ScheduleNotFound(f"There is no schedule {name!r}.{guess} `raftwork schedule list` shows all.")
 
 
 def check_name(name: str) -> str:
@@ -418,8 +431,3 @@ def _readable(packed: bytes) -> Definition | None:
         return Definition.unpack(packed)
     except RaftworkError:
         return None
-
-
-def _found(found: bool, name: str) -> None:
-    if not found:
-        raise ScheduleNotFound(f"There is no schedule {name!r}. `raftwork schedule list` shows all.")

@@ -147,7 +147,7 @@ def _change(target: Target, asked: Request, *arguments: object) -> int:
         matched = bulk.count()
         if asked.dry_run or not _agreed(asked, matched):
             answer = {"matched": matched, "changed": 0}
-            show(answer, asked.as_json, lambda: say(f"{matched} jobs fit; nothing was changed."))
+            show(answer, asked.as_json, lambda: say(f"{_fit(matched)}; nothing was changed."))
             return 0
         with _stoppable() as stopped, _progress() as progress:
             found = getattr(bulk, asked.verb)(*arguments, progress=progress, stop=stopped.is_set)
@@ -160,7 +160,7 @@ def _change_named(app: Raftwork, asked: Request, arguments: Sequence[object]) ->
         show(
             {"matched": len(ids), "changed": 0},
             asked.as_json,
-            lambda: say(f"{len(ids)} jobs fit; nothing was changed."),
+            lambda: say(f"{_fit(len(ids))}; nothing was changed."),
         )
         return 0
     found: BulkAnswer = getattr(app, asked.verb)(ids, *arguments)
@@ -183,8 +183,12 @@ def _agreed(asked: Request, count: int) -> bool:
     if asked.ids or asked.yes or count == 0:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{count} jobs fit. Add --yes to {asked.says} them, or --dry-run to change nothing.")
-    return click.confirm(f"{asked.says.capitalize()} {count} jobs?", err=True)
+        raise click.UsageError(f"{_fit(count)}. Add --yes to {asked.says} them, or --dry-run to change nothing.")
+    return click.confirm(f"{_fit(count)}. {asked.says.capitalize()} them?", err=True)
+
+
+def _fit(count: int) -> str:
+    return "1 job fits" if count == 1 else f"{count:,} jobs fit"
 
 
 @contextlib.contextmanager

@@ -113,4 +113,4 @@ def test_what_was_done_by_ids_is_in_the_audit(raftwork: Any, shop: Path) -> None
     (act,) = (act for act in raftwork("cluster", "audit", "--json").json if act["what"].startswith("jobs."))
     assert act["what"] == "jobs.cancel"
     assert id in act["about"]
-    assert "cancel outage: 1 jobs, 1 changed" in act["about"]
+    assert "cancel outage: 1 of 1 jobs changed" in act["about"]

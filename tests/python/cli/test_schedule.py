@@ -83,6 +83,13 @@ def test_a_schedule_that_there_is_not(raftwork: Any, shop: Path, verb: str) -> N
     )
 
 
+@pytest.mark.parametrize(("written", "meant"), [("nigthly", "nightly"), ("monthly", "acme.monthly")])
+def test_the_schedule_that_may_be_meant_is_named(raftwork: Any, shop: Path, written: str, meant: str) -> None:
+    raftwork(*PUT)
+    raftwork(*PUT[:4], "acme.monthly", *PUT[5:])
+    assert f"{written!r}. Did you mean {meant}?" in raftwork("schedule", "pause", written).err
+
+
 def test_wrong_usage(raftwork: Any, shop: Path) -> None:
     assert raftwork(*PUT[:-1], "30 25 * * *").status == 2
     assert raftwork(*PUT, "--start", "tomorrow").status == 2

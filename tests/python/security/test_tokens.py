@@ -321,5 +321,5 @@ def test_a_change_of_many_jobs_is_kept_with_whose_token_it_was(founded: Founded)
         assert app.bulk(f"id:{jobs[0].id},{jobs[1].id}").cancel("outage").changed == 2
     acts = [act for act in command("cluster", "audit", at=founded.at(1)) if act["actor"] == "token/night-shift"]
     assert [act["what"] for act in acts] == ["jobs.cancel"]
-    assert "2 jobs, 2 changed" in acts[0]["about"]
+    assert "2 of 2 jobs changed" in acts[0]["about"]
     assert str(jobs[0].id) in acts[0]["about"]
