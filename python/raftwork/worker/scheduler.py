@@ -9,7 +9,8 @@ Invariants
   ask, and when that time looks old.
 * Firing names the slot that it uses up, and the storage takes it once. So any number of schedulers may try; the one
   that fired last does not wait and the others do, so that mostly one tries.
-* What fails is tried again a second later, and holds up no other schedule. A log line tells of it once, until it works.
+* What fails is tried again a second later, and holds up no other schedule. A log line tells of it once, until it works;
+  of all that failed in one turn for the same reason there is one line.
 * What is due is asked for in pages, oldest first. Behind one with schedules that cannot be fired here (a definition
   that this process cannot read, a queue that is not its own) the next one is asked for, and the first one again after
   a second for each page that it took: until then a turn begins behind them, as if they were not there.
@@ -129,6 +130,8 @@ class Scheduler:
         self._early_s = EARLY_S
         self._told: dict[str, str] = {}
         """What was logged last about each schedule that is not fired, and under "" about all of them."""
+        self._untold: dict[str, tuple[RaftworkError, list[str]]] = {}
+        """By the code of an error: the first one in this turn, and the schedules that it is about."""
         self._pages = Pages()
 
     def start(self) -> None:
@@ -153,7 +156,9 @@ class Scheduler:
             except NotRunning:
                 return  # The application was closed.
             except RaftworkError as error:
-                self._tell("", error)
+                if self._told.get("") != error.code:
+                    self._told[""] = error.code
+                    logger.warning("Schedules are held up: %s", error)
                 wait_s = IDLE_S
             except Exception:
                 logger.exception("The scheduler failed, and goes on in a moment.")
@@ -164,6 +169,12 @@ class Scheduler:
         """Do once what there is to do. Answers how many seconds to sleep."""
         self._put_planned(storage)
         self._pages.begin()
+        try:
+            return self._fire_due(storage)
+        finally:
+            self._tell_held()
+
+    def _fire_due(self, storage: Storage) -> float:
         due = self._pages.first(storage)
         if due.rows and not self._fired_last:
             self._closed.wait(self._stagger())
@@ -210,7 +221,7 @@ class Scheduler:
             logger.warning(
                 "This program does not define the schedules %s any more, though their tasks are or were its own. They "
                 "go on firing. Delete those that no other program defines: raftwork schedule delete NAME.",
-                ", ".join(row.name for row in rows[:NAMES_TOLD]) + (" and others" if len(rows) > NAMES_TOLD else ""),
+                shown([row.name for row in rows]),
             )
         for row in rows:
             announce.orphaned(row)
@@ -256,7 +267,7 @@ class Scheduler:
         except RaftworkError as error:
             if not isinstance(error, AccessDenied | InvalidOption):
                 self._pages.hurry()
-            self._tell(name, error)
+            self._note(name, error)
             return None
         except Exception:
             if name not in self._told:
@@ -275,11 +286,23 @@ class Scheduler:
         wait_s, self._early_s = self._early_s, min(2 * self._early_s, IDLE_S)
         return wait_s
 
-    def _tell(self, name: str, error: RaftworkError) -> None:
+    def _note(self, name: str, error: RaftworkError) -> None:
         if self._told.get(name) != error.code:
             self._told[name] = error.code
-            what = f"The schedule {name!r} is not fired here" if name else "Schedules are held up"
-            logger.warning("%s: %s", what, error)
+            self._untold.setdefault(error.code, (error, []))[1].append(name)
+
+    def _tell_held(self) -> None:
+        for error, names in self._untold.values():
+            if len(names) == 1:
+                logger.warning("The schedule %r is not fired here: %s", names[0], error)
+            else:
+                logger.warning("%s schedules are not fired here, %s: %s", f"{len(names):,}", shown(names), error)
+        self._untold.clear()
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first of these names, for a line of the log."""
+    return ", ".join(names[:NAMES_TOLD]) + (" and others" if len(names) > NAMES_TOLD else "")
 
 
 def decide(row: ScheduleRow, now_ms: int) -> Firing:

@@ -207,6 +207,20 @@ def test_a_definition_that_cannot_be_read_holds_up_no_other(still: Raftwork, cap
     assert app.schedules.get("foreign").definition is None
 
 
+def test_thousands_that_cannot_be_fired_are_told_in_one_line(still: Raftwork, caplog: pytest.LogCaptureFixture) -> None:
+    app, turns = still, eager(still)
+    app.schedules.put("tick", task_of(app), every="1h")
+    for number in range(2_500):
+        app.storage.put_schedule(f"foreign-{number:04}", JobSpec("tick"), b"", b"\x91\x02", app.storage.now_ms())
+    advance(app, HOUR)
+    for _ in range(3):
+        turns.turn(app.storage)
+    assert len(jobs_of(app)) == 1
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("2,500 schedules are not fired here, foreign-0000, foreign-0001, ")
+    assert line.count("foreign-") == scheduler.NAMES_TOLD and " and others: " in line
+
+
 def test_a_schedule_that_breaks_again_is_told_again(
     still: Raftwork, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
