@@ -184,14 +184,6 @@ pub fn check(request: &[u8]) -> Result<u64> {
     }
 }
 
-/// The parents that the jobs of an `Enqueue` wait for, each once.
-pub fn parents(request: &[u8]) -> Result<Vec<JobId>> {
-    let Command::Enqueue { jobs, .. } = decode(request)?.command else { return Ok(Vec::new()) };
-    let joinings = jobs.iter().filter_map(|job| job.joining.as_deref());
-    let parents: BTreeSet<JobId> = joinings.flat_map(|joining| &joining.parents).map(|(parent, ..)| *parent).collect();
-    Ok(parents.into_iter().collect())
-}
-
 /// `Error::Foreign` for an operation that this version does not know, `Error::Invalid` for anything else.
 pub(super) fn decode(request: &[u8]) -> Result<Request<'_>> {
     let reader = &mut Reader::new(request);

@@ -1,9 +1,9 @@
 //! How children follow their parents, see `flows`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::command::NewJob;
+use super::command::{self, Command, NewJob};
 use super::flows::{BatchId, Edge, Flow, Joining, Standing, Todo, Word};
 use super::job::{Job, State};
 use super::outcome::Refusal;
@@ -36,6 +36,19 @@ impl Machine {
             earlier.insert(job.id, (behind, job.joining.as_ref().and_then(|joining| joining.batch)));
         }
         Ok(())
+    }
+
+    /// The jobs that those of an `Enqueue` will wait for: the parents that they name, and in the place of one that is not
+    /// stored who holds its unique key now.
+    pub fn awaited(&self, request: &[u8]) -> Result<BTreeSet<JobId>, Error> {
+        let Command::Enqueue { jobs, .. } = command::decode(request)?.command else { return Ok(BTreeSet::new()) };
+        let joinings = jobs.iter().filter_map(|job| job.joining.as_deref());
+        let parents = joinings.flat_map(|joining| &joining.parents).map(|(parent, ..)| *parent);
+        let mut awaited: BTreeSet<JobId> = parents.collect();
+        let keys = jobs.iter().filter(|job| awaited.contains(&job.id)).filter_map(|job| job.unique);
+        let holders: Vec<JobId> = keys.filter_map(|key| self.unique.holder(key, self.clock)).collect();
+        awaited.extend(holders);
+        Ok(awaited)
     }
 
     fn judge_joining(&self, position: usize, joining: &Joining, earlier: &Earlier) -> Result<u64, Refusal> {

@@ -101,7 +101,7 @@ pub use access::{Act, Digest, Invited, Token};
 pub use blob::Blob;
 pub use cluster::Member;
 pub use coming::Coming;
-pub use command::{check, parents};
+pub use command::check;
 pub use digests::Differs;
 #[cfg(feature = "sim")]
 pub use flows::{settle_at_most, settled_max};

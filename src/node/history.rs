@@ -1,6 +1,7 @@
 //! Jobs that left memory and are asked for again: their records go back into the log, ahead of the request.
 //!
-//! `Requeue`, `Delete` and the parents in `Enqueue` speak of jobs in memory; with a job that is requeued come those that were
+//! `Requeue`, `Delete` and the parents in `Enqueue` speak of jobs in memory, and so does who waits for a job whose unique key
+//! an archived one holds for a time; with a job that is requeued come those that were
 //! cancelled because of it, or because of its batch, which begins again. With a parent come the former, too: when it goes
 //! again, its new record names those that are there. Ahead of whoever comes back come the parents that had not ended when its
 //! record was written. A record that the archive holds is first put back by `Restore`, which
@@ -28,7 +29,7 @@ impl Shared {
     /// Puts archived jobs that this request speaks of back into memory. A request of another kind costs a look at its head.
     /// One that needs only the first `level` has no parents.
     pub(super) fn bring_back(&self, request: &[u8], level: u64) -> Result<()> {
-        let Some((operation, ids)) = jobs_of(request, level)? else { return Ok(()) };
+        let Some((operation, ids)) = self.jobs_of(request, level)? else { return Ok(()) };
         let archive = self.archive.read();
         let Some(archive) = &*archive else { return Ok(()) };
         self.bring_all(archive, operation, &ids)
@@ -54,6 +55,27 @@ impl Shared {
             return Ok(());
         }
         self.restore(&records)
+    }
+
+    /// The operation and its jobs, if it is one that may speak of archived jobs.
+    fn jobs_of(&self, request: &[u8], level: u64) -> Result<Option<(u64, Vec<JobId>)>> {
+        let mut reader = Reader::new(request);
+        reader.array()?;
+        for _ in 0..3 {
+            reader.u64()?;
+        }
+        reader.array()?;
+        let operation = reader.u64()?;
+        if operation == ENQUEUE && level > 1 {
+            let awaited = self.machine.read().awaited(request)?;
+            return Ok(Some((operation, awaited.into_iter().collect())));
+        }
+        if operation != REQUEUE && operation != DELETE {
+            return Ok(None);
+        }
+        let count = reader.array()?;
+        let ids = (0..count).map(|_| reader.id()).collect::<Result<_>>()?;
+        Ok(Some((operation, ids)))
     }
 
     /// As `bring_back`, for a request that is asked again: the change of leader that undid it may have undone that too.
@@ -155,26 +177,6 @@ impl<'a> Comeback<'a> {
     }
 }
 
-/// The operation and its jobs, if it is one that may speak of archived jobs.
-fn jobs_of(request: &[u8], level: u64) -> Result<Option<(u64, Vec<JobId>)>> {
-    let mut reader = Reader::new(request);
-    reader.array()?;
-    for _ in 0..3 {
-        reader.u64()?;
-    }
-    reader.array()?;
-    let operation = reader.u64()?;
-    if operation == ENQUEUE && level > 1 {
-        return Ok(Some((operation, machine::parents(request)?)));
-    }
-    if operation != REQUEUE && operation != DELETE {
-        return Ok(None);
-    }
-    let count = reader.array()?;
-    let ids = (0..count).map(|_| reader.id()).collect::<Result<_>>()?;
-    Ok(Some((operation, ids)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -182,6 +184,7 @@ mod tests {
 
     use super::*;
     use crate::base::Error;
+    use crate::machine::job::State;
     use crate::machine::Loader;
     use crate::node::{group_of_one, Node};
 
@@ -195,21 +198,34 @@ mod tests {
     }
 
     fn enqueue(id: JobId) -> Vec<u8> {
+        enqueue_all(&[(id, None, None)])
+    }
+
+    /// Each with its unique key, and the job after whose end it runs.
+    fn enqueue_all(jobs: &[(JobId, Option<&str>, Option<JobId>)]) -> Vec<u8> {
         command(|out| {
             out.array(3).u64(ENQUEUE).array(1);
             out.array(14).str("f").str("q").i64(0).u64(3).u64(3).nil().u64(60_000).u64(60_000).array(0);
-            out.u64(0).nil().nil().u64(0).bin(&[]).array(1);
-            out.array(6).id(id).u64(0).bin(&[7; 9]).u64(0).nil().nil();
+            out.u64(0).u64(3_600_000).nil().u64(0).bin(&[]).array(jobs.len());
+            for (id, key, parent) in jobs {
+                out.array(if parent.is_some() { 7 } else { 6 }).id(*id).u64(0).bin(&[7; 9]).u64(0).nil();
+                out.option(*key, |out, key| {
+                    out.str(key);
+                });
+                if let Some(parent) = parent {
+                    out.map(1).u64(1).array(1).array(3).id(*parent).u64(2).bool(false);
+                }
+            }
         })
     }
 
-    /// A group of one, with a job that left memory.
+    /// A group of one, with a job that left memory, and holds its unique key for an hour.
     fn with_history(dir: &std::path::Path) -> std::sync::Arc<Node> {
         let node = group_of_one::open(dir);
         let cancel = command(|out| {
             out.array(3).u64(8).array(1).id(ID).str("test");
         });
-        for request in [enqueue(ID), cancel] {
+        for request in [enqueue_all(&[(ID, Some("key"), None)]), cancel] {
             node.submit(request, Some(Instant::now() + PATIENCE)).expect("it is written");
         }
         let archived = || node.shared.archive.read().as_ref().map_or(0, |archive| archive.watermark());
@@ -245,6 +261,18 @@ mod tests {
         node.shared.archiver.finished(1);
         let ends = ends.map(|end| end.recv_timeout(PATIENCE).expect("it is answered"));
         assert!(ends[0].is_ok() && matches!(&ends[1], Err(Error::NotFound(_))), "{ends:?}");
+    }
+
+    #[test]
+    fn j11_whoever_waits_for_a_job_whose_unique_key_an_archived_one_holds_waits_for_that() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let node = with_history(dir.path());
+        let (held, child) = (JobId([8; 16]), JobId([9; 16]));
+        let chain = enqueue_all(&[(held, Some("key"), None), (child, None, Some(held))]);
+        node.submit(chain, Some(Instant::now() + PATIENCE)).expect("it is written");
+        let machine = node.shared.machine.read();
+        assert!(machine.job(held).is_none(), "its key is held");
+        assert_eq!(machine.job(child).expect("it is there").0.state, State::Enqueued, "the holder has ended");
     }
 
     #[test]
