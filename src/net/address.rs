@@ -1,8 +1,10 @@
 //! `host:port`, as people write it.
 
-use crate::base::{Error, Result};
+use super::names::look_up;
+use crate::base::{limits, Error, Result};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 /// Where something listens. The host is a name or a number; names are looked up each time they are needed, as what they
 /// stand for may move.
@@ -66,12 +68,17 @@ impl Address {
 
     /// What it stands for now. Not empty. Asks the system, which may take seconds.
     pub fn resolve(&self) -> Result<Vec<SocketAddr>> {
+        self.resolve_until(Instant::now() + Duration::from_millis(limits::LOOK_UP_MS))
+    }
+
+    /// As `resolve`, for one who waits until then.
+    pub fn resolve_until(&self, until: Instant) -> Result<Vec<SocketAddr>> {
         let failed = |why: String| Error::NotFound(format!("{self}: the name cannot be looked up: {why}"));
-        let found: Vec<_> =
-            (self.host.as_str(), self.port).to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
+        let mut found = look_up(&self.host, until).map_err(failed)?;
         if found.is_empty() {
             return Err(failed("it stands for no address".into()));
         }
+        found.iter_mut().for_each(|address| address.set_port(self.port));
         Ok(found)
     }
 

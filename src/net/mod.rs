@@ -7,6 +7,7 @@
 //! stream     a connected stream: Unix, TCP, or TLS on TCP
 //! outgoing   sending without being blocked by a slow reader
 //! address    host:port
+//! names      what a host's name stands for, within a time
 //! security   plain or TLS, and where plain is allowed
 //! tls        handshakes; certificates that are read again when their files change
 //! credentials what is in these files
@@ -31,6 +32,7 @@ pub mod invitation;
 mod judge;
 pub mod listener;
 mod outgoing;
+mod names;
 pub mod packet;
 pub mod pki;
 mod private;

@@ -109,7 +109,7 @@ pub(super) fn dial(
             "address {address}: port 0 is for listening; name the port that is listened at"
         )));
     }
-    let resolved = address.resolve()?;
+    let resolved = address.resolve_until(deadline)?;
     security.check(&resolved, address)?;
     let mut failure = ErrorKind::TimedOut.into();
     for one in &resolved {
