@@ -262,17 +262,21 @@ fn j11_a_fan_out_of_five_thousand_is_settled_by_ticks() {
     assert_eq!(record::relatives(record).expect("a record").children.len(), 5_001, "all come back with it");
 }
 
-/// Ten thousand parents of one child: each end costs the same, and the last one lets it run.
-#[test]
-fn j11_a_fan_in_of_ten_thousand_waits_for_the_last() {
-    let mut machine = Machine::newest();
+/// Applies commands one after the other, each of which must be accepted, all at the same time.
+fn sender() -> impl FnMut(&mut Machine, &Command) -> Vec<u8> {
     let mut index = 0;
-    let mut send = |machine: &mut Machine, command: &Command| {
+    move |machine, command| {
         index += 1;
         let request = wire::request(0, 0, 0, command);
         let reply = machine.apply(LogIndex(index), Millis(1), &request, &mut Effects::default());
         wire::reply(&reply.expect("it is known")).1.expect("it is accepted")
-    };
+    }
+}
+
+/// Ten thousand parents of one child: each end costs the same, and the last one lets it run.
+#[test]
+fn j11_a_fan_in_of_ten_thousand_waits_for_the_last() {
+    let (mut machine, mut send) = (Machine::newest(), sender());
     let ids: Vec<JobId> = (0..10_000u128).map(|number| JobId((number + 1).to_be_bytes())).collect();
     for chunk in ids.chunks(1_000) {
         let jobs = chunk.iter().map(|id| Job { id: *id, ..Job::default() }).collect();
@@ -293,14 +297,7 @@ fn j11_a_fan_in_of_ten_thousand_waits_for_the_last() {
 /// A shuffle whose first part failed: each of the others has a thousand edges, and no command takes all of them out.
 #[test]
 fn jobs_with_many_edges_leave_memory_in_several_commands() {
-    let mut machine = Machine::newest();
-    let mut index = 0;
-    let mut send = |machine: &mut Machine, command: &Command| {
-        index += 1;
-        let request = wire::request(0, 0, 0, command);
-        let reply = machine.apply(LogIndex(index), Millis(1), &request, &mut Effects::default());
-        wire::reply(&reply.expect("it is known")).1.expect("it is accepted")
-    };
+    let (mut machine, mut send) = (Machine::newest(), sender());
     let ids: Vec<JobId> = (1..=1_050u128).map(|number| JobId(number.to_be_bytes())).collect();
     let (mappers, reducers) = ids.split_at(1_000);
     let jobs = mappers.iter().map(|id| Job { id: *id, ..Job::default() }).collect();
