@@ -275,6 +275,8 @@ impl Remote {
             }
             match other.wait_readable(stream, None).and_then(|more| Ok(more && frames.fill(&mut &*stream)?)) {
                 Ok(true) => {}
+                // Of a certificate: what is connected again may be refused for the same reason.
+                Err(error @ Error::Foreign(_)) => return log::warn!("the connection to a node ended: {error}"),
                 Ok(false) | Err(_) => return,
             }
         }

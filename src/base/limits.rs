@@ -147,6 +147,10 @@ pub const RECONNECT_MS_MIN: u64 = 20;
 pub const RECONNECT_MS_MAX: u64 = 1_000;
 /// Pause after a certificate was refused: the next try needs another one.
 pub const CERTIFICATE_PAUSE_MS: u64 = 5_000;
+/// A connection whose certificate expired ends within this time, however the clock was set meanwhile.
+pub const CERTIFICATE_LOOK_MS: u64 = 30_000;
+/// What a client was not allowed to do, and must ask for until it is, is asked again after so long: its rights change rarely.
+pub const DENIED_PAUSE_MS: u64 = 30_000;
 /// When the system has no socket or thread for one more: so long until the next try.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Connections at once to the port for probes and metrics. Each asks one thing and goes.

@@ -9,7 +9,8 @@
 use super::certified::Certified;
 use super::private::{rename_private, write_private, Dir};
 use super::tls::provider;
-use crate::base::{Error, Millis, Result};
+use super::validity::end_of_life;
+use crate::base::{Error, Result};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -20,10 +21,6 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A moment when every certificate has expired, in seconds: the year 10000 and later cannot be written into one.
-const END_OF_TIME: u64 = 253_402_300_800;
 
 /// Where the certificates are.
 #[derive(Clone)]
@@ -39,7 +36,7 @@ pub type Stamp = Option<[i64; 7]>;
 /// What was read from the files.
 pub struct Credentials {
     pub own: Certified,
-    pub expires_at: Millis,
+    pub expires: UnixTime,
     pub authorities: Arc<RootCertStore>,
     /// With the authorities' own certificates behind, for those who know only a fingerprint.
     pub key: Arc<CertifiedKey>,
@@ -108,34 +105,29 @@ impl Files {
             authorities.add(authority.clone()).map_err(|error| broken(&self.authority, error))?;
         }
         let own = Certified::of(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
-        let expires_at = self.check_chain(&chain, &authorities)?;
+        let expires = self.check_chain(&chain, &authorities)?;
         chain.extend(authorities_der.into_iter().filter(|authority| !chain.contains(authority)).collect::<Vec<_>>());
         let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| {
             broken(key_file, format!("is not the key of the certificate {}: {error}", self.certificate.display()))
         })?;
-        Ok(Credentials { own, expires_at, authorities: Arc::new(authorities), key: Arc::new(key) })
+        Ok(Credentials { own, expires, authorities: Arc::new(authorities), key: Arc::new(key) })
     }
 
     /// Whether others of the cluster would accept the own certificate. Returns when it expires. One that has expired is not
     /// refused here: jobs of this machine go on without the others, who say what is wrong.
-    fn check_chain(&self, chain: &[CertificateDer<'static>], authorities: &RootCertStore) -> Result<Millis> {
+    fn check_chain(&self, chain: &[CertificateDer<'static>], authorities: &RootCertStore) -> Result<UnixTime> {
         let parsed = ParsedCertificate::try_from(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
         let algorithms = provider().signature_verification_algorithms.all;
         let at = |time| verify_server_cert_signed_by_trust_anchor(&parsed, authorities, &chain[1..], time, algorithms);
-        // The library tells the end of a certificate's life to whoever asks after it.
-        let end = match at(UnixTime::since_unix_epoch(Duration::from_secs(END_OF_TIME))) {
-            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => not_after,
-            other => return Err(broken(&self.certificate, format!("has no end that can be read: {other:?}"))),
-        };
+        let end = end_of_life(at)
+            .map_err(|error| broken(&self.certificate, format!("has no end that can be read: {error}")))?;
         let now = UnixTime::now();
         if end < now {
             log::error!("the certificate {} has expired; issue a new one", self.certificate.display());
         }
         match at(end.min(now)) {
             // Only a client's: it is good for connecting, and listening with it is refused by those who connect.
-            Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. })) => {
-                Ok(Millis(end.as_secs().saturating_mul(1000)))
-            }
+            Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. })) => Ok(end),
             Err(error) => Err(broken(
                 &self.certificate,
                 format!("is not accepted by the authority in {}: {error}", self.authority.display()),

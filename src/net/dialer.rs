@@ -6,7 +6,8 @@
 //!   do not come back at the same moment.
 //! * A peer that vanished without a word is noticed: the system ends a connection on which nothing is confirmed.
 //! * A refused certificate is no passing fault: the next try waits longer. So does one after a welcome that was refused as
-//!   `Foreign`. The log says the same reason once a minute.
+//!   `Foreign`, but not one after a connection whose certificate expired: there may be a new one by now. The log says the
+//!   same reason once a minute.
 //! * A panic in one of the functions ends the connection for good, and says so.
 
 use super::outgoing::EndOnDrop;
@@ -177,16 +178,17 @@ impl Shared {
         let mut pause = Pause::new();
         let (mut last, mut complaints) = (None, Seldom::new(1, COMPLAINTS_APART));
         while !self.state.lock().ended {
-            let error = match self.establish() {
+            let (error, refused) = match self.establish() {
                 Ok(link) => {
                     let since = Instant::now();
                     let error = self.read(link);
                     if since.elapsed() >= STEADY {
                         pause = Pause::new();
                     }
-                    error
+                    (error, false)
                 }
-                Err(error) => error,
+                Err(error @ Error::Foreign(_)) => (error, true),
+                Err(error) => (error, false),
             };
             let mut state = self.state.lock();
             state.cut();
@@ -198,7 +200,7 @@ impl Shared {
                 complaints = Seldom::new(1, COMPLAINTS_APART);
             }
             complaints.warn(format_args!("{}: no connection: {error}", self.config.name));
-            let span = pause.next(&error);
+            let span = pause.next(refused);
             last = Some(error.clone());
             (self.config.changed)(Change::Down(error));
             self.wait(span);
@@ -301,8 +303,8 @@ impl Pause {
     }
 
     /// Between a half and the whole of a span that doubles.
-    fn next(&mut self, error: &Error) -> Duration {
-        let span = if matches!(error, Error::Foreign(_)) { limits::CERTIFICATE_PAUSE_MS } else { self.0 };
+    fn next(&mut self, refused: bool) -> Duration {
+        let span = if refused { limits::CERTIFICATE_PAUSE_MS } else { self.0 };
         self.0 = (self.0 * 2).min(limits::RECONNECT_MS_MAX);
         // Without random bytes it is the shortest pause.
         let random = super::random().map_or(0, u64::from_le_bytes);
@@ -319,7 +321,7 @@ mod tests {
         let mut pause = Pause::new();
         let mut seen = Vec::new();
         for whole in [20, 40, 80, 160, 320, 640, 1000, 1000, 1000] {
-            let span = pause.next(&Error::Closed).as_millis() as u64;
+            let span = pause.next(false).as_millis() as u64;
             assert!((whole / 2..=whole).contains(&span), "{span} is not between a half and the whole of {whole}");
             seen.push(span);
         }
@@ -329,7 +331,7 @@ mod tests {
     #[test]
     fn a_refused_certificate_is_not_tried_hot() {
         let mut pause = Pause::new();
-        assert!(pause.next(&Error::Foreign("expired".into())) >= Duration::from_millis(2_500));
-        assert!(pause.next(&Error::Closed) <= Duration::from_millis(40), "the next reason is another");
+        assert!(pause.next(true) >= Duration::from_millis(2_500));
+        assert!(pause.next(false) <= Duration::from_millis(40), "the next reason is another");
     }
 }

@@ -9,6 +9,7 @@
 use super::certified::Certified;
 use super::security::Admit;
 use super::tls::{provider, Fingerprint};
+use super::validity::end_of_life;
 use crate::base::{ClusterId, Error, Result};
 use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -23,6 +24,9 @@ use rustls::{
 };
 use std::sync::Arc;
 
+pub(super) const OTHERS_EXPIRED: &str = "the other side's certificate has expired; issue it a new one";
+pub(super) const OWN_EXPIRED: &str = "the own certificate has expired; issue a new one";
+
 type Checked<T> = std::result::Result<T, rustls::Error>;
 
 /// Judges the certificate of one connection.
@@ -32,7 +36,14 @@ pub struct Judge {
     admit: Admit,
     /// Says whether a client's chain is good; only a side that accepts has it.
     clients: Option<Arc<dyn ClientCertVerifier>>,
-    verdict: Mutex<Option<Result<Certified>>>,
+    verdict: Mutex<Option<Result<Verdict>>>,
+}
+
+/// Whom a certificate names, and until when.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub certified: Certified,
+    pub expires: UnixTime,
 }
 
 /// What makes a chain good.
@@ -55,15 +66,15 @@ impl Judge {
         Arc::new(Self { trust, admit, clients: Some(clients), verdict: Mutex::new(None) })
     }
 
-    /// Whom the certificate names, or why it was refused. Nothing: there was none.
-    pub fn verdict(&self) -> Option<Result<Certified>> {
+    /// What the certificate says, or why it was refused. Nothing: there was none.
+    pub fn verdict(&self) -> Option<Result<Verdict>> {
         self.verdict.lock().clone()
     }
 
     /// Judges a certificate whose chain is good.
-    fn judge(&self, certificate: &CertificateDer<'_>) -> Checked<()> {
+    fn judge(&self, certificate: &CertificateDer<'_>, expires: UnixTime) -> Checked<()> {
         let (alert, verdict) = match self.whom(certificate) {
-            Ok(certified) => (None, Ok(certified)),
+            Ok(certified) => (None, Ok(Verdict { certified, expires })),
             Err((alert, error)) => (Some(alert), Err(error)),
         };
         *self.verdict.lock() = Some(verdict);
@@ -115,8 +126,9 @@ impl ServerCertVerifier for Judge {
         };
         let parsed = ParsedCertificate::try_from(certificate)?;
         let algorithms = provider().signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, authorities, others, now, algorithms)?;
-        self.judge(certificate)?;
+        let at = |time| verify_server_cert_signed_by_trust_anchor(&parsed, authorities, others, time, algorithms);
+        at(now)?;
+        self.judge(certificate, end_of_life(at)?)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -160,8 +172,9 @@ impl ClientCertVerifier for Judge {
         now: UnixTime,
     ) -> Checked<ClientCertVerified> {
         let chain = self.clients.as_ref().ok_or(CertificateError::UnknownIssuer)?;
-        let verified = chain.verify_client_cert(certificate, others, now)?;
-        self.judge(certificate)?;
+        let at = |time| chain.verify_client_cert(certificate, others, time);
+        let verified = at(now)?;
+        self.judge(certificate, end_of_life(at)?)?;
         Ok(verified)
     }
 
@@ -207,7 +220,7 @@ pub fn explain(error: &rustls::Error) -> Error {
 fn own_words(error: &CertificateError) -> Option<&'static str> {
     use CertificateError::*;
     Some(match error {
-        Expired | ExpiredContext { .. } => "the other side's certificate has expired; issue it a new one",
+        Expired | ExpiredContext { .. } => OTHERS_EXPIRED,
         NotValidYet | NotValidYetContext { .. } => {
             "the other side's certificate is not valid yet; compare the clocks of both machines"
         }

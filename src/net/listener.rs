@@ -48,8 +48,6 @@ pub struct ListenerConfig {
     pub handshake: Duration,
     /// From then to the end of the first frame.
     pub first_frame: Duration,
-    /// A connection that says nothing for so long ends.
-    pub idle: Option<Duration>,
     /// A connection whose machine confirms nothing for so long ends.
     pub silence: Duration,
     /// Bytes that may wait for a slow reader.
@@ -69,7 +67,6 @@ impl ListenerConfig {
             chance: Duration::from_millis(limits::STRANGER_CHANCE_MS),
             handshake: Duration::from_millis(limits::HANDSHAKE_MS),
             first_frame: Duration::from_millis(limits::FIRST_FRAME_MS),
-            idle: None,
             silence: Duration::from_millis(limits::SILENCE_MS),
             waiting_bytes_max: limits::WAITING_BYTES_MAX,
         }
@@ -371,7 +368,7 @@ impl Place {
             }
         };
         frames.raise_limit(limits::FRAME_BYTES_MAX);
-        stream.set_idle(config.idle)?;
+        stream.set_deadline(None)?;
         let stream = Arc::new(stream);
         let mut stranger = Some(Known { shared: self.shared.clone(), number: self.number, socket: socket.clone() });
         if self.shared.admits {

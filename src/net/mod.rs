@@ -13,6 +13,7 @@
 //! credentials what is in these files
 //! certified  whom a certificate names: cluster and role
 //! judge      which certificates are let in
+//! validity   until when they are
 //! pki        a cluster's own authority: makes certificates
 //! private    files that are their owner's alone
 //! invitation one line of text to join a cluster with
@@ -31,8 +32,8 @@ mod inherited;
 pub mod invitation;
 mod judge;
 pub mod listener;
-mod outgoing;
 mod names;
+mod outgoing;
 pub mod packet;
 pub mod pki;
 mod private;
@@ -42,6 +43,7 @@ mod socket;
 mod stream;
 pub mod tls;
 pub mod token;
+mod validity;
 pub mod web;
 
 pub use address::Address;

@@ -69,7 +69,7 @@ impl Security {
 
     /// The side that connected: ends with a stream to somebody known.
     pub(super) fn begin(&self, socket: Arc<Socket>, deadline: Instant) -> Result<(Stream, Option<Certified>)> {
-        socket.set_deadline(Some(deadline), None)?;
+        socket.set_deadline(Some(deadline))?;
         match self {
             Security::Tls(tls) => tls.connect(socket).map(|(stream, certified)| (stream, Some(certified))),
             _ => Ok((Stream::plain(socket), None)),
@@ -83,7 +83,7 @@ impl Security {
         admit: Admit,
         deadline: Instant,
     ) -> Result<(Stream, Option<Certified>)> {
-        socket.set_deadline(Some(deadline), None)?;
+        socket.set_deadline(Some(deadline))?;
         match self {
             Security::Tls(tls) => tls.accept(socket, admit),
             _ => Ok((Stream::plain(socket), None)),

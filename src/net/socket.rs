@@ -46,16 +46,29 @@ impl Socket {
         Ok(Self { _noted: Noted::of(&socket), kind: Kind::Tcp(socket), deadline: Mutex::new(None) })
     }
 
-    /// Every later call ends until then; without a deadline, a single one may last `span`, or for ever.
-    pub fn set_deadline(&self, deadline: Option<Instant>, span: Option<Duration>) -> Result<()> {
+    /// Every later call ends until then. Nothing: it may last for ever.
+    pub fn set_deadline(&self, deadline: Option<Instant>) -> Result<()> {
         *self.deadline.lock() = deadline;
-        self.set_timeout(span).map_err(|error| failed("set a time-out of", error))
+        self.set_timeout(None).map_err(|error| failed("set a time-out of", error))
+    }
+
+    pub fn has_deadline(&self) -> bool {
+        self.deadline.lock().is_some()
+    }
+
+    /// A read fails with `WouldBlock` after so long. A deadline takes that back.
+    pub fn set_read_timeout(&self, span: Option<Duration>) -> std::io::Result<()> {
+        match &self.kind {
+            Kind::Unix(socket) => socket.set_read_timeout(span),
+            Kind::Tcp(socket) => socket.set_read_timeout(span),
+        }
     }
 
     fn set_timeout(&self, span: Option<Duration>) -> std::io::Result<()> {
+        self.set_read_timeout(span)?;
         match &self.kind {
-            Kind::Unix(socket) => socket.set_read_timeout(span).and_then(|()| socket.set_write_timeout(span)),
-            Kind::Tcp(socket) => socket.set_read_timeout(span).and_then(|()| socket.set_write_timeout(span)),
+            Kind::Unix(socket) => socket.set_write_timeout(span),
+            Kind::Tcp(socket) => socket.set_write_timeout(span),
         }
     }
 

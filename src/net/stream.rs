@@ -6,18 +6,22 @@
 //!   reading thread takes ciphertext off the socket first and hands it over then; senders only turn bytes into ciphertext.
 //! * The end of the other side's process reads as the end of the stream, with and without TLS: frames tell by themselves
 //!   whether they are whole.
+//! * A TLS session is over with its certificates, see `validity`: nothing that arrives later is read, and a read that waits
+//!   ends.
 
 use super::judge;
 use super::packet::failed;
 use super::socket::Socket;
+use super::validity::Validity;
 use crate::base::Result;
 use parking_lot::Mutex;
+use rustls::pki_types::UnixTime;
 use rustls::Connection;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Ciphertext taken off the socket at once: as much as a reader of plaintext asks for.
 const RECEIVE_BYTES: usize = 64 << 10;
@@ -30,6 +34,7 @@ pub struct Stream {
 
 /// A TLS session whose handshake is over.
 struct Session {
+    validity: Validity,
     connection: Mutex<Connection>,
     /// Used by the reading thread alone.
     received: Mutex<Ciphertext>,
@@ -52,21 +57,28 @@ impl Stream {
     }
 
     /// TLS, after the handshake.
-    pub(super) fn tls(socket: Arc<Socket>, mut connection: Connection) -> Self {
+    pub(super) fn tls(socket: Arc<Socket>, mut connection: Connection, validity: Validity) -> Self {
         // What is written is taken out at once, under the same lock.
         connection.set_buffer_limit(None);
         let received = Ciphertext { bytes: vec![0; RECEIVE_BYTES].into(), start: 0, end: 0 };
-        Self { socket, session: Some(Session { connection: Mutex::new(connection), received: Mutex::new(received) }) }
+        let (connection, received) = (Mutex::new(connection), Mutex::new(received));
+        Self { socket, session: Some(Session { validity, connection, received }) }
     }
 
     /// Whatever is read and written from now on must be over then, or fails with `TimedOut`. Nothing: no such end.
     pub fn set_deadline(&self, deadline: Option<Instant>) -> Result<()> {
-        self.socket.set_deadline(deadline, None)
+        self.socket.set_deadline(deadline)?;
+        match &self.session {
+            Some(session) if deadline.is_none() => {
+                self.look_later(session).map_err(|error| failed("set a time-out of", error))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// A read fails with `TimedOut` when nothing has come for so long. Takes a deadline back.
-    pub fn set_idle(&self, span: Option<Duration>) -> Result<()> {
-        self.socket.set_deadline(None, span)
+    /// Has the next read that waits return when it is time to look at the certificates.
+    fn look_later(&self, session: &Session) -> std::io::Result<()> {
+        self.socket.set_read_timeout(Some(session.validity.next_look(UnixTime::now())))
     }
 
     /// Writes all of it on this thread. Only before there is an `Outgoing`: it would come between its frames.
@@ -117,6 +129,11 @@ fn drain(connection: &mut Connection, expected: usize) -> std::io::Result<Vec<u8
 }
 
 impl Session {
+    /// Whether the certificates are good still.
+    fn check(&self) -> std::io::Result<()> {
+        self.validity.trouble(UnixTime::now()).map_or(Ok(()), |trouble| Err(std::io::Error::other(trouble)))
+    }
+
     /// Plaintext of what has arrived, of all its records: what came together is worked on together. `WouldBlock`: none yet.
     fn open(&self, received: &mut Ciphertext, plain: &mut [u8]) -> std::io::Result<usize> {
         let mut connection = self.connection.lock();
@@ -145,14 +162,19 @@ impl Read for &Stream {
         let Some(session) = &self.session else { return (&*self.socket).read(plain) };
         let mut received = session.received.lock();
         loop {
+            session.check()?;
             match session.open(&mut received, plain) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
             (received.start, received.end) = (0, 0);
-            received.end = (&*self.socket).read(&mut received.bytes)?;
-            if received.end == 0 {
-                return Ok(0);
+            match (&*self.socket).read(&mut received.bytes) {
+                Ok(count @ 1..) => received.end = count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.socket.has_deadline() => {
+                    self.look_later(session)?;
+                }
+                // Perhaps the other side was the first to look.
+                ended => return session.check().and(ended),
             }
         }
     }

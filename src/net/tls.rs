@@ -11,6 +11,7 @@ pub use super::judge::explain;
 use super::judge::{Judge, Trust};
 use super::security::Admit;
 use super::socket::Socket;
+use super::validity::Validity;
 use super::Stream;
 use crate::base::{ClusterId, Error, Millis, Result};
 use parking_lot::Mutex;
@@ -141,7 +142,7 @@ impl Tls {
 
     /// When the own certificate expires, in milliseconds since the Unix epoch. Nothing while joining.
     pub fn expires_at(&self) -> Option<Millis> {
-        self.credentials().map(|credentials| credentials.expires_at)
+        self.credentials().map(|credentials| Millis(credentials.expires.as_secs().saturating_mul(1000)))
     }
 
     /// Why the files that are there now are not used.
@@ -174,7 +175,7 @@ impl Tls {
             .map_err(|error| explain(&error))?
             .dangerous()
             .with_custom_certificate_verifier(judge.clone());
-        let mut config = match own {
+        let mut config = match &own {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone()))),
             None => config.with_no_client_auth(),
         };
@@ -183,9 +184,10 @@ impl Tls {
         // Not sent and not compared: certificates name clusters and roles.
         let name = ServerName::try_from("raftwork").expect("it is a name");
         let connection = ClientConnection::new(Arc::new(config), name).map_err(|error| explain(&error))?;
-        let stream = handshake(socket, connection.into(), &judge)?;
-        let certified = judge.verdict().unwrap_or(Err(Error::Foreign("the other side has no certificate".into())))?;
-        Ok((stream, certified))
+        let connection = handshake(&socket, connection.into(), &judge)?;
+        let found = judge.verdict().unwrap_or(Err(Error::Foreign("the other side has no certificate".into())))?;
+        let validity = Validity { own: own.map(|own| own.expires), others: Some(found.expires) };
+        Ok((Stream::tls(socket, connection, validity), found.certified))
     }
 
     /// The handshake of the side that accepted. Nobody is named if strangers are let in and the other side is one.
@@ -205,8 +207,10 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let connection = ServerConnection::new(Arc::new(config)).map_err(|error| explain(&error))?;
-        let stream = handshake(socket, connection.into(), &judge)?;
-        Ok((stream, judge.verdict().transpose()?))
+        let connection = handshake(&socket, connection.into(), &judge)?;
+        let found = judge.verdict().transpose()?;
+        let validity = Validity { own: Some(own.expires), others: found.as_ref().map(|found| found.expires) };
+        Ok((Stream::tls(socket, connection, validity), found.map(|found| found.certified)))
     }
 }
 
@@ -241,7 +245,7 @@ impl Watched {
 }
 
 /// Runs the handshake on this thread, until the socket's deadline.
-fn handshake(socket: Arc<Socket>, mut connection: Connection, judge: &Judge) -> Result<Stream> {
+fn handshake(socket: &Socket, mut connection: Connection, judge: &Judge) -> Result<Connection> {
     while connection.is_handshaking() || connection.wants_write() {
         if let Err(error) = connection.complete_io(&mut &*socket) {
             let refused = matches!(judge.verdict(), Some(Err(_)));
@@ -259,5 +263,5 @@ fn handshake(socket: Arc<Socket>, mut connection: Connection, judge: &Judge) -> 
             return Err(why);
         }
     }
-    Ok(Stream::tls(socket, connection))
+    Ok(connection)
 }

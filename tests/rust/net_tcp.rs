@@ -292,17 +292,6 @@ fn connections_have_a_bound() {
 }
 
 #[test]
-fn an_idle_connection_ends_where_that_is_wanted() {
-    let config = ListenerConfig { idle: Some(Duration::from_millis(50)), ..plain() };
-    let listener = Listener::start(config, echo).unwrap();
-    let told = dial(listener.address().into(), Security::Plain, |_| ());
-    told.up();
-    told.down();
-    told.dialer.end();
-    until(|| listener.tally().served == 0);
-}
-
-#[test]
 fn a_panic_while_serving_gives_the_place_back() {
     let listener = Listener::start(plain(), |_| panic!("planted")).unwrap();
     let mut stream = raw(&listener);

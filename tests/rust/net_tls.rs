@@ -1,5 +1,6 @@
 //! TLS: who is let in and who is not, with words on both sides; certificates that change; many bytes at once.
 
+mod expiry;
 mod forged;
 mod joining;
 mod reload;
