@@ -1,5 +1,6 @@
 //! Letters between members, over one connection a direction: each member dials every other to send, and reads what others
-//! dialed to it.
+//! dialed to it. One that was removed is dialed by nobody, and does not know it if it was away: what it is told goes back over
+//! the connection on which it asks.
 //!
 //! A frame between members (see `net::packet`), kind and payload:
 //!
@@ -35,7 +36,7 @@ use super::Shared;
 use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result};
 use crate::disk::Identity;
 use crate::net::packet::{self, Frame};
-use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Security};
+use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Outgoing, Security};
 use crate::replica::Letter;
 
 pub(super) const HELLO: u8 = 1;
@@ -130,6 +131,8 @@ pub(super) struct Post {
     own: Address,
     security: Security,
     links: RwLock<BTreeMap<NodeId, Arc<Dialer>>>,
+    /// The connections on which letters come from others, for answers to those that are not dialed.
+    callers: Mutex<BTreeMap<NodeId, Arc<Outgoing>>>,
     addresses: Mutex<BTreeMap<NodeId, Address>>,
     /// Letters that announce a snapshot: its bytes go first.
     snapshots: Mutex<VecDeque<Letter>>,
@@ -148,6 +151,7 @@ impl Post {
             own,
             security,
             links: RwLock::default(),
+            callers: Mutex::default(),
             addresses: Mutex::default(),
             snapshots: Mutex::default(),
             snapshot_wanted: Condvar::new(),
@@ -164,11 +168,14 @@ impl Post {
             return;
         }
         let to = letter.to();
-        let sent = self
-            .links
-            .read()
-            .get(&to)
-            .is_some_and(|link| packet::encode(LETTER, 0, &letter.encode()).is_ok_and(|frame| link.send(frame)));
+        let sent = packet::encode(LETTER, 0, &letter.encode()).is_ok_and(|frame| match self.links.read().get(&to) {
+            Some(link) => link.send(frame),
+            // Messages of Raft have an order, which two connections would not keep.
+            None => {
+                matches!(letter, Letter::Note { .. })
+                    && self.callers.lock().get(&to).is_some_and(|caller| caller.offer(frame))
+            }
+        });
         let count = if sent { &self.counters.letters_sent } else { &self.counters.letters_dropped };
         count.add(1);
         if !sent && matches!(letter, Letter::Raft(_)) {
@@ -207,6 +214,12 @@ impl Post {
         addresses.insert(member, address);
     }
 
+    /// Letters of this member come over this connection, until what is returned is dropped.
+    fn called(&self, from: NodeId, over: &Arc<Outgoing>) -> Call<'_> {
+        self.callers.lock().insert(from, over.clone());
+        Call { post: self, from, over: over.clone() }
+    }
+
     pub fn address(&self, member: NodeId) -> Option<Address> {
         self.addresses.lock().get(&member).cloned()
     }
@@ -223,6 +236,23 @@ impl Post {
     /// Ends every connection.
     pub fn end(&self) {
         std::mem::take(&mut *self.links.write()).into_values().for_each(|link| link.end());
+    }
+}
+
+/// See `Post::called`.
+struct Call<'a> {
+    post: &'a Post,
+    from: NodeId,
+    over: Arc<Outgoing>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut callers = self.post.callers.lock();
+        // Unless it has called again meanwhile.
+        if callers.get(&self.from).is_some_and(|over| Arc::ptr_eq(over, &self.over)) {
+            callers.remove(&self.from);
+        }
     }
 }
 
@@ -260,6 +290,11 @@ impl Shared {
             }
             check_welcome(frame)
         });
+        let hears = shared.clone();
+        config.received = Box::new(move |frame| {
+            let heard = hears.upgrade().map_or(Ok(()), |shared| shared.take_letters(vec![frame], to));
+            heard.unwrap_or_else(|error| log::warn!("member {to} answered with what is no letter: {error}"));
+        });
         config.changed = Box::new(move |change| {
             if let (Change::Down(_), Some(shared)) = (change, shared.upgrade()) {
                 shared.inbox.chore(Chore::Unreachable(to));
@@ -281,11 +316,15 @@ impl Shared {
             Ok(hello) => {
                 outgoing.send(packet::encode(WELCOME, 0, &[]).expect("an empty frame"));
                 let (from, purpose) = (hello.from, hello.purpose);
-                if let Some(post) = &self.post {
+                let post = self.post.as_deref();
+                if let Some(post) = post {
                     post.moved(from, hello.address);
                 }
                 let ended = match purpose {
-                    Purpose::Letters => self.read_letters(accepted, from),
+                    Purpose::Letters => {
+                        let _called = post.map(|post| post.called(from, &outgoing));
+                        self.read_letters(accepted, from)
+                    }
                     Purpose::Snapshot => self.receive_snapshots(accepted, from),
                 };
                 if let Err(error) = ended {
@@ -339,28 +378,38 @@ impl Shared {
     fn read_letters(&self, accepted: Accepted, from: NodeId) -> Result<()> {
         let Accepted { stream, mut frames, .. } = accepted;
         loop {
-            let (mut letters, mut bytes) = (Vec::new(), 0);
+            let mut arrived = Vec::new();
             while let Some(frame) = frames.take()? {
-                if frame.kind != LETTER {
-                    return Err(Error::Invalid(format!("a frame of kind {} among letters", frame.kind)));
-                }
-                bytes += frame.payload.len();
-                let letter = Letter::decode(&Bytes::from(frame.payload))?;
-                if (letter.from(), letter.to()) != (from, self.identity.node) {
-                    return Err(Error::Foreign(format!("a letter of {} to {}", letter.from(), letter.to())));
-                }
-                letters.push(letter);
+                arrived.push(frame);
             }
-            self.counters.letters_received.add(letters.len() as u64);
-            let settled = LogIndex(self.settled.load(Ordering::Relaxed));
-            let pressing = letters.iter().any(|letter| !letter.only_acknowledges(settled));
-            if !letters.is_empty() && self.inbox.letters(letters, bytes, pressing) == Next::Drive {
-                self.drive_briefly();
-            }
+            self.take_letters(arrived, from)?;
             if self.inbox.stopped().is_some() || !frames.fill(&mut &*stream)? {
                 return Ok(());
             }
         }
+    }
+
+    /// Letters that arrived together.
+    fn take_letters(&self, frames: Vec<Frame>, from: NodeId) -> Result<()> {
+        let (mut letters, mut bytes) = (Vec::with_capacity(frames.len()), 0);
+        for frame in frames {
+            if frame.kind != LETTER {
+                return Err(Error::Invalid(format!("a frame of kind {} among letters", frame.kind)));
+            }
+            bytes += frame.payload.len();
+            let letter = Letter::decode(&Bytes::from(frame.payload))?;
+            if (letter.from(), letter.to()) != (from, self.identity.node) {
+                return Err(Error::Foreign(format!("a letter of {} to {}", letter.from(), letter.to())));
+            }
+            letters.push(letter);
+        }
+        self.counters.letters_received.add(letters.len() as u64);
+        let settled = LogIndex(self.settled.load(Ordering::Relaxed));
+        let pressing = letters.iter().any(|letter| !letter.only_acknowledges(settled));
+        if !letters.is_empty() && self.inbox.letters(letters, bytes, pressing) == Next::Drive {
+            self.drive_briefly();
+        }
+        Ok(())
     }
 
     /// A member whose connection ended may have died. If nothing listens at its address any more, it has: the others need

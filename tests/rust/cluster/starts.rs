@@ -6,6 +6,24 @@ use super::*;
 use crate::node::support::{BadDisk, Mood};
 
 #[test]
+fn a_member_that_was_removed_while_it_was_away_hears_of_it_and_stays_away() {
+    let mut cluster = Cluster::new(3);
+    let away = cluster.follower();
+    let id = cluster.node(away).id();
+    cluster.close(away);
+    cluster.remove(id);
+    until(|| cluster.nodes.iter().flatten().all(|node| node.members().voters.len() == 2));
+    cluster.open(away);
+    let (tell, told) = channel();
+    cluster.node(away).when_failed(move || tell.send(()).unwrap());
+    told.recv_timeout(PATIENCE).expect("it asks, and is told");
+    let ended = cluster.nodes[away].take().unwrap().close().unwrap_err().to_string();
+    assert!(ended.contains("was removed from the cluster"), "{ended}");
+    let Err(refused) = Node::open(cluster.config(away)) else { panic!("it came back") };
+    assert!(refused.to_string().contains("was removed from the cluster"), "{refused}");
+}
+
+#[test]
 fn d5_no_second_group_begins_while_the_others_still_read_their_data() {
     let mut cluster = Cluster::new(3);
     payload(&settle(cluster.node(0), enqueue(job(1), 64)));

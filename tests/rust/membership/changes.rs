@@ -127,6 +127,34 @@ fn a_removed_follower_is_told_and_the_others_go_on() {
     assert_eq!(group.leader(), leader, "and disturbs nobody");
 }
 
+/// Its certificate is good still, so its letters may arrive.
+#[test]
+fn what_a_removed_member_says_counts_for_nothing() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.leader();
+    let [gone, other] = others(leader)[..] else { panic!("three voters") };
+    assert!(matches!(group.change(remove(gone)), Some(Ok(_))));
+    group.pass(3);
+    group.isolate(leader);
+    let ticket = group.enqueue(leader);
+    let (term, last) = (group.replica(leader).term(), group.replica(leader).last_index());
+    let says = |kind, term: u64, to| {
+        let mut message = Message { from: gone, to, term, index: last.0, ..Message::default() };
+        message.set_msg_type(kind);
+        Letter::Raft(message)
+    };
+    let acknowledges = says(MessageType::MsgAppendResponse, term.0, leader);
+    group.act(leader, |replica, turn| replica.receive(vec![acknowledges], turn));
+    assert!(!group.answers.contains_key(&ticket), "only one of two voters has it");
+    group.pass(LONG);
+    let term = group.replica(other).term().0;
+    for kind in [MessageType::MsgRequestPreVoteResponse, MessageType::MsgRequestVoteResponse] {
+        let votes = [term, term + 1].map(|term| says(kind, term, other));
+        group.act(other, |replica, turn| replica.receive(votes.into(), turn));
+    }
+    assert_ne!(group.replica(other).role(), Role::Leader, "it has its own vote alone");
+}
+
 #[test]
 fn a_removed_follower_that_heard_nothing_asks() {
     let mut group = Group::of(&[1, 2, 3]);
