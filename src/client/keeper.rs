@@ -12,6 +12,7 @@
 //!   of the end last. Where it is unknown whether a request was applied, the whole session ends.
 //! * No grant is missed: the first answer begins the watch of the session, and whoever was told to wait without one asks
 //!   again where it stands; so does everybody who waits when the owner of the state changed.
+//! * Who is not allowed to does not ask all the time: the next try has a long pause, and the log says why, once.
 //! * Nothing of the backend or of a caller is called under the lock of this module.
 
 use super::patience::Patience;
@@ -19,12 +20,12 @@ use super::request::{accepted, Failure};
 use super::session::Session;
 use crate::attach::{Backend, WatchEvent, WatchId, Watcher};
 use crate::base::codec::{Reader, Writer};
-use crate::base::{Error, LeaseToken, Result};
+use crate::base::{limits, Error, LeaseToken, Result};
 use crate::machine::Mode;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest pause between two looks.
 pub const LOOK_MAX: Duration = Duration::from_secs(1);
@@ -67,8 +68,10 @@ struct Try {
     stage: Stage,
     /// A request about it is under way.
     under_way: bool,
-    /// It is to be asked again.
-    again: bool,
+    /// It is to be asked again then.
+    again: Option<Instant>,
+    /// The last answer was a denial.
+    denied: bool,
     /// Whether the newest request was sent while this session was watched.
     watched: bool,
     /// The machine knows it: it is not over before that is told.
@@ -94,6 +97,26 @@ pub struct Keeper {
     /// A try is lost, released or held.
     changed: Condvar,
     me: Weak<Keeper>,
+}
+
+impl Try {
+    /// When to ask again for what got this answer, if it must be.
+    fn next_try<A>(&mut self, outcome: &Outcome<A>) -> Instant {
+        let denial = match outcome {
+            Err(Failure::Error(error @ (Error::Denied { .. } | Error::Unauthenticated(_)))) => Some(error),
+            _ => None,
+        };
+        let told = std::mem::replace(&mut self.denied, denial.is_some());
+        let Some(error) = denial else { return Instant::now() };
+        let pause = Duration::from_millis(limits::DENIED_PAUSE_MS);
+        if !told {
+            let (name, seconds) = (&self.name, pause.as_secs());
+            log::warn!(
+                "the lock {name:?} is neither had nor given back, which is tried again every {seconds} s: {error}"
+            );
+        }
+        Instant::now() + pause
+    }
 }
 
 impl Keeper {
@@ -125,9 +148,9 @@ impl Keeper {
         let number = state.last;
         let name = name.to_owned();
         let (stage, told) = (Stage::Asking, Some(told));
-        let (under_way, again, watched, known) = (false, false, false, false);
+        let (under_way, again, denied, watched, known) = (false, None, false, false, false);
         let (released, lost) = (None, Vec::new());
-        let new = Try { name, mode, waits, stage, under_way, again, watched, known, told, released, lost };
+        let new = Try { name, mode, waits, stage, under_way, again, denied, watched, known, told, released, lost };
         state.tries.insert(number, new);
         self.send(state, number);
         number
@@ -239,7 +262,10 @@ impl Keeper {
     pub fn look(&self) -> Duration {
         self.mind_session();
         let state = self.state.lock();
-        let stuck: Vec<u64> = state.tries.iter().filter(|(_, found)| found.again).map(|(number, _)| *number).collect();
+        let now = Instant::now();
+        let is_due = |found: &Try| found.again.is_some_and(|at| at <= now);
+        let stuck: Vec<u64> =
+            state.tries.iter().filter(|(_, found)| is_due(found)).map(|(number, _)| *number).collect();
         drop(state);
         stuck.into_iter().for_each(|number| self.send(self.state.lock(), number));
         match self.session.id_now() {
@@ -268,7 +294,7 @@ impl Keeper {
             (Stage::Held(_) | Stage::Lost(_), _) => return,
         };
         let asks = matches!(found.stage, Stage::Asking | Stage::Waiting);
-        (found.under_way, found.again, found.watched) = (true, false, watched);
+        (found.under_way, found.again, found.watched) = (true, None, watched);
         drop(state);
         let me = self.me.clone();
         let answered = move |reply: Result<Vec<u8>>| {
@@ -296,23 +322,23 @@ impl Keeper {
         self.watch_once();
         let mut state = self.state.lock();
         let Some(found) = state.tries.get_mut(&number) else { return };
+        let again_at = found.next_try(&outcome);
         found.under_way = false;
         found.known |= matches!(outcome, Ok(Some(_))) || (outcome.is_ok() && found.waits);
         match (found.stage, &outcome) {
             (Stage::Asking | Stage::Waiting, Ok(Some(token))) => {
-                (found.stage, found.again) = (Stage::Held(*token), false)
+                (found.stage, found.again) = (Stage::Held(*token), None)
             }
             (Stage::Asking, Ok(None)) if found.waits => {
                 found.stage = Stage::Waiting;
                 // What was granted between the answer and the watch was told to nobody.
-                found.again |= !found.watched;
-                if found.again {
+                if found.again.is_some() || !found.watched {
                     self.send(state, number);
                 }
                 return;
             }
-            (Stage::Waiting, Ok(None)) if found.again => return self.send(state, number),
-            (Stage::Waiting, Err(_)) => return found.again = true,
+            (Stage::Waiting, Ok(None)) if found.again.is_some() => return self.send(state, number),
+            (Stage::Waiting, Err(_)) => return found.again = Some(again_at),
             (Stage::Leaving(_), _) if found.known => return self.send(state, number),
             // It is over before it began.
             (Stage::Asking | Stage::Leaving(_), _) => {}
@@ -352,13 +378,15 @@ impl Keeper {
         }
         let mut state = self.state.lock();
         let Some(found) = state.tries.get_mut(&number) else { return };
+        let again_at = found.next_try(&outcome);
         found.under_way = false;
         let (name, released) = (found.name.clone(), found.released.take());
         let settled = matches!(outcome, Ok(()) | Err(Failure::Refused { .. }));
         if settled {
             state.tries.remove(&number);
         } else {
-            found.again = true; // Until it is known: nothing may be given to who does not want it any more.
+            // Until it is known: nothing may be given to who does not want it any more.
+            found.again = Some(again_at);
         }
         drop(state);
         if let Some(released) = released {
@@ -375,7 +403,7 @@ impl Keeper {
         if !matches!(found.stage, Stage::Asking | Stage::Waiting) {
             return; // Told already; or it leaves, which is told to the machine without this.
         }
-        (found.stage, found.known, found.again) = (Stage::Held(token), true, false);
+        (found.stage, found.known, found.again) = (Stage::Held(token), true, None);
         let told = found.told.take();
         drop(state);
         self.changed.notify_all();
@@ -390,7 +418,7 @@ impl Keeper {
         let mut waiting = Vec::new();
         for (number, found) in &mut state.tries {
             if matches!(found.stage, Stage::Asking | Stage::Waiting) {
-                found.again = true;
+                found.again = Some(Instant::now());
                 waiting.push(*number);
             }
         }

@@ -145,6 +145,28 @@ fn the_end_of_a_wait_is_told_until_it_gets_through() {
 }
 
 #[test]
+fn what_is_denied_is_not_asked_again_all_the_time() {
+    let spy = Spy::new();
+    let (one, other) = (keeper(&spy), keeper(&spy));
+    let (holder, _) = held(&one);
+    let denied = || Error::Denied { principal: "mailer".into(), capability: "lock:a".into() };
+    spy.next(LOCK, Act::Keep); // It does not watch yet, so it asks twice.
+    spy.next(LOCK, Act::Refuse(denied()));
+    let (_, told) = begin(&other, true);
+    assert!(spy.release(0), "the answer: wait");
+    spy.next(UNLOCK, Act::Refuse(denied()));
+    assert_eq!(release(&one, holder), Err(Failure::Error(denied())), "its caller is told");
+    let asked = || (spy.sent(LOCK).len(), spy.sent(UNLOCK).len());
+    let before = asked();
+    for _ in 0..10 {
+        one.look();
+        other.look();
+    }
+    assert_eq!(asked(), before);
+    assert!(told.try_recv().is_err(), "it waits still");
+}
+
+#[test]
 fn a_grant_between_the_first_answer_and_the_watch_is_not_missed() {
     let spy = Spy::new();
     let (one, other) = (keeper(&spy), keeper(&spy));
