@@ -23,6 +23,7 @@ mod inspect;
 mod pack;
 mod query;
 mod store;
+mod unlike;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ use writer::Writer;
 pub use inspect::{inspect, Report};
 pub use query::{Part, Scan, Scanned, Step};
 pub use store::Lost;
+pub use unlike::{Range, Stamp, RANGES_MAX};
 
 /// When a record may be forgotten, in milliseconds since the epoch; 0 = it is not stored at all.
 pub type KeepUntil = fn(&[u8]) -> Result<u64>;

@@ -115,6 +115,16 @@ pub fn keep_until_ms(record: &[u8]) -> Result<u64> {
     reader.u64()
 }
 
+/// Generation and end: what tells a newer record of a job from an older one. Reads the first items only.
+pub fn age(record: &[u8]) -> Result<(u64, Option<u64>)> {
+    let mut reader = Reader::new(record);
+    head(&mut reader)?;
+    (0..9).try_for_each(|_| reader.raw().map(drop))?; // From `keep_until_ms` to `crashes`.
+    let generation = reader.u64()?;
+    (0..4).try_for_each(|_| reader.raw().map(drop))?; // From `created_ms` to `started_ms`.
+    Ok((generation, reader.option(Reader::u64)?))
+}
+
 /// The detail map of an archived record.
 pub fn detail(record: &[u8]) -> Result<Vec<u8>> {
     Ok(JobRecord::decode(record)?.detail(true))
@@ -475,19 +485,13 @@ fn code(r: &mut Reader<'_>, codes: usize, what: &str) -> Result<u8> {
 }
 
 fn number(w: &mut Writer, value: Option<u64>) {
-    w.option(value, |w, value| {
-        w.u64(value);
-    });
+    w.option(value, |w, value| _ = w.u64(value));
 }
 
 fn text(w: &mut Writer, value: Option<&str>) {
-    w.option(value, |w, value| {
-        w.str(value);
-    });
+    w.option(value, |w, value| _ = w.str(value));
 }
 
 fn bytes(w: &mut Writer, value: Option<&[u8]>) {
-    w.option(value, |w, value| {
-        w.bin(value);
-    });
+    w.option(value, |w, value| _ = w.bin(value));
 }

@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! lacks some ── asks each other member, newest id first, a piece at a time ──> takes what is newer than its own
+//!            ── and says what it has, by counts and sums of ranges of ids ──>  gives what is in those that differ
 //! ```
+//!
+//! What a fetch moves follows what is lacking, not how long history is: see `archive/unlike.rs`. What is lacking cannot be named
+//! better. Ids grow with the time when jobs are enqueued, not when they finish, and a damaged chunk leaves a hole anywhere.
 //!
 //! What holds
 //! * That something is lacking is written down in the archive before anything newer is put into it, and is so until all
@@ -18,7 +22,9 @@
 //!
 //! | kind | name    | payload                                                                     |
 //! |------|---------|-----------------------------------------------------------------------------|
-//! | 9    | Past    | MessagePack: [cluster, group, id or nil]: finished jobs below this id       |
+//! | 9    | Past    | MessagePack: [cluster, group, id or nil]: finished jobs below this id; then |
+//! |      |         | [moment, [[lowest id, records, sum]...]]: what is there of those that are   |
+//! |      |         | kept beyond this moment. An older member does not say or read this          |
 //! | 74   | Records | MessagePack: [[[id, record]...], id to go on below, or nil at the end]      |
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,10 +36,10 @@ use super::joining::ask;
 use super::post::REFUSED;
 use super::ticket::Slot;
 use super::Shared;
-use crate::archive::{Archive, Lost};
+use crate::archive::{Archive, Lost, Range, RANGES_MAX};
 use crate::base::codec::{Reader, Writer};
-use crate::base::{limits, Error, JobId, NodeId, Result};
-use crate::machine::record::JobRecord;
+use crate::base::{limits, ClusterId, Error, GroupId, JobId, Millis, NodeId, Result};
+use crate::machine::record::{self, JobRecord};
 use crate::net::packet::Frame;
 
 pub(super) const PAST: u8 = 9;
@@ -203,11 +209,11 @@ impl Shared {
     fn fetch_piece(&self, archive: &Archive, member: NodeId, before: Option<JobId>) -> Result<(u64, Option<JobId>)> {
         let config = self.config.cluster.as_ref().ok_or(Error::Closed)?;
         let address = self.raft_address(member).ok_or_else(|| Error::NotFound("it has no address".into()))?;
-        let mut question = Writer::new();
-        question.array(3).bin(&self.identity.cluster.0).u64(self.identity.group.0).option(before, |out, id| {
-            out.id(id);
-        });
-        let payload = match ask(config, &address, PAST, question.as_bytes())? {
+        // The log's time: a wall clock that jumps must not make history seem over.
+        let now = self.machine.read().clock();
+        let here = archive.ranges(before, &stamp(now))?;
+        let question = write_question(self.identity.cluster, self.identity.group, before, now, &here);
+        let payload = match ask(config, &address, PAST, &question)? {
             Frame { kind: RECORDS, payload, .. } => payload,
             Frame { kind: REFUSED, payload, .. } => {
                 return Err(Error::NotCommitted(String::from_utf8_lossy(&payload).into_owned()));
@@ -216,14 +222,21 @@ impl Shared {
         };
         let mut reader = Reader::new(&payload);
         reader.array_of(2, "finished jobs")?;
-        let mut batch = Vec::new();
+        let mut batch = BTreeMap::new();
         for _ in 0..reader.array()? {
             reader.array_of(2, "a finished job")?;
             let (id, record) = (reader.id()?, reader.bin()?);
-            if is_newer(record, archive.get(id)?.as_deref())? {
-                batch.push((id, record.to_vec()));
+            if JobRecord::decode(record).is_ok() {
+                batch.insert(id, record);
             }
         }
+        let ids: Vec<JobId> = batch.keys().copied().collect();
+        archive.each(&ids, &mut |id, here| {
+            if batch.get(&id).is_some_and(|record| !is_newer(record, here)) {
+                batch.remove(&id);
+            }
+        })?;
+        let batch: Vec<_> = batch.into_iter().map(|(id, record)| (id, record.to_vec())).collect();
         archive.import(&batch, archive.watermark())?;
         Ok((batch.len() as u64, reader.option(|reader| reader.id())?))
     }
@@ -252,11 +265,12 @@ impl Shared {
             return Err(Error::Foreign("another cluster's finished jobs are asked for".into()));
         }
         let before = reader.option(|reader| reader.id())?;
+        let (now, there) = read_ranges(&mut reader)?;
         self.catch_up()?;
         let archive = self.archive.read();
         let archive = archive.as_ref().ok_or_else(|| Error::NotCommitted("the archive is not open".into()))?;
         self.archiver.take_out_deleted(archive)?;
-        let part = archive.part(before, limits::BACKUP_BLOCK_BYTES)?;
+        let part = archive.unlike(before, &there, limits::BACKUP_BLOCK_BYTES, &stamp(now))?;
         let mut answer = Writer::with_capacity(part.items.len() + 32);
         answer.array(2).array(part.count).raw(&part.items).option(part.next, |out, id| {
             out.id(id);
@@ -265,19 +279,104 @@ impl Shared {
     }
 }
 
+fn write_question(cluster: ClusterId, group: GroupId, before: Option<JobId>, now: Millis, here: &[Range]) -> Vec<u8> {
+    let mut question = Writer::with_capacity(limits::FIRST_FRAME_BYTES_MAX);
+    question.array(3).bin(&cluster.0).u64(group.0).option(before, |out, id| _ = out.id(id));
+    question.array(2).u64(now.0).array(here.len());
+    for range in here {
+        question.array(3).id(range.low).u64(range.records).u64(range.sum.into());
+    }
+    question.into_bytes()
+}
+
+fn read_ranges(reader: &mut Reader<'_>) -> Result<(Millis, Vec<Range>)> {
+    if reader.is_empty() {
+        return Ok((Millis(0), Vec::new()));
+    }
+    reader.array_of(2, "what is there of finished jobs")?;
+    let now = Millis(reader.u64()?);
+    let range = |reader: &mut Reader<'_>| {
+        reader.array_of(3, "a range of finished jobs")?;
+        Ok(Range { low: reader.id()?, records: reader.u64()?, sum: reader.u64()? as u32 })
+    };
+    let count = reader.array_upto(RANGES_MAX)?;
+    Ok((now, (0..count).map(|_| range(reader)).collect::<Result<_>>()?))
+}
+
+/// What is compared of a record: its age. One that is over by now counts nowhere, as each member removes it when it gets to.
+fn stamp(now: Millis) -> impl Fn(&[u8]) -> Option<[u64; 2]> {
+    move |bytes| {
+        let is_over = record::keep_until_ms(bytes).is_ok_and(|until| until <= now.0);
+        // One that this version cannot read may be of use to another.
+        let age = record::age(bytes).map_or([u64::MAX; 2], |(generation, end)| [generation, end.unwrap_or(0)]);
+        (!is_over).then_some(age)
+    }
+}
+
 /// Whether a record says more of its job than the one that is here: a job may have run again since.
-fn is_newer(record: &[u8], here: Option<&[u8]>) -> Result<bool> {
-    let age = |record| JobRecord::decode(record).map(|record| (record.generation, record.finished_ms));
-    Ok(match here {
-        None => age(record).is_ok(),
-        Some(here) => age(record)? > age(here)?,
-    })
+fn is_newer(record: &[u8], here: &[u8]) -> bool {
+    match (record::age(record), record::age(here)) {
+        (Ok(age), Ok(here)) => age > here,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Millis;
+
+    const HOUR: u64 = 3_600_000;
+
+    /// A node whose archive has so many jobs, of which each tenth is over after an hour.
+    fn with_history(dir: &std::path::Path, jobs: u8) -> Arc<crate::node::Node> {
+        let node = crate::node::group_of_one::open(dir);
+        let now = node.shared.machine.read().clock().0;
+        let batch: Vec<_> = (0..jobs)
+            .map(|number| {
+                let id = JobId([number; 16]);
+                let keep_until_ms = now + if number % 10 == 0 { HOUR } else { 9 * HOUR };
+                (id, JobRecord { id, keep_until_ms, finished_ms: Some(7), ..JobRecord::default() }.encode())
+            })
+            .collect();
+        node.shared.archive.read().as_ref().expect("it is open").import(&batch, 0).expect("it is written");
+        node
+    }
+
+    fn given(node: &crate::node::Node, question: &[u8]) -> usize {
+        let answer = node.shared.past(question).expect("it is answered");
+        let mut reader = Reader::new(&answer);
+        reader.array_of(2, "an answer").and_then(|()| reader.array()).expect("finished jobs")
+    }
+
+    #[test]
+    fn a_member_is_given_what_it_does_not_say_that_it_has_and_an_older_one_everything() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let node = with_history(dir.path(), 100);
+        let (cluster, group) = (node.shared.identity.cluster, node.shared.identity.group);
+        let ranges = |now| {
+            let archive = node.shared.archive.read();
+            archive.as_ref().expect("it is open").ranges(None, &stamp(now)).expect("it is read")
+        };
+        let ask = |now, there: &[Range]| given(&node, &write_question(cluster, group, None, now, there));
+        let (now, later) = (Millis(0), Millis(node.shared.machine.read().clock().0 + 2 * HOUR));
+        assert_eq!((ask(now, &ranges(now)), ask(later, &ranges(later))), (0, 0));
+        assert_eq!((ask(now, &[Range::default()]), ask(later, &[Range::default()])), (100, 90));
+        let mut older = Writer::new();
+        older.array(3).bin(&cluster.0).u64(group.0).nil();
+        assert_eq!(given(&node, older.as_bytes()), 100);
+        let question = write_question(cluster, group, None, now, &ranges(now));
+        assert!(question.starts_with(older.as_bytes()), "an older member reads what it knows, and gives everything");
+        node.close().expect("it closes");
+    }
+
+    #[test]
+    fn the_longest_question_is_a_first_frame() {
+        let range = Range { low: JobId([255; 16]), records: u64::from(u32::MAX), sum: u32::MAX };
+        let (cluster, group, before) = (ClusterId([255; 16]), GroupId(u64::MAX), Some(range.low));
+        let question = write_question(cluster, group, before, Millis::MAX, &[range; RANGES_MAX]);
+        let frame = crate::net::packet::encode(PAST, 0, &question).expect("it is a frame");
+        assert!(frame.len() <= limits::FIRST_FRAME_BYTES_MAX, "{} bytes", frame.len());
+    }
 
     const A: NodeId = NodeId(1);
     const C: NodeId = NodeId(3);
