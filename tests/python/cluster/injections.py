@@ -314,12 +314,22 @@ def _goes_on(lab: Lab, answers: int = GOES_ON) -> None:
 
 
 def _back(lab: Lab, *numbers: int) -> None:
-    """Start nodes again and wait until each serves."""
+    """Start nodes again and wait until each serves, and has the finished jobs that it lacked from the others.
+
+    Else faults that follow one another would take the history of all nodes, which is more than one node at a time.
+    """
     for number in numbers:
         lab.nodes.launch(number)
     for number in numbers:
         lab.nodes.wait_until_serving(number)
     _goes_on(lab)
+    for number in numbers:
+        _until(lambda number=number: _remembers(lab, number), f"node {number} has the history that it lacked")
+
+
+def _remembers(lab: Lab, number: int) -> bool:
+    health = lab.nodes.health(number)
+    return health is not None and health["archive"]["lost"] is None
 
 
 def _restart_if_ended(lab: Lab, number: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.load import Load
+from cluster.load import Load, Sizes
 from cluster.network import Network
 from cluster.nodes import INSECURE, Nodes
 from cluster.parts import connect, read
@@ -55,7 +55,7 @@ class Lab:
     def unfinished(self) -> int:
         """Jobs that have not ended, as a majority knows them."""
         counts = self.ask((1,))
-        return sum(counts[state] for state in ("enqueued", "processing", "scheduled", "retrying"))
+        return sum(counts[state] for state in ("awaiting", "enqueued", "processing", "scheduled", "retrying"))
 
     def wait_until_done(self) -> float:
         """Wait until every job has ended; gives the seconds that it took."""
@@ -90,24 +90,37 @@ class Lab:
         return f"running {self.nodes.running()}, health {health}\n{logs}"
 
 
-def final_states(lab: Lab, jobs: Iterable[str]) -> list[str]:
-    """Those of the jobs that some node knows to have ended. Finished jobs are history, and each node keeps its own."""
-    left, found = set(jobs), []
+def details_of(lab: Lab, jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What some node knows of each job. Finished jobs are history, and each node keeps its own."""
+    left, found = set(jobs), {}
     for address in lab.nodes.clients:
         client = connect([address], "client")
         try:
             for job in sorted(left):
                 detail = read(client, 3, uuid.UUID(job).bytes)[1]
-                if detail is not None and detail["state"] in ("succeeded", "cancelled"):
-                    found.append(job)
+                if detail is not None:
+                    found[job] = detail
                     left.discard(job)
         finally:
             client.close(1.0)
     return found
 
 
+def final_states(lab: Lab, jobs: Iterable[str]) -> list[str]:
+    """Those of the jobs that some node knows to have ended."""
+    return [job for job, detail in details_of(lab, jobs).items() if detail["state"] in ("succeeded", "cancelled")]
+
+
+def open_batches(lab: Lab) -> list[str]:
+    """Batches that have not finished, in words."""
+    rows: list[list[Any]] = []
+    while page := lab.ask((40, rows[-1][0] if rows else None, 1_000)):
+        rows += page
+    return [f"batch {row[1]} is {row[2]} with {row[7]} pending members" for row in rows if row[5] is None]
+
+
 @contextmanager
-def lab(folder: Path, nodes: int, clients: int = 8, workers: int = 4) -> Iterator[Lab]:
+def lab(folder: Path, nodes: int) -> Iterator[Lab]:
     """A cluster under load. Everything of it is gone at the end, whatever happened."""
     if os.geteuid() != 0:
         raise RuntimeError("the fault lab needs root: it makes network namespaces and mounts loop devices")
@@ -121,6 +134,6 @@ def lab(folder: Path, nodes: int, clients: int = 8, workers: int = 4) -> Iterato
         cluster.create_disks()
         cluster.start()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAFTWORK_")} | INSECURE
-        load = Load(folder, cluster.clients, clients, workers, environment)
+        load = Load(folder, cluster.clients, Sizes(), environment)
         stack.callback(load.close)
         yield Lab(folder, network, cluster, load)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.parts import Place
@@ -14,16 +15,29 @@ TESTS = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120.0
 
 
-class Load:
-    """Clients and workers as processes, each with its file of the history."""
+@dataclass(frozen=True)
+class Sizes:
+    """How many processes do what."""
 
-    def __init__(self, folder: Path, nodes: list[str], clients: int, workers: int, environment: dict[str, str]) -> None:
+    clients: int = 8
+    workers: int = 4
+    model_clients: int = 2
+    model_workers: int = 2
+
+
+class Load:
+    """Clients and workers as processes, each with its file of the history. The last of both are those of the model."""
+
+    def __init__(self, folder: Path, nodes: list[str], sizes: Sizes, environment: dict[str, str]) -> None:
         self.folder = folder
         self.nodes = nodes
         self.board = Board(folder / "board", create=True)
-        self.environment = environment | {"PYTHONPATH": str(TESTS)}
-        self.clients = range(clients)
-        self.workers = range(clients, clients + workers)
+        told = {"PYTHONPATH": str(TESTS), "LAB_FOLDER": str(folder), "LAB_NODES": ",".join(nodes)}
+        self.environment = environment | told
+        self.clients = range(sizes.clients + sizes.model_clients)
+        self.workers = range(len(self.clients), len(self.clients) + sizes.workers + sizes.model_workers)
+        self.model = {*self.clients[sizes.clients :], *self.workers[sizes.workers :]}
+        """The places whose processes use the public API and write the ledger of `model_jobs`."""
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.more: dict[int, dict[str, str]] = {}
         self.down: set[int] = set()
@@ -37,7 +51,7 @@ class Load:
         """Start the process of one place, under a new number."""
         self._started += 1
         place = Place(slot, self._started, self.nodes, self.folder)
-        module = "cluster.client" if slot in self.clients else "cluster.worker"
+        module = f"cluster.{'model_' * (slot in self.model)}{'client' if slot in self.clients else 'worker'}"
         with (self.folder / f"load-{slot}.err").open("ab") as errors:
             self.processes[slot] = subprocess.Popen(
                 [sys.executable, "-m", module, *place.arguments()],

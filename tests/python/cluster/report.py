@@ -7,7 +7,43 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cluster.lab import Injected
+from cluster.model_verdict import Ledger
 from cluster.verdict import Fates, History, Run
+
+
+@dataclass
+class OfModel:
+    """What the jobs that depend on each other did."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def tell(self, ledger: Ledger, remembered: int) -> None:
+        """Take the figures of the ledger. `remembered`: of how many jobs some node knows how they ended."""
+        flows = ledger.lines["flow"]
+        self.counts = Counter(
+            jobs=len(ledger.jobs()),
+            remembered=remembered,
+            runs=len(ledger.begun()),
+            batches=sum("callbacks" in flow for flow in flows),
+            begun_again=sum(line["acknowledged"] for line in ledger.lines["again"]),
+            callbacks=len(ledger.jobs("model.called")),
+            chains=sum("places" in flow for flow in flows),
+            with_limit=len(ledger.jobs("model.member")),
+            with_rate=len(ledger.jobs("model.paced")),
+            slots=len(ledger.jobs("model.tick")),
+            holdings=len(ledger.lines["held"]),
+            in_doubt=len(ledger.lines["doubt"]),
+        )
+
+    def check(self) -> None:
+        """That there was something of each: a verdict about nothing finds nothing."""
+        least = {"batches": 30, "begun_again": 3, "callbacks": 60, "chains": 15, "with_limit": 60, "with_rate": 10}
+        least |= {"slots": 30, "holdings": 20}
+        missing = {name: self.counts[name] for name, count in least.items() if self.counts[name] < count}
+        assert not missing, f"too little was done with flows, limits, slots and locks: {missing}"
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in self.counts.items())
 
 
 @dataclass
@@ -31,6 +67,9 @@ class Report:
     lost: list[str] = field(default_factory=list)
     double: list[str] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
+    model: OfModel = field(default_factory=OfModel)
+    problems: list[str] = field(default_factory=list)
+    """What is wrong with flows, limits, slots and locks."""
     pauses_ms: list[float] = field(default_factory=list)
     """How long no write was answered after each loss of a leader."""
     restarts_ms: list[float] = field(default_factory=list)
@@ -62,6 +101,8 @@ class Report:
             f"  runs          {self.runs:,}, {self.again:,} again after a lost lease",
             f"  zombies       {self.refused:,} ends of runs refused, as the lease was lost",
             f"  double leases {len(self.double)}, started early {len(self.early)}",
+            f"  model         {self.model}",
+            f"  problems      {len(self.problems)}: {'; '.join(self.problems[:5])}",
             f"  writes paused {_spread(self.pauses_ms)} after {len(self.pauses_ms)} losses of a leader (A1)",
             f"  and           {_spread(self.restarts_ms)} after {len(self.restarts_ms)} losses of all nodes",
             f"  leases back   {self.leases_back_s:.1f} s after all workers were killed (J6)",

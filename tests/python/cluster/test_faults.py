@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from cluster import injections as do
-from cluster import verdict
+from cluster import model_verdict, verdict
 from cluster.injections import Injection
-from cluster.lab import Lab, final_states, lab
+from cluster.lab import Lab, details_of, final_states, lab, open_batches
 from cluster.machine import JUMPS_S, YEARS_S
 from cluster.parts import TTL_MS
 from cluster.report import Report
@@ -82,7 +82,12 @@ def run(folder: Path, nodes: int, plan: Plan, operations: int, seconds: float) -
         lost = it.injected.leader_lost
         report.pauses_ms = verdict.pauses_ms(history, [moment for moment, majority in lost if majority])
         report.restarts_ms = verdict.pauses_ms(history, [moment for moment, majority in lost if not majority])
-        it.check_totals(len(fates.acknowledged), len(fates.in_doubt))
+        ledger = model_verdict.Ledger.read(folder / "model-ledger")
+        details = details_of(it, ledger.jobs())
+        report.model.tell(ledger, len(details))
+        stored, doubtful = ledger.counted()
+        it.check_totals(len(fates.acknowledged) + stored, len(fates.in_doubt) + doubtful)
+        report.problems = open_batches(it) + model_verdict.problems(ledger, details)
     report.seconds = time.monotonic() - began
     history.write(folder / "history.jsonl")
     return report
@@ -111,11 +116,13 @@ def judge(report: Report, folder: Path, kinds: int, injections: int, operations:
     assert report.lost == []
     assert report.double == []
     assert report.early == []
+    assert report.problems == []
     assert report.leases_back_s < TTL_MS / 1_000 + 2
     if "FAULT_LAB_ONLY" not in os.environ:
         did = (len(report.kinds), report.injections, report.operations)
         assert did >= (kinds, 0, 0) and did[1] >= injections and did[2] >= operations, f"too little was done: {did}"
         assert report.refused > 0, "no zombie told the end of a run whose lease was lost"
+        report.model.check()
 
 
 @pytest.mark.timeout(1_200)
