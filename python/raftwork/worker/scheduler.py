@@ -1,6 +1,6 @@
 """Fires recurring schedules: one thread in each worker, whichever application its schedules belong to.
 
-    ask what is due ──► nothing: sleep until the next slot, a second at most
+    ask what is due ──► nothing: sleep until the next slot, a second or a little more at most
           ▲         └─► something: let the one that fired last go first, ask again, fire
           └───────────────────────────────────────────────────────────────────┘
 
@@ -14,7 +14,9 @@ Invariants
 * What is due is asked for in pages, oldest first. Behind one with schedules that cannot be fired here (a definition
   that this process cannot read, a queue that is not its own) the next one is asked for, and the first one again after
   a second for each page that it took: until then a turn begins behind them, as if they were not there.
-* Idle it costs one question a second, whatever the number of schedules: the storage knows which slot is next.
+* Idle it costs one question a second, whatever the number of schedules: the storage knows which slot is next. Where
+  many workers run, each asks less often, at random times: of a schedule that is due earlier than all others, one of
+  them still knows within a second.
 """
 
 from __future__ import annotations
@@ -38,7 +40,14 @@ __all__ = ["Scheduler"]
 logger = logging.getLogger("raftwork.schedules")
 
 IDLE_S = 1.0
-"""Longest sleep: somebody may put a schedule that is due earlier than all others."""
+"""Longest sleep of one of few workers: somebody may put a schedule that is due earlier than all others."""
+IDLE_MANY_S = 5.0
+"""The same where there are many, on average."""
+QUESTIONS_S = 20
+"""Idle questions a second of all workers together, at random times: enough that a second without one is rare, also
+where each worker has two sessions."""
+COUNT_S = 120.0
+"""Time between two looks at how many workers there are, on average."""
 EARLY_S = 0.02
 """First sleep when the clock of this machine says that a slot has come, and the storage's does not yet."""
 PUT_AGAIN_S = 30.0
@@ -133,6 +142,8 @@ class Scheduler:
         self._untold: dict[str, tuple[RaftworkError, list[str]]] = {}
         """By the code of an error: the first one in this turn, and the schedules that it is about."""
         self._pages = Pages()
+        self._idle_s = IDLE_S
+        self._count_at = -math.inf
 
     def start(self) -> None:
         """Begin to fire."""
@@ -188,7 +199,15 @@ class Scheduler:
             self._fired_last = True in outcomes
             if self._fired_last or False in outcomes:
                 return 0.0  # Another one was first, or time went on meanwhile: what is due now?
-        return IDLE_S if due.rows else self._sleep_s(due)
+        return IDLE_S if due.rows else min(self._sleep_s(due), self._idle(storage))
+
+    def _idle(self, storage: Storage) -> float:
+        """Longest sleep. Of many workers each sleeps for another time, so that they do not ask together."""
+        if clock.monotonic() >= self._count_at:
+            workers = sum(session.kind == "worker" for session in storage.sessions())
+            self._idle_s = min(max(IDLE_S, workers / QUESTIONS_S), IDLE_MANY_S)
+            self._count_at = clock.monotonic() + 2 * COUNT_S * random.random()
+        return self._idle_s if self._idle_s == IDLE_S else 2 * self._idle_s * random.random()
 
     def _fire_pages(self, storage: Storage, due: DueSchedules) -> tuple[list[bool | None], DueSchedules]:
         """Fire what is due, page by page while some of it cannot be fired. Answers the outcomes and the last page."""
@@ -277,12 +296,13 @@ class Scheduler:
         return done
 
     def _sleep_s(self, due: DueSchedules) -> float:
+        """Until the next slot, if there is one."""
         if due.next_ms is None:
-            return IDLE_S
+            return math.inf
         ahead_s = (due.next_ms - clock.now_ms()) / 1_000
         if ahead_s > 0:
             self._early_s = EARLY_S
-            return min(ahead_s, IDLE_S)
+            return ahead_s
         wait_s, self._early_s = self._early_s, min(2 * self._early_s, IDLE_S)
         return wait_s
 

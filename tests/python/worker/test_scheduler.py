@@ -15,7 +15,7 @@ import pytest
 from raftwork import JobInfo, Raftwork, clock, serde
 from raftwork.cron import define, job_id
 from raftwork.errors import NotRunning, Overloaded
-from raftwork.storage.base import JobSpec, Storage
+from raftwork.storage.base import JobSpec, SessionInfo, Storage
 from raftwork.worker import scheduler
 from raftwork.worker.scheduler import Scheduler
 
@@ -127,6 +127,49 @@ def test_an_outage_makes_up_for_no_more_than_the_window(
     assert slots_of(app) == [first + timedelta(hours=n) for n in range(5)][5 - jobs :]
     assert app.schedules.get("tick").next_at == first + timedelta(hours=5)
     assert ("missed all slots" in caplog.text) == (jobs == 0)
+
+
+def connected(app: Raftwork, monkeypatch: pytest.MonkeyPatch, kinds: list[str]) -> None:
+    """Let the storage tell of so many sessions."""
+    rows = [SessionInfo(number, kind, "host", number, {}, 0, 0) for number, kind in enumerate(kinds)]
+    monkeypatch.setattr(type(app.storage), "sessions", lambda *_: rows)
+
+
+def test_many_idle_workers_ask_less_often_and_not_together(still: Raftwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    connected(still, monkeypatch, ["worker"] * 1_000)
+    sleeps = [eager(still).turn(still.storage) for _ in range(1_000)]
+    assert max(sleeps) <= 2 * scheduler.IDLE_MANY_S
+    assert sum(sleeps) / 1_000 == pytest.approx(scheduler.IDLE_MANY_S, rel=0.2)
+    assert sum(sleep <= 1.0 for sleep in sleeps) > scheduler.QUESTIONS_S, "each second some ask"
+
+
+def test_few_workers_ask_each_second_however_many_clients_there_are(
+    still: Raftwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(still, monkeypatch, ["worker"] * scheduler.QUESTIONS_S + ["client"] * 1_000)
+    assert eager(still).turn(still.storage) == scheduler.IDLE_S
+
+
+def test_one_of_many_workers_is_awake_when_a_slot_comes(still: Raftwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    connected(still, monkeypatch, ["worker"] * 1_000)
+    monkeypatch.setattr(scheduler.random, "random", lambda: 0.9)
+    still.schedules.put("tick", task_of(still), every="1h")
+    next_at = still.schedules.get("tick").next_at
+    assert next_at is not None
+    for ahead_ms, sleep_s in [(HOUR, 2 * scheduler.IDLE_MANY_S * 0.9), (300, 0.3)]:
+        monkeypatch.setattr(scheduler.clock, "now_ms", lambda ahead_ms=ahead_ms: clock.to_ms(next_at) - ahead_ms)
+        assert eager(still).turn(still.storage) == pytest.approx(sleep_s)
+
+
+def test_how_many_workers_there_are_is_looked_at_again(still: Raftwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(scheduler.clock, "monotonic", lambda: now)
+    connected(still, monkeypatch, ["worker"] * 1_000)
+    turns = eager(still)
+    turns.turn(still.storage)
+    connected(still, monkeypatch, ["worker"])
+    now += 2 * scheduler.COUNT_S
+    assert turns.turn(still.storage) == scheduler.IDLE_S
 
 
 def test_two_schedulers_fire_a_slot_once_and_the_last_one_goes_first(still: Raftwork) -> None:
