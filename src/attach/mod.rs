@@ -10,6 +10,7 @@
 //! door      who is let in, and what each frame needs
 //! peer      the owner's side of one attached process
 //! remote    the attached side
+//! silence   whether the owner hangs
 //! ```
 
 pub mod backend;
@@ -20,6 +21,7 @@ pub mod place;
 mod quota;
 pub mod remote;
 pub mod server;
+mod silence;
 pub mod wire;
 
 pub use backend::{Ask, Backend, Check, Done, View, WaitId, WatchEvent, WatchId, Watcher};

@@ -8,6 +8,7 @@
 use super::backend::{Ask, Done, View, WatchEvent, Watcher};
 use super::message::{self, Greeting};
 use super::place::{Address, Other};
+use super::silence::{Silence, Step, QUIET};
 use super::wire::{self, Kind};
 use crate::base::codec::Writer;
 use crate::base::{limits, Error, JobId, LogIndex, Result, SessionId};
@@ -26,9 +27,6 @@ const GREETING_WAIT: Duration = Duration::from_secs(2);
 /// The same over the network: name, connection, handshake and greeting.
 pub const FAR_GREETING_WAIT: Duration = Duration::from_secs(5);
 
-/// After this silence a node over the network is asked whether it lives, and given up when it does not answer.
-const QUIET: Duration = Duration::from_millis(limits::QUIET_MS);
-const HANG: Duration = Duration::from_millis(limits::HANG_MS);
 /// A question that costs a node nothing: its feature level.
 const VIEW_LEVEL: u64 = 10;
 
@@ -92,10 +90,7 @@ struct State {
     ended: bool,
     /// It has asked for log lines, so it knows what is sent then.
     asks_for_lines: bool,
-    /// When the last frame came.
-    heard: Instant,
-    /// When it was asked whether it lives, if it was since then.
-    knocked: Option<Instant>,
+    silence: Silence,
 }
 
 impl Remote {
@@ -131,8 +126,8 @@ impl Remote {
         let outgoing = Outgoing::start(stream.clone(), limits::WAITING_BYTES_MAX)?;
         let (questions, watches) = (BTreeMap::new(), BTreeMap::new());
         let asks_for_lines = false;
-        let (heard, knocked) = (Instant::now(), None);
-        let state = State { questions, watches, ended: false, asks_for_lines, heard, knocked };
+        let silence = Silence::new(Instant::now());
+        let state = State { questions, watches, ended: false, asks_for_lines, silence };
         let remote = Arc::new(Self { outgoing, owner, state: Mutex::new(state) });
         let reading = remote.clone();
         std::thread::Builder::new()
@@ -164,6 +159,9 @@ impl Remote {
                 return id;
             }
         };
+        if state.questions.is_empty() {
+            state.silence.asked(Instant::now());
+        }
         state.questions.insert(id, question);
         if !state.ended {
             // Queued under the lock, so that questions arrive in the order of their numbers.
@@ -214,26 +212,28 @@ impl Remote {
     }
 
     /// Ends the connection if somebody waits for something and the node says nothing at all, not even when it is asked what
-    /// costs it nothing. To be called about once a second. Never blocks.
-    pub fn mind_silence(&self) {
+    /// costs it nothing. Tells when to look again. Never blocks.
+    pub fn mind_silence(&self) -> Duration {
         let mut state = self.state.lock();
-        let wanted = !state.questions.is_empty() || !state.watches.is_empty();
-        match state.knocked {
-            _ if state.ended => {}
-            Some(at) if at.elapsed() >= HANG => {
-                drop(state);
-                log::warn!("a node says nothing any more, so another is asked");
-                self.end();
-            }
-            Some(_) => {}
-            None if wanted && state.heard.elapsed() >= QUIET => {
-                state.knocked = Some(Instant::now());
-                drop(state);
+        if state.ended {
+            return QUIET;
+        }
+        let (waits, watches) = (!state.questions.is_empty(), !state.watches.is_empty());
+        let step = state.silence.look(Instant::now(), waits, watches);
+        drop(state);
+        match step {
+            Step::Wait(left) => left,
+            Step::Knock(left) => {
                 let mut question = Writer::new();
                 question.array(1).u64(VIEW_LEVEL);
                 self.ask(Question::View(View::of_any(question.as_bytes()), Box::new(drop)));
+                left
             }
-            None => {}
+            Step::Leave => {
+                log::warn!("a node says nothing any more, so another is asked");
+                self.end();
+                QUIET
+            }
         }
     }
 
@@ -301,8 +301,7 @@ impl Remote {
     }
 
     fn hear(&self) {
-        let mut state = self.state.lock();
-        (state.heard, state.knocked) = (Instant::now(), None);
+        self.state.lock().silence.heard(Instant::now());
     }
 
     fn answered(&self, id: u64, payload: &[u8]) {

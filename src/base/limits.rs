@@ -166,12 +166,17 @@ pub const READY_STALENESS_MS: u64 = 2_000;
 pub const CERTIFICATE_ALARM_MS: u64 = 14 * 24 * 3_600_000;
 /// A peer whose machine confirms nothing for this long has vanished.
 pub const SILENCE_MS: u64 = 5_000;
-/// A node that a client heard nothing from for this long is asked something that costs it nothing.
+/// A node that a client heard nothing from for this long, while it waits for an answer, is asked something that costs it
+/// nothing.
 pub const QUIET_MS: u64 = 1_000;
-/// One that does not answer that for this long hangs, though its machine still confirms: another is asked. Together well
-/// below the time after which a worker of the shortest usual session takes its leases for lost.
+/// The same for a client that waits for events only, as an idle worker does: more than half of what passes between two signs
+/// of life, which are answered too. So it asks once between them.
+pub const QUIET_WATCHING_MS: u64 = 3_000;
+/// One that does not answer that for this long hangs, though its machine still confirms: another is asked. Twice is
+/// below the time after which a worker of a usual session takes its leases for lost.
 pub const HANG_MS: u64 = 2_000;
-const _: () = assert!(2 * (QUIET_MS + HANG_MS) < SESSION_TTL_MS * 2 / 3);
+const _: () = assert!(QUIET_WATCHING_MS + QUIET_MS + 2 * HANG_MS < SESSION_TTL_MS * 2 / 3);
+const _: () = assert!(2 * QUIET_WATCHING_MS > SESSION_TTL_MS / 3);
 /// Bytes that may wait for a member: an append of the largest size four times over. Frames beyond are dropped.
 pub const MEMBER_BYTES_MAX: usize = 32 << 20;
 /// Bytes of entries that one group commit carries, unless a single entry is larger.

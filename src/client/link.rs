@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Directories that this process has opened, by their real paths.
 static OPENED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -275,10 +275,12 @@ impl Link {
         });
     }
 
-    /// A member that hangs keeps its connections: whoever waits for it goes to another. Never blocks.
-    pub fn mind_silence(&self) {
-        if let (Whereabouts::Cluster(_), Owner::Other(remote)) = (&self.at, self.owner()) {
-            remote.mind_silence();
+    /// A member that hangs keeps its connections: whoever waits for it goes to another. Tells when to look again, if it matters.
+    /// Never blocks.
+    pub fn mind_silence(&self) -> Option<Duration> {
+        match (&self.at, self.owner()) {
+            (Whereabouts::Cluster(_), Owner::Other(remote)) => Some(remote.mind_silence()),
+            _ => None,
         }
     }
 

@@ -169,8 +169,8 @@ impl Client {
             Holder::Link(link) => {
                 let (link, locks) = (Arc::downgrade(link), locks.clone());
                 Some(Heart::start(move || {
-                    link.upgrade().iter().for_each(|link| link.mind_silence());
-                    locks.look()
+                    let silence = link.upgrade().and_then(|link| link.mind_silence());
+                    silence.into_iter().fold(locks.look(), std::time::Duration::min)
                 })?)
             }
         };
