@@ -72,8 +72,8 @@ const RAW: u8 = 0;
 const LZ4: u8 = 1;
 /// Bytes read or written at once.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Bytes written between two syncs, so that the log's own syncs never wait for a whole snapshot.
-const SYNC_BYTES: u64 = 8 << 20;
+/// Bytes written between two syncs. The log's own syncs wait behind them, and so do clients.
+pub const SYNC_BYTES: u64 = 1 << 20;
 
 /// The header of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

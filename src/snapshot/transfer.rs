@@ -14,6 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::file::SYNC_BYTES;
 use super::{check, damaged, file_name, SnapshotMeta, SnapshotStore, DIR_NAME};
 use crate::base::planted::{has, Bug};
 use crate::base::{Error, Result};
@@ -58,6 +59,9 @@ impl SnapshotStore {
         let file = self.unfinished_file(&path, offset)?;
         file.write_at(offset, bytes)?;
         if !last {
+            if offset / SYNC_BYTES < (offset + bytes.len() as u64) / SYNC_BYTES {
+                file.sync_data()?;
+            }
             return Ok(false);
         }
         if !has(Bug::ReceivedNotSynced) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use raftwork::base::{ClusterId, Error, GroupId, LogIndex, Millis, NodeId, SessionId, Term};
 use raftwork::consensus::{ConfState, Entry, EntryType, Message, MessageType, Placed, SnapshotMetadata};
+use raftwork::disk::fake::Op;
 use raftwork::disk::{ensure_dir, FakeDisk, Identity};
 use raftwork::replica::{Letter, Note, Word};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
@@ -132,6 +133,18 @@ fn send(from: &SnapshotStore, meta: &SnapshotMeta, to: &SnapshotStore, mut offse
         offset += bytes.len() as u64;
     }
     false
+}
+
+#[test]
+fn a_large_snapshot_is_synced_while_it_is_received() {
+    let disk = disk();
+    let to = store(&disk, 2);
+    let (piece, before) = (vec![7; 256 << 10], disk.count(Op::Sync));
+    for number in 0..10 {
+        assert!(!to.take_piece(40, 5, number * piece.len() as u64, &piece, false).unwrap());
+        // The log's own syncs never wait behind more than a mebibyte.
+        assert_eq!(disk.count(Op::Sync) - before, (number + 1) / 4);
+    }
 }
 
 #[test]
