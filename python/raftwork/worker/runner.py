@@ -157,6 +157,8 @@ class Runner:
             return timed_out(run, retry_of(run.claim))
         if isinstance(value, Outcome):
             return after_outcome(run, value, retry_of(run.claim))
+        if value is None:
+            return Ending(Code.SUCCEEDED)  # Nothing is stored for it, also with keys.
         try:
             packed = serde.encode(value, secrets=self._codecs.takes_secrets)
             return Ending(Code.SUCCEEDED, self._codecs.seal(run.claim.id, Kind.RESULT, packed))

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from raftwork import InvalidOption, JobFailed, Raftwork, Retry, Secret
+from raftwork import InvalidOption, JobContext, JobFailed, Raftwork, Retry, Secret
 from raftwork.testing import harness
 
 KEYS = "2026-11:" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
@@ -39,6 +39,18 @@ def test_arguments_results_and_errors_are_clear_in_a_test(app: Raftwork) -> None
         length.enqueue("crashes")
         with pytest.raises(JobFailed):
             h.drain()
+
+
+def test_nothing_is_stored_for_a_result_that_is_none(app: Raftwork) -> None:
+    @app.task(name="shop.note")
+    def note(ctx: JobContext) -> None:
+        ctx.progress(1, 2)
+
+    with harness(app) as h:
+        note.enqueue()
+        h.drain()
+        (info,) = h.jobs(note)
+        assert info.packed_result is None, "so that also who has no key reads it"
 
 
 def test_a_secret_reaches_its_job(app: Raftwork) -> None:
