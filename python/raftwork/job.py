@@ -184,7 +184,8 @@ class Job(Generic[R_co]):
         return await asyncio.to_thread(self.cancel, reason)
 
     def retry(self) -> bool:
-        """Run the job again: a final one with fresh attempts, a waiting one now. False: it is enqueued or runs already.
+        """Run the job again: a final one with fresh attempts, a waiting one now. False: it is enqueued or runs already,
+        or another job has its unique key by now.
 
         Raises:
             JobNotFound: there is no such job.
