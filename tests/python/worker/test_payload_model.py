@@ -8,7 +8,7 @@ import functools
 import random
 from typing import Any, NamedTuple, get_args
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from raftwork import (
@@ -310,6 +310,7 @@ worker.task(name="plays", retry=retry)(plays)
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(program=programs)
+@example(program=[NewJob(CLEAR, Value("small"), None, None, [Run(save=Value("small", secret=True))]), Do("drain")])
 def test_payloads_do_as_the_model_says(program: list[NewJob | Do]) -> None:
     with contextlib.ExitStack() as stack:
         h = stack.enter_context(harness(worker, raise_errors=False))
