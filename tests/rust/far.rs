@@ -20,7 +20,8 @@ use tempfile::TempDir;
 use crate::node::support::{log_lines, until, PATIENCE};
 use crate::requests::{enqueue, field_number, job};
 
-/// Until another member answers: noticed within 3 s, and the next one is found at once. The machine may be busy.
+/// Until another member answers: noticed within 3 s, or 5 by who only watches, and the next one is found at once. The
+/// machine may be busy.
 const GONE_ON: Duration = Duration::from_secs(20);
 
 fn patience() -> Patience<'static> {
