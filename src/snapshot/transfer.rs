@@ -53,19 +53,19 @@ impl SnapshotStore {
     ///
     /// # Errors
     /// `Invalid`: the bytes do not continue what is here. `Corrupt`, `Foreign`: the whole was not a snapshot of this group;
-    /// it is gone, and the sender must begin again.
+    /// it is gone, and the sender must begin again, as after a sync that failed.
     pub fn take_piece(&self, index: u64, term: u64, offset: u64, bytes: &[u8], last: bool) -> Result<bool> {
         let path = self.unfinished(index, term);
         let file = self.unfinished_file(&path, offset)?;
         file.write_at(offset, bytes)?;
         if !last {
             if offset / SYNC_BYTES < (offset + bytes.len() as u64) / SYNC_BYTES {
-                file.sync_data()?;
+                self.synced(&path, file.sync_data())?;
             }
             return Ok(false);
         }
         if !has(Bug::ReceivedNotSynced) {
-            file.sync()?;
+            self.synced(&path, file.sync())?;
         }
         if let Err(error) = check(&*self.disk, &path, index, Some(&self.identity), true) {
             self.disk.remove(&path)?;
@@ -74,6 +74,14 @@ impl SnapshotStore {
         self.disk.rename(&path, &self.received(index, term))?;
         self.disk.sync_dir(&self.dir.join(DIR_NAME))?;
         Ok(true)
+    }
+
+    /// After a sync that failed the bytes may be gone, whatever the next one says (D3): the sender must begin again.
+    fn synced(&self, path: &Path, outcome: Result<()>) -> Result<()> {
+        if outcome.is_err() {
+            self.disk.remove(path)?;
+        }
+        outcome
     }
 
     fn unfinished_file(&self, path: &Path, offset: u64) -> Result<Arc<dyn File>> {

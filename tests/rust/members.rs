@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use raftwork::base::{ClusterId, Error, GroupId, LogIndex, Millis, NodeId, SessionId, Term};
 use raftwork::consensus::{ConfState, Entry, EntryType, Message, MessageType, Placed, SnapshotMetadata};
-use raftwork::disk::fake::Op;
+use raftwork::disk::fake::{Fault, Op};
 use raftwork::disk::{ensure_dir, FakeDisk, Identity};
 use raftwork::replica::{Letter, Note, Word};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
@@ -145,6 +145,18 @@ fn a_large_snapshot_is_synced_while_it_is_received() {
         // The log's own syncs never wait behind more than a mebibyte.
         assert_eq!(disk.count(Op::Sync) - before, (number + 1) / 4);
     }
+}
+
+#[test]
+fn d3_what_was_received_before_a_sync_failed_is_received_again() {
+    let disk = disk();
+    let to = store(&disk, 2);
+    let piece = vec![7; 1 << 20];
+    assert!(!to.take_piece(40, 5, 0, &piece, false).unwrap());
+    disk.fail(Op::Sync, disk.count(Op::Sync) + 1, Fault::Eio, false);
+    to.take_piece(40, 5, piece.len() as u64, &piece, false).expect_err("the sync fails");
+    assert_eq!(to.received_bytes(40, 5).unwrap(), 0, "the system may have dropped any of it");
+    assert!(!to.take_piece(40, 5, 0, &piece, false).unwrap());
 }
 
 #[test]
