@@ -163,6 +163,7 @@ impl Remote {
             state.silence.asked(Instant::now());
         }
         state.questions.insert(id, question);
+        state.silence.said(frame.len());
         if !state.ended {
             // Queued under the lock, so that questions arrive in the order of their numbers.
             self.outgoing.send(frame);
@@ -274,7 +275,7 @@ impl Remote {
                 return log::warn!("the owner of the directory sent {error}");
             }
             match other.wait_readable(stream, None).and_then(|more| Ok(more && frames.fill(&mut &*stream)?)) {
-                Ok(true) => {}
+                Ok(true) => self.hear(), // A part of a frame, too: a large one takes its time.
                 // Of a certificate: what is connected again may be refused for the same reason.
                 Err(error @ Error::Foreign(_)) => return log::warn!("the connection to a node ended: {error}"),
                 Ok(false) | Err(_) => return,
@@ -287,7 +288,6 @@ impl Remote {
         if arrived.is_empty() {
             return true;
         }
-        self.hear();
         // Whoever gets one of several answers asks the next question at once: those leave in one piece.
         let _held = if arrived.len() > 1 { self.outgoing.hold() } else { None };
         for frame in arrived {

@@ -6,6 +6,8 @@
 //!    QUIET_WATCHING, since the last word                      where only events are
 //! ```
 //!
+//! HANG is longer behind what was sent since the last word, as the question has to get through behind it.
+//!
 //! An idle worker watches and asks nothing but its signs of life. Were it as impatient as who waits for an answer, most of
 //! what a node does for a thousand of them would be to say that it is there.
 
@@ -16,13 +18,17 @@ use std::time::{Duration, Instant};
 pub const QUIET: Duration = Duration::from_millis(limits::QUIET_MS);
 const QUIET_WATCHING: Duration = Duration::from_millis(limits::QUIET_WATCHING_MS);
 const HANG: Duration = Duration::from_millis(limits::HANG_MS);
+/// A slower line is taken for a node that hangs.
+const SLOWEST_BYTES_S: usize = 256 << 10;
 
 /// What one side knows of the other's silence.
 pub struct Silence {
     /// When the last word came.
     heard: Instant,
-    /// When the oldest question without an answer was asked, or a later one: who asks on is answered on.
+    /// When a question was asked while no other was without an answer.
     asked: Instant,
+    /// Bytes that were sent since: the question stands behind them.
+    said: usize,
     /// When it was asked whether it lives, if nothing came since.
     knocked: Option<Instant>,
 }
@@ -40,12 +46,22 @@ pub enum Step {
 
 impl Silence {
     pub fn new(now: Instant) -> Self {
-        Self { heard: now, asked: now, knocked: None }
+        Self { heard: now, asked: now, said: 0, knocked: None }
     }
 
     /// Something came.
     pub fn heard(&mut self, now: Instant) {
-        (self.heard, self.knocked) = (now, None);
+        (self.heard, self.said, self.knocked) = (now, 0, None);
+    }
+
+    /// So many bytes were sent.
+    pub fn said(&mut self, bytes: usize) {
+        self.said += bytes;
+    }
+
+    /// How long the question whether it lives may take: what was sent before it has to get through first.
+    fn hang(&self) -> Duration {
+        HANG + Duration::from_millis((self.said * 1_000 / SLOWEST_BYTES_S) as u64)
     }
 
     /// A question was asked while there was no other.
@@ -56,7 +72,7 @@ impl Silence {
     /// Looks, as somebody who waits for answers or for events.
     pub fn look(&mut self, now: Instant, waits: bool, watches: bool) -> Step {
         if let Some(knocked) = self.knocked {
-            let left = (knocked + HANG).saturating_duration_since(now);
+            let left = (knocked + self.hang()).saturating_duration_since(now);
             return if left.is_zero() { Step::Leave } else { Step::Wait(left) };
         }
         let answer = waits.then(|| self.heard.max(self.asked) + QUIET);
@@ -67,7 +83,7 @@ impl Silence {
             return Step::Wait(left);
         }
         self.knocked = Some(now);
-        Step::Knock(HANG)
+        Step::Knock(self.hang())
     }
 }
 
@@ -88,6 +104,20 @@ mod tests {
         assert_eq!(silence.look(asked + QUIET, true, false), Step::Knock(HANG));
         assert_eq!(silence.look(asked + QUIET + HANG - MS, true, false), Step::Wait(MS));
         assert_eq!(silence.look(asked + QUIET + HANG, true, false), Step::Leave);
+    }
+
+    #[test]
+    fn a_large_question_has_time_to_get_through() {
+        let began = Instant::now();
+        let mut silence = Silence::new(began);
+        silence.asked(began);
+        silence.said(4 * SLOWEST_BYTES_S);
+        let hang = HANG + Duration::from_secs(4);
+        assert_eq!(silence.look(began + QUIET, true, false), Step::Knock(hang));
+        assert_eq!(silence.look(began + QUIET + HANG, true, false), Step::Wait(hang - HANG));
+        assert_eq!(silence.look(began + QUIET + hang, true, false), Step::Leave);
+        silence.heard(began + QUIET + hang);
+        assert_eq!(silence.look(began + 2 * QUIET + hang, true, false), Step::Knock(HANG), "it is through");
     }
 
     #[test]
