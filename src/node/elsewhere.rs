@@ -238,7 +238,11 @@ impl Shared {
         })?;
         let batch: Vec<_> = batch.into_iter().map(|(id, record)| (id, record.to_vec())).collect();
         archive.import(&batch, archive.watermark())?;
-        Ok((batch.len() as u64, reader.option(|reader| reader.id())?))
+        let next = reader.option(|reader| reader.id())?;
+        if next.is_some_and(|next| before.is_some_and(|before| next >= before)) {
+            return Err(Error::Invalid("finished jobs that go on where they began".into()));
+        }
+        Ok((batch.len() as u64, next))
     }
 
     /// Waits until this state has everything that was answered anywhere by now.

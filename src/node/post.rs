@@ -36,7 +36,7 @@ use super::Shared;
 use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result};
 use crate::disk::Identity;
 use crate::net::packet::{self, Frame};
-use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Outgoing, Security};
+use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Outgoing, Security, Seldom};
 use crate::replica::Letter;
 
 pub(super) const HELLO: u8 = 1;
@@ -56,6 +56,8 @@ const MAGIC: &[u8; 8] = b"RAFTMEMB";
 const VERSION: u16 = 1;
 /// How long a member that does not answer is waited for, when it is asked whether it still listens.
 const PROBE: Duration = Duration::from_millis(300);
+/// Of one member: lines about frames that it should not send.
+const COMPLAINTS_APART: Duration = Duration::from_secs(60);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,10 +292,10 @@ impl Shared {
             }
             check_welcome(frame)
         });
-        let hears = shared.clone();
+        let (hears, complaints) = (shared.clone(), Seldom::new(1, COMPLAINTS_APART));
         config.received = Box::new(move |frame| {
             let heard = hears.upgrade().map_or(Ok(()), |shared| shared.take_letters(vec![frame], to));
-            heard.unwrap_or_else(|error| log::warn!("member {to} answered with what is no letter: {error}"));
+            heard.unwrap_or_else(|error| complaints.warn(format_args!("member {to} answered with no letter: {error}")));
         });
         config.changed = Box::new(move |change| {
             if let (Change::Down(_), Some(shared)) = (change, shared.upgrade()) {
