@@ -23,6 +23,17 @@ const CHILDREN_COUNTED_MAX: usize = 10_000;
 /// What a job of the command at hand waits for, and its batch: later ones may name it as a parent.
 type Earlier = BTreeMap<JobId, (u64, Option<BatchId>)>;
 
+/// The parents that the jobs of an `Enqueue` wait for, and the unique keys of those of them that it brings itself: who holds
+/// such a key takes the place of one that is not stored.
+pub fn awaited(request: &[u8]) -> Result<(BTreeSet<JobId>, Vec<&str>), Error> {
+    let Command::Enqueue { jobs, .. } = command::decode(request)?.command else { return Ok(Default::default()) };
+    let joinings = jobs.iter().filter_map(|job| job.joining.as_deref());
+    let parents = joinings.flat_map(|joining| &joining.parents).map(|(parent, ..)| *parent);
+    let parents: BTreeSet<JobId> = parents.collect();
+    let keys = jobs.iter().filter(|job| parents.contains(&job.id)).filter_map(|job| job.unique).collect();
+    Ok((parents, keys))
+}
+
 impl Machine {
     /// Refuses jobs whose parent is not known, whose batch takes no more, or which would wait for themselves.
     pub(super) fn refuse_flows(&self, jobs: &[NewJob<'_>]) -> Result<(), Refusal> {
@@ -38,17 +49,9 @@ impl Machine {
         Ok(())
     }
 
-    /// The jobs that those of an `Enqueue` will wait for: the parents that they name, and in the place of one that is not
-    /// stored who holds its unique key now.
-    pub fn awaited(&self, request: &[u8]) -> Result<BTreeSet<JobId>, Error> {
-        let Command::Enqueue { jobs, .. } = command::decode(request)?.command else { return Ok(BTreeSet::new()) };
-        let joinings = jobs.iter().filter_map(|job| job.joining.as_deref());
-        let parents = joinings.flat_map(|joining| &joining.parents).map(|(parent, ..)| *parent);
-        let mut awaited: BTreeSet<JobId> = parents.collect();
-        let keys = jobs.iter().filter(|job| awaited.contains(&job.id)).filter_map(|job| job.unique);
-        let holders: Vec<JobId> = keys.filter_map(|key| self.unique.holder(key, self.clock)).collect();
-        awaited.extend(holders);
-        Ok(awaited)
+    /// The jobs that hold these unique keys now.
+    pub fn holders(&self, keys: &[&str]) -> Vec<JobId> {
+        keys.iter().filter_map(|key| self.unique.holder(key, self.clock)).collect()
     }
 
     fn judge_joining(&self, position: usize, joining: &Joining, earlier: &Earlier) -> Result<u64, Refusal> {

@@ -105,6 +105,7 @@ pub use command::check;
 pub use digests::Differs;
 #[cfg(feature = "sim")]
 pub use flows::{settle_at_most, settled_max};
+pub use follow::awaited;
 pub use holding::Mode;
 pub use image::{Image, STATE_VERSION};
 pub use job::Job;

@@ -67,7 +67,10 @@ impl Shared {
         reader.array()?;
         let operation = reader.u64()?;
         if operation == ENQUEUE && level > 1 {
-            let awaited = self.machine.read().awaited(request)?;
+            let (mut awaited, keys) = machine::awaited(request)?;
+            if !keys.is_empty() {
+                awaited.extend(self.machine.read().holders(&keys));
+            }
             return Ok(Some((operation, awaited.into_iter().collect())));
         }
         if operation != REQUEUE && operation != DELETE {
