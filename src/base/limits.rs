@@ -140,8 +140,8 @@ pub const FIRST_FRAME_MS: u64 = 5_000;
 pub const FIRST_FRAME_BYTES_MAX: usize = 4 << 10;
 /// One try to reach an address.
 pub const CONNECT_MS: u64 = 2_000;
-/// A look-up of a host's name, for one who has no deadline of its own.
-pub const LOOK_UP_MS: u64 = 5_000;
+/// A look-up of a host's name, for one who has no deadline of its own. Where the first name server is dead the system needs 5 s.
+pub const LOOK_UP_MS: u64 = 20_000;
 /// Pauses between tries to connect: they double from the first to the second. An election needs its links soon.
 pub const RECONNECT_MS_MIN: u64 = 20;
 pub const RECONNECT_MS_MAX: u64 = 1_000;

@@ -14,6 +14,8 @@ use std::time::Instant;
 type Answer = Result<Vec<SocketAddr>, String>;
 type Resolver = fn(&str) -> Answer;
 
+const LATE: &str = "the name service did not answer in time";
+
 static LOOK_UPS: LookUps = LookUps { running: Mutex::new(BTreeMap::new()) };
 
 /// Those under way, by process and name: what a forked child inherits has no thread there.
@@ -44,29 +46,36 @@ fn ask_system(host: &str) -> Answer {
 
 impl LookUps {
     fn ask(&'static self, host: &str, until: Instant, resolver: Resolver) -> Answer {
-        let look_up = self.join(host, resolver).map_err(|error| format!("no thread for it: {error}"))?;
+        let look_up = self.join(host, until, resolver).ok_or(LATE)?;
         let mut answer = look_up.answer.lock();
         while answer.is_none() && !look_up.answered.wait_until(&mut answer, until).timed_out() {}
-        answer.clone().unwrap_or_else(|| Err("the name service did not answer in time".into()))
+        answer.clone().unwrap_or_else(|| Err(LATE.into()))
     }
 
-    /// The look-up of this name that is under way, or a new one.
-    fn join(&'static self, host: &str, resolver: Resolver) -> std::io::Result<Arc<LookUp>> {
+    /// The look-up of this name that is under way, or a new one. Nothing: there was no time to.
+    fn join(&'static self, host: &str, until: Instant, resolver: Resolver) -> Option<Arc<LookUp>> {
         let key = (std::process::id(), host.to_owned());
-        let mut running = self.running.lock();
+        // A process that was forked at a wrong moment has it locked for good.
+        let mut running = self.running.try_lock_until(until)?;
         if let Some(look_up) = running.get(&key) {
-            return Ok(look_up.clone());
+            return Some(look_up.clone());
         }
-        let (look_up, mine) = (Arc::<LookUp>::default(), key.clone());
-        let working = look_up.clone();
-        std::thread::Builder::new().name("raftwork-names".into()).spawn(move || {
-            let answer = resolver(&mine.1);
-            self.running.lock().remove(&mine);
-            *working.answer.lock() = Some(answer);
-            working.answered.notify_all();
-        })?;
-        running.insert(key, look_up.clone());
-        Ok(look_up)
+        let look_up = Arc::<LookUp>::default();
+        running.insert(key.clone(), look_up.clone());
+        drop(running);
+        let (working, mine) = (look_up.clone(), key.clone());
+        let resolve = move || self.end(&mine, &working, resolver(&mine.1));
+        let started = std::thread::Builder::new().name("raftwork-names".into()).spawn(resolve);
+        if let Err(error) = started {
+            self.end(&key, &look_up, Err(format!("no thread for it: {error}")));
+        }
+        Some(look_up)
+    }
+
+    fn end(&self, key: &(u32, String), look_up: &LookUp, answer: Answer) {
+        self.running.lock().remove(key);
+        *look_up.answer.lock() = Some(answer);
+        look_up.answered.notify_all();
     }
 }
 
