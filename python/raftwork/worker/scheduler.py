@@ -1,6 +1,6 @@
 """Fires recurring schedules: one thread in each worker, whichever application its schedules belong to.
 
-    ask what is due ──► nothing: sleep until the next slot, a second or a little more at most
+    ask what is due ──► nothing: sleep until the next slot, a second at most where few workers run
           ▲         └─► something: let the one that fired last go first, ask again, fire
           └───────────────────────────────────────────────────────────────────┘
 
@@ -96,6 +96,11 @@ class Pages:
             self._place = None
             self._hurry_at = math.inf
 
+    @property
+    def held(self) -> bool:
+        """Whether something that could not be fired is to be tried again soon."""
+        return self._place is not None or self._hurry_at < math.inf
+
     def hurry(self) -> None:
         """Something failed that may pass, such as a change of leader: all is tried again in a second."""
         self._hurry_at = min(self._hurry_at, clock.monotonic() + IDLE_S)
@@ -139,8 +144,8 @@ class Scheduler:
         self._early_s = EARLY_S
         self._told: dict[str, str] = {}
         """What was logged last about each schedule that is not fired, and under "" about all of them."""
-        self._untold: dict[str, tuple[RaftworkError, list[str]]] = {}
-        """By the code of an error: the first one in this turn, and the schedules that it is about."""
+        self._untold: dict[str, list[str]] = {}
+        """By the words of an error of this turn: the schedules that it is about."""
         self._pages = Pages()
         self._idle_s = IDLE_S
         self._count_at = -math.inf
@@ -199,15 +204,27 @@ class Scheduler:
             self._fired_last = True in outcomes
             if self._fired_last or False in outcomes:
                 return 0.0  # Another one was first, or time went on meanwhile: what is due now?
-        return IDLE_S if due.rows else min(self._sleep_s(due), self._idle(storage))
+        if due.rows:
+            return IDLE_S
+        return min(self._sleep_s(due), IDLE_S if self._pages.held else self._idle(storage))
 
     def _idle(self, storage: Storage) -> float:
         """Longest sleep. Of many workers each sleeps for another time, so that they do not ask together."""
         if clock.monotonic() >= self._count_at:
-            workers = sum(session.kind == "worker" for session in storage.sessions())
+            workers = self._count(storage)
             self._idle_s = min(max(IDLE_S, workers / QUESTIONS_S), IDLE_MANY_S)
-            self._count_at = clock.monotonic() + 2 * COUNT_S * random.random()
+            # The more there are, the longer is the answer.
+            self._count_at = clock.monotonic() + 2 * COUNT_S * max(1.0, workers / 1_000) * random.random()
         return self._idle_s if self._idle_s == IDLE_S else 2 * self._idle_s * random.random()
+
+    def _count(self, storage: Storage) -> int:
+        """How many workers there are; each has a session for each of its lanes. 0: it may not know."""
+        try:
+            return len({(session.host, session.pid) for session in storage.sessions() if session.kind == "worker"})
+        except NotRunning:
+            raise
+        except RaftworkError:
+            return 0
 
     def _fire_pages(self, storage: Storage, due: DueSchedules) -> tuple[list[bool | None], DueSchedules]:
         """Fire what is due, page by page while some of it cannot be fired. Answers the outcomes and the last page."""
@@ -289,7 +306,7 @@ class Scheduler:
             self._note(name, error)
             return None
         except Exception:
-            if name not in self._told:
+            if self._told.get(name) != "":
                 logger.exception("The schedule %r is not fired here.", name)
                 self._told[name] = ""
             return None
@@ -309,14 +326,14 @@ class Scheduler:
     def _note(self, name: str, error: RaftworkError) -> None:
         if self._told.get(name) != error.code:
             self._told[name] = error.code
-            self._untold.setdefault(error.code, (error, []))[1].append(name)
+            self._untold.setdefault(str(error), []).append(name)
 
     def _tell_held(self) -> None:
-        for error, names in self._untold.values():
+        for words, names in self._untold.items():
             if len(names) == 1:
-                logger.warning("The schedule %r is not fired here: %s", names[0], error)
+                logger.warning("The schedule %r is not fired here: %s", names[0], words)
             else:
-                logger.warning("%s schedules are not fired here, %s: %s", f"{len(names):,}", shown(names), error)
+                logger.warning("%s schedules are not fired here, %s: %s", f"{len(names):,}", shown(names), words)
         self._untold.clear()
 
 

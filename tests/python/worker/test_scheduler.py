@@ -14,7 +14,7 @@ import pytest
 
 from raftwork import JobInfo, Raftwork, clock, serde
 from raftwork.cron import define, job_id
-from raftwork.errors import NotRunning, Overloaded
+from raftwork.errors import AccessDenied, NotRunning, Overloaded
 from raftwork.storage.base import JobSpec, SessionInfo, Storage
 from raftwork.worker import scheduler
 from raftwork.worker.scheduler import Scheduler
@@ -159,6 +159,39 @@ def test_one_of_many_workers_is_awake_when_a_slot_comes(still: Raftwork, monkeyp
     for ahead_ms, sleep_s in [(HOUR, 2 * scheduler.IDLE_MANY_S * 0.9), (300, 0.3)]:
         monkeypatch.setattr(scheduler.clock, "now_ms", lambda ahead_ms=ahead_ms: clock.to_ms(next_at) - ahead_ms)
         assert eager(still).turn(still.storage) == pytest.approx(sleep_s)
+
+
+def test_lanes_of_one_worker_are_no_workers(still: Raftwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [SessionInfo(number, "worker", "host", 1, {}, 0, 0) for number in range(1_000)]
+    monkeypatch.setattr(type(still.storage), "sessions", lambda *_: rows)
+    assert eager(still).turn(still.storage) == scheduler.IDLE_S
+
+
+def test_a_worker_that_may_not_see_the_others_asks_each_second(
+    still: Raftwork, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise AccessDenied("no")
+
+    monkeypatch.setattr(type(still.storage), "sessions", refused)
+    assert eager(still).turn(still.storage) == scheduler.IDLE_S
+    assert not caplog.records
+
+
+def test_what_failed_is_tried_again_in_a_second_by_one_of_many_workers_too(
+    still: Raftwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise Overloaded("no")
+
+    connected(still, monkeypatch, ["worker"] * 1_000)
+    still.schedules.put("tick", task_of(still), every="1h")
+    turns = eager(still)
+    advance(still, HOUR)
+    with monkeypatch.context() as broken:
+        broken.setattr(scheduler, "decide", refused)
+        assert [turns.turn(still.storage) for _ in range(3)] == [scheduler.IDLE_S] * 3
+    assert not jobs_of(still)
 
 
 def test_how_many_workers_there_are_is_looked_at_again(still: Raftwork, monkeypatch: pytest.MonkeyPatch) -> None:
