@@ -28,6 +28,8 @@ __all__ = ["Overlap", "Planned", "Schedule", "Schedules", "define"]
 Overlap: TypeAlias = Literal["allow", "skip", "queue_one", "replace"]
 """What becomes of a job whose schedule has an earlier one that has not ended."""
 
+GUESSED_MAX: Final = 1_000
+"""Names that one which is not there is compared with: it takes time."""
 NAME_BYTES_MAX: Final = 200
 BACKFILL_MAX: Final = 1_000
 """Jobs of one backfill."""
@@ -377,9 +379,12 @@ class Schedules:
 
     def _unknown(self, name: str) -> ScheduleNotFound:
         """Names what may be meant: the last part of a name often stands for all of it, as with tasks."""
-        names = [row.name for row in self._storage().schedules()]
+        try:
+            names = [row.name for row in self._storage().schedules()]
+        except RaftworkError:
+            names = []  # Such as one who may delete schedules, and not see them.
         ends = [known for known in names if known.endswith(f".{name}")]
-        near = ends or difflib.get_close_matches(name, names, n=1)
+        near = ends or (difflib.get_close_matches(name, names, n=1) if len(names) <= GUESSED_MAX else [])
         guess = f" Did you mean {near[0]}?" if near else ""
         return ScheduleNotFound(f"There is no schedule {name!r}.{guess} `raftwork schedule list` shows all.")
 

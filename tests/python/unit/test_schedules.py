@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raftwork import InvalidOption, InvalidTask, Raftwork, ScheduleNotFound, clock
+from raftwork import AccessDenied, InvalidOption, InvalidTask, Raftwork, ScheduleNotFound, clock
 from raftwork.schedules import Schedules
 
 HOUR = timedelta(hours=1)
@@ -122,6 +122,15 @@ def test_verbs_name_a_schedule_that_there_is_not(app: Raftwork) -> None:
         schedules.preview("other")
     with pytest.raises(ScheduleNotFound):
         schedules.backfill("other", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def test_who_may_not_see_schedules_hears_that_there_is_none(app: Raftwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise AccessDenied("no")
+
+    monkeypatch.setattr(type(app.storage), "schedules", refused)
+    with pytest.raises(ScheduleNotFound, match="no schedule 'other'"):
+        app.schedules.delete("other")
 
 
 def test_what_is_put_is_checked_before_anything_is_stored(app: Raftwork) -> None:
