@@ -310,8 +310,8 @@ def soak(place: Path, minutes: float, rate: float) -> dict[str, Any]:
 
         def state() -> float | None:
             """Megabytes that the state of one node counts."""
-            health = cluster.health(next(iter(cluster.running())))
-            return health["state_bytes"] / 2**20 if health else None
+            healths = (cluster.health(number) for number in cluster.running())
+            return next((health["state_bytes"] / 2**20 for health in healths if health), None)
 
         all_well(cluster)
         begun = time.monotonic()
@@ -325,7 +325,7 @@ def soak(place: Path, minutes: float, rate: float) -> dict[str, Any]:
             **judge(app, clients, ledger),
             "refusals": dict(clients.refused),
             "files": {"first": watch.samples[0]["files"], "most": max(sample["files"] for sample in watch.samples)},
-            "state_floors_mb": slopes.pop("state")["floors_mb"],
+            "state_floors_mb": slopes.pop("state", {}).get("floors_mb"),
             "processes": slopes,
             "exits": workers.end(),
         }

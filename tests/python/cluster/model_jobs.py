@@ -11,7 +11,7 @@ A line of the ledger is one JSON object, written at once, whose `what` says what
 | `begins`  | worker  | a run begins, under this token                                                   |
 | `ends`    | worker  | its function is done, and nobody has heard of it yet                             |
 | `gave_up` | worker  | a session of the process is over, or may be, and its jobs were given back        |
-| `held`    | worker  | a lock was held `from` one moment `to` another: its release was acknowledged     |
+| `held`    | worker  | a lock was held `since` one moment `until` another, its release was acknowledged |
 
 Times are nanoseconds of CLOCK_MONOTONIC, which all processes of this machine share.
 """

@@ -11,6 +11,7 @@ import functools
 from typing import Any, NamedTuple
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ WORDS: dict[type[LockError], Answer] = {
     LockLost: "lost",
     LockNotHeld: "not held",
 }
-PATIENCE_S = 20
+PATIENCE_S = 5
 
 app = Raftwork("locks", "memory://")
 
@@ -299,6 +300,7 @@ async def play(program: list[Ask | Do]) -> None:
             await stage.finish()
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(program=programs)
 def test_k1_k2_k3_locks_do_as_the_model_says(program: list[Ask | Do]) -> None:

@@ -8,6 +8,7 @@ import functools
 import random
 from typing import Any, NamedTuple, get_args
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -308,6 +309,7 @@ tasks = [app.task(name="plays", retry=retry)(plays) for app in apps]
 worker.task(name="plays", retry=retry)(plays)
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(program=programs)
 @example(program=[NewJob(CLEAR, Value("small"), None, None, [Run(save=Value("small", secret=True))]), Do("drain")])

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -233,6 +234,7 @@ def enqueue_many(new: list[NewJob]) -> list[Job[Any]]:
     return app.enqueue_many([using.s(*args, **kwargs) for using, args, kwargs in map(call, new)])
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(program=programs)
 @example(program=[failing, Do("drain"), failing, Do("retry"), Do("drain"), Do("retry")])

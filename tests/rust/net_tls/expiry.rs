@@ -61,7 +61,7 @@ fn a_busy_connection_ends_too() {
 }
 
 #[test]
-fn whoever_was_renewed_meanwhile_is_connected_again_at_once() {
+fn whoever_was_renewed_meanwhile_is_connected_again() {
     let home = Home::new();
     let (listener, told) = listen(home.node());
     let renewed = short(&home, "renewed");
