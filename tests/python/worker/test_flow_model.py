@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, get_args
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from raftwork import Batch, Cancel, Discard, Job, JobContext, Limit, Raftwork, Rate, Retry, Snooze
+from raftwork import Batch, Job, JobContext, Limit, Raftwork, Rate, Retry
 from raftwork.testing import Harness, harness
 from worker import flow_model as model
 from worker.flow_model import Edge, Ending, Kind, Model, Node
+from worker.scripted import end_as
 
 LIMITS = {name: Limit(model.AT_ONCE, name=name) for name in ("limit", "other")}
 RATES = {"rate": Rate(model.STARTS, f"{round(model.WINDOW_S * 1_000)}ms", window="sliding", name="rate")}
@@ -234,15 +235,7 @@ def plays(ctx: JobContext, number: int) -> None:
     if added is not None:
         with app.batch(ctx.batch):
             plays.enqueue(added)
-    match ending:
-        case "raise":
-            raise ValueError("of the script")
-        case "snooze":
-            raise Snooze(f"{model.SNOOZE_S}s")
-        case "discard":
-            raise Discard("of the script")
-        case "cancel":
-            raise Cancel("of the script")
+    end_as(ending, model.SNOOZE_S)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from raftwork import Cancel, Discard, Job, JobContext, Raftwork, Retry, Snooze, Unique, UniqueConflict, WrongState
+from raftwork import Job, JobContext, Raftwork, Retry, Unique, UniqueConflict, WrongState
 from raftwork.testing import Harness, harness
 from worker import unique_model as model
+from worker.scripted import end_as
 from worker.unique_model import By, Conflict, Ending, Model, Taken, Value
 
 LONG = "long " * 60
@@ -179,15 +180,7 @@ def plays(ctx: JobContext, by: By, first: Value, second: Value) -> None:
         new = NewJob(by, first, second, False, own.conflict, own.window, 0, [])
         stage.enqueue([new], enqueue_alone)
     stage.model.ended(number, ending)
-    match ending:
-        case "raise":
-            raise ValueError("of the script")
-        case "snooze":
-            raise Snooze(f"{model.SNOOZE_S}s")
-        case "discard":
-            raise Discard("of the script")
-        case "cancel":
-            raise Cancel("of the script")
+    end_as(ending, model.SNOOZE_S)
 
 
 @app.task(name="args", retry=retry, unique="args")
