@@ -139,7 +139,8 @@ class Queues:
         """Hand out nothing from this queue. Running jobs go on; new ones may be enqueued.
 
         Args:
-            until: resume by itself at this time, or after this duration. None: until `resume`.
+            until: resume by itself at this time, or after this duration, counted by the storage's clock: what this
+                machine's clock shows does not matter. None: until `resume`.
             reason: shown to those who wonder.
         """
         if until is None:
@@ -147,7 +148,8 @@ class Queues:
         elif isinstance(until, datetime):
             until_ms = durations.instant_ms(until, "until")
         else:
-            until_ms = clock.now_ms() + durations.duration_ms(until, "until")
+            span_ms = durations.duration_ms(until, "until")
+            until_ms = self._storage().now_ms() + span_ms
         self._storage().pause_queue(options.check_name(name, "The queue"), until_ms, reason)
 
     def resume(self, name: str) -> None:

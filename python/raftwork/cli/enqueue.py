@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from datetime import datetime
 from typing import Any
 
 import click
@@ -69,7 +70,10 @@ def enqueue(
     parents = [parse_id(text) for text in after]
     options = {key: value for key, value in given.items() if value not in (None, ())}
     if run_at is not None:
-        options["run_at"] = parse_until(run_at, "--run-at")
+        if "delay" in options:
+            raise click.UsageError("--run-at and --delay both say when it is due. Give one.")
+        when = parse_until(run_at, "--run-at")
+        options["run_at" if isinstance(when, datetime) else "delay"] = when
     with connected(target, create=True) as app:
         if parents:
             options["after"] = [app.job(id) for id in parents]

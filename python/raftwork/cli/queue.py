@@ -29,8 +29,10 @@ def queue() -> None:
 @common
 def pause(name: str, until: str | None, reason: str, target: Target, as_json: bool) -> None:
     """Hand out no job of queue NAME until it is resumed."""
-    end = None if until is None else parse_until(until)
+    when = None if until is None else parse_until(until)
     with connected(target) as app:
+        # A duration counts by the clock of the storage, as whoever asks may have a wrong one.
+        end = clock.from_ms(app.storage.now_ms()) + when if isinstance(when, timedelta) else when
         app.storage.pause_queue(name, None if end is None else clock.to_ms(end), reason)
         text = f"Queue {name} is paused" + ("." if end is None else f" until {moment(end)}.")
         show({"queue": name, "paused": True, "until": end, "reason": reason}, as_json, lambda: say(text))
@@ -67,8 +69,8 @@ def limit(name: str, jobs: str, target: Target, as_json: bool) -> None:
         show({"queue": name, "limit": n}, as_json, lambda: say(text))
 
 
-def parse_until(text: str, option: str = "--until") -> datetime:
-    """A moment that a person wrote: a time of the day (the next one), a date and time, or a duration from now."""
+def parse_until(text: str, option: str = "--until") -> datetime | timedelta:
+    """What a person wrote: a time of the day (the next one), a date and time, or a duration from now on."""
     now = clock.now().astimezone()
     try:
         if len(text) <= 5 and ":" in text:
@@ -80,4 +82,4 @@ def parse_until(text: str, option: str = "--until") -> datetime:
             return at if at.tzinfo else at.astimezone()
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a time; write 18:00, 2026-11-30T08:00 or 2h.") from None
-    return now + timedelta(milliseconds=durations.duration_ms(text, option))
+    return timedelta(milliseconds=durations.duration_ms(text, option))

@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 
 import raftwork
-from raftwork import ForkedProcess, JobCancelled, JobFailed, JobState, Raftwork, TimedOut, UniqueConflict, events, serde
+from raftwork import (
+    ForkedProcess,
+    JobCancelled,
+    JobFailed,
+    JobState,
+    Raftwork,
+    TimedOut,
+    UniqueConflict,
+    clock,
+    events,
+    serde,
+)
 from raftwork.job import Job
 from raftwork.storage.base import ClaimedJob, pack_error, result_failed, result_retry, result_succeeded
 from raftwork.storage.memory import MemoryStorage
@@ -214,6 +225,19 @@ def test_queues_are_listed_paused_and_resumed(app: Raftwork) -> None:
     assert (web.name, web.paused, web.reason, web.enqueued) == ("web", True, "deploy", 1)
     assert web.paused_until is not None
     app.queues.resume("web")
+    assert not next(iter(app.queues)).paused
+
+
+def test_a_pause_for_a_while_counts_by_the_clock_of_the_storage_t1(app: Raftwork) -> None:
+    app.tasks["shop.fetch"].enqueue("x")
+    began = app.storage.now_ms()  # Moved by hand, and far from what this machine's clock shows.
+    app.queues.pause("web", until="10m")
+    (web,) = list(app.queues)
+    assert web.paused_until is not None
+    assert clock.to_ms(web.paused_until) == began + 600_000
+    app.storage.advance(599_000)
+    assert next(iter(app.queues)).paused
+    app.storage.advance(1_000)
     assert not next(iter(app.queues)).paused
 
 
