@@ -265,3 +265,29 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_nested_without_end_is_refused_and_takes_no_stack() {
+        // One array in another, one map in another: without a bound each byte is a call, and the stack ends the process.
+        for unit in [&[0x91][..], &[0x81, 0xc0]] {
+            let endless = unit.repeat(1 << 20);
+            let error = Reader::new(&endless).raw().expect_err("it nests without end");
+            assert_eq!(error, Error::Invalid(format!("values nested deeper than {}", limits::DEPTH_MAX)));
+            let deepest = [&unit.repeat(limits::DEPTH_MAX)[..], &[0xc0]].concat();
+            assert_eq!(Reader::new(&deepest).raw(), Ok(&deepest[..]));
+            let deeper = [unit, &deepest[..]].concat();
+            assert!(Reader::new(&deeper).raw().is_err());
+        }
+    }
+
+    #[test]
+    fn a_count_beyond_the_bytes_that_are_there_is_refused() {
+        for head in [&[0xdd, 0xff, 0xff, 0xff, 0xff][..], &[0xdf, 0xff, 0xff, 0xff, 0xff], &[0xdc, 0xff, 0xff]] {
+            assert!(Reader::new(&[head, &[0xc0; 100]].concat()).raw().is_err(), "{head:x?}");
+        }
+    }
+}
