@@ -40,7 +40,8 @@ class Client:
             path: the data directory.
             options: a map: `ttl_ms` (500 to 3,600,000, default 15,000: how long the session lives without a sign of
                 life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
-                `health_listen` ("host:port" where probes and metrics are answered), `open_timeout_ms` (how long to wait
+                `health_listen` ("host:port" where probes and metrics are answered), `metrics_open` (a boolean: metrics also to
+                other machines), `open_timeout_ms` (how long to wait
                 for an owner that is starting, default 30,000). To be one of several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
                 or `join` (lists of such), `name`, and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
                 boolean: plain connections to other machines).

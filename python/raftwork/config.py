@@ -53,6 +53,7 @@ class Settings(TypedDict, total=False):
     election_timeout: Duration | None
     snapshot_rate: int | None
     health_listen: str | None
+    metrics_open: bool | None
     tls_ca: str | os.PathLike[str] | None
     tls_certificate: str | os.PathLike[str] | None
     tls_key: str | os.PathLike[str] | None
@@ -101,14 +102,7 @@ def _whole(name: str, least: int, most: int) -> Callable[[Any], int]:
 
 
 def _truth(name: str) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
-        if isinstance(value, bool):
-            return value
-        if value not in ("true", "false"):
-            raise ConfigError(f"{name}={value!r} is neither true nor false.")
-        return bool(value == "true")
-
-    return check
+    return lambda value: network.check_truth(value, name)
 
 
 def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -221,6 +215,10 @@ SETTINGS: Final[dict[str, Setting]] = {
     ),
     "health_listen": _networked(
         "health_listen", "Where a node answers /livez, /readyz and /metrics over HTTP, host:port; none: nowhere."
+    ),
+    "metrics_open": _networked(
+        "metrics_open",
+        "true: /metrics also to other machines at health_listen, without encryption; none: it is refused.",
     ),
     "tls_ca": _networked("tls_ca", "File with the authority of all certificates of the cluster, PEM."),
     "tls_certificate": _networked("tls_certificate", "File with the own certificate, PEM."),

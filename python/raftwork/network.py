@@ -29,6 +29,7 @@ __all__ = [
     "check_addresses",
     "check_file",
     "check_insecure",
+    "check_truth",
     "read_private",
 ]
 
@@ -73,6 +74,8 @@ class Network:
     """Bytes a second of a state that one node sends to another. None: the core's default."""
     health_listen: str | None = None
     """Where probes and metrics are answered over HTTP, `host:port`. None: nowhere."""
+    metrics_open: bool | None = None
+    """Whether metrics are answered there to other machines too, without encryption. None: only to this machine."""
     tls_ca: str | None = None
     """File with the certificates of the authority that all certificates of this cluster come from, PEM."""
     tls_certificate: str | None = None
@@ -145,7 +148,9 @@ class Network:
             told["election_timeout_ms"] = self.election_timeout
         if self.snapshot_rate is not None:
             told["snapshot_rate"] = self.snapshot_rate
-        alone = {} if self.health_listen is None else {"health_listen": self.health_listen}
+        alone: dict[str, Any] = {} if self.health_listen is None else {"health_listen": self.health_listen}
+        if self.metrics_open:
+            alone["metrics_open"] = True
         if self.listen is None:
             if told:
                 raise ConfigError(
@@ -229,6 +234,19 @@ def insecure_allowed(words: str | None, environ: Mapping[str, str] | None = None
             "certificates: tls_ca, tls_certificate, tls_key."
         )
     return True
+
+
+def check_truth(value: Any, name: str) -> bool:
+    """Yes or no: a boolean, or `true` or `false` as text.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    if isinstance(value, bool):
+        return value
+    if value not in ("true", "false"):
+        raise ConfigError(f"{name}={value!r} is neither true nor false.")
+    return bool(value == "true")
 
 
 def check_address(value: Any, name: str) -> str:
@@ -389,6 +407,7 @@ CHECKS: Final = {
     "election_timeout": _check_election,
     "snapshot_rate": _check_snapshot_rate,
     "health_listen": lambda value: check_address(value, "health_listen"),
+    "metrics_open": lambda value: check_truth(value, "metrics_open"),
     "tls_ca": lambda value: check_file("tls_ca", value),
     "tls_certificate": lambda value: check_file("tls_certificate", value),
     "tls_key": lambda value: check_file("tls_key", value),

@@ -130,6 +130,8 @@ pub struct NodeConfig {
     pub log_bytes_max: u64,
     /// Where probes and metrics are answered over HTTP. Nothing: nowhere.
     pub health_listen: Option<Address>,
+    /// Whether metrics are answered there to other machines too, without encryption.
+    pub metrics_open: bool,
     /// Whether finished jobs move to the archive in `dir/archive`. Without it they stay in memory.
     pub archive: bool,
     /// Requests that may wait in the inbox.
@@ -153,6 +155,7 @@ impl NodeConfig {
             snapshot_bytes: limits::LOG_BYTES_SNAPSHOT,
             log_bytes_max: limits::LOG_BYTES_MAX,
             health_listen: None,
+            metrics_open: false,
             archive: true,
             inbox_requests_max: limits::INBOX_REQUESTS_MAX,
             inbox_bytes_max: limits::INBOX_BYTES_MAX,

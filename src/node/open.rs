@@ -50,7 +50,8 @@ impl Node {
         let door = Arc::new(Door::new(stored));
         // Before all that may take long: it lives, and is not ready.
         let probes = Arc::new(Probes::default());
-        let web = config.health_listen.as_ref().map(|address| probes::serve(address, &probes)).transpose()?;
+        let serve = |address| probes::serve(address, config.metrics_open, &probes);
+        let web = config.health_listen.as_ref().map(serve).transpose()?;
         let listener = config.cluster.as_ref().map(|cluster| listen(cluster, &door)).transpose()?;
         let begins = config.cluster.as_ref().filter(|_| stored.is_none());
         let beginning = begins.map(joining::begin).transpose()?;

@@ -6,8 +6,10 @@
 //! * `/readyz` is good while the node knows a leader, its state is close to what is committed and certainly not old, its disk
 //!   has room, and it neither failed nor closes.
 //! * Neither says more than that.
+//! * `/metrics` names queues and schedules, and this port has no encryption: beyond this machine it is answered only if
+//!   `metrics_open` says so besides.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::{Node, Shared};
@@ -17,27 +19,40 @@ use crate::net::{Address, Tally};
 
 /// The media type of the text format of Prometheus.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const WORDS: &str = "text/plain; charset=utf-8";
 
 /// How a port fares.
 pub(super) type AskTally = Arc<dyn Fn() -> Tally + Send + Sync>;
 
+/// To whoever may not read the metrics.
+const NOT_TOLD: &str =
+    "Metrics are not told to other machines without encryption. Let health_listen name a loopback address, or set \
+     metrics_open=true as well.\n";
+
 /// Answers before the node is open, and after.
 #[derive(Default)]
-pub(super) struct Probes(OnceLock<Weak<Shared>>);
+pub(super) struct Probes {
+    node: OnceLock<Weak<Shared>>,
+    /// Whether whoever reaches the port may read the metrics.
+    tells: AtomicBool,
+}
 
 impl Probes {
     /// From now on the node is asked.
     pub fn open(&self, shared: &Arc<Shared>) {
         // Set once: a node is opened once.
-        let _ = self.0.set(Arc::downgrade(shared));
+        let _ = self.node.set(Arc::downgrade(shared));
     }
 
     fn answer(&self, path: &str) -> Option<Answer> {
-        let node = self.0.get().map(Weak::upgrade);
+        let node = self.node.get().map(Weak::upgrade);
         match (path, node) {
             ("/livez", None) => Some(Answer::verdict(true)), // It reads its log.
             ("/livez", Some(node)) => Some(Answer::verdict(node.is_some_and(|node| node.failed.lock().is_none()))),
             ("/readyz", Some(Some(node))) => Some(Answer::verdict(node.is_ready())),
+            ("/metrics", _) if !self.tells.load(Ordering::Acquire) => {
+                Some(Answer { status: 403, content_type: WORDS, body: NOT_TOLD.into() })
+            }
             ("/metrics", Some(Some(node))) => {
                 Some(Answer { status: 200, content_type: TEXT_FORMAT, body: node.metrics().into_bytes() })
             }
@@ -47,11 +62,20 @@ impl Probes {
     }
 }
 
-/// Answers at this address.
-pub(super) fn serve(address: &Address, probes: &Arc<Probes>) -> Result<Web> {
-    let probes = probes.clone();
-    let web = Web::start(address, move |path| probes.answer(path))?;
-    log::info!("probes and metrics at http://{}", web.address());
+/// Answers at this address. `open`: metrics too, whoever asks.
+pub(super) fn serve(address: &Address, open: bool, probes: &Arc<Probes>) -> Result<Web> {
+    let answering = probes.clone();
+    let web = Web::start(address, move |path| answering.answer(path))?;
+    let is_here = web.address().ip().is_loopback();
+    probes.tells.store(open || is_here, Ordering::Release);
+    match (is_here, open) {
+        (true, _) => log::info!("probes and metrics at http://{}", web.address()),
+        (false, false) => log::info!("probes at http://{}, metrics to nobody: {NOT_TOLD}", web.address()),
+        (false, true) => log::warn!(
+            "probes at http://{}, and metrics to whoever reaches it, without encryption (metrics_open)",
+            web.address()
+        ),
+    }
     Ok(web)
 }
 

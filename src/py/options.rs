@@ -318,6 +318,7 @@ pub fn open(path: &str, bytes: &[u8]) -> Result<(NodeConfig, Options, Duration)>
             "snapshot_bytes" => config.snapshot_bytes = reader.u64()?,
             "open_timeout_ms" => open_timeout_ms = reader.u64()?,
             "health_listen" => config.health_listen = Some(Address::parse(reader.str()?)?),
+            "metrics_open" => config.metrics_open = reader.bool()?,
             _ => {
                 let other = membership.take(key, reader)? || protection.take(key, reader)?;
                 return Ok(other || common(&mut options, key, reader)?);

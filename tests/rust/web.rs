@@ -131,6 +131,17 @@ fn a_node_says_whether_it_lives_and_is_ready() {
 }
 
 #[test]
+fn metrics_are_for_this_machine_unless_somebody_says_otherwise() {
+    for (metrics_open, told) in [(false, 403), (true, 200)] {
+        let home = Home::new();
+        let everywhere = Some(Address::parse("0.0.0.0:0").unwrap());
+        let node = Node::open(NodeConfig { health_listen: everywhere, metrics_open, ..home.config() }).unwrap();
+        let at = SocketAddr::from(([127, 0, 0, 1], node.health_address().unwrap().port()));
+        assert_eq!([status(at, "/livez"), status(at, "/readyz"), status(at, "/metrics")], [200, 200, told]);
+    }
+}
+
+#[test]
 fn every_family_is_described_and_none_besides() {
     let page = include_str!("../../docs/reference/metrics.md");
     let home = Home::new();

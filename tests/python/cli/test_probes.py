@@ -64,6 +64,18 @@ def test_a_node_answers_probes_and_the_same_numbers_everywhere(tmp_path: Path, m
         Raftwork("shop", "memory://").metrics()
 
 
+def test_metrics_are_not_told_to_other_machines_unless_asked_for(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    here, everywhere = f"127.0.0.1:{port}", f"0.0.0.0:{port}"
+    with Raftwork("shop", f"raft:///{tmp_path / 'jobs'}", health_listen=everywhere):
+        assert ask(here, "/readyz") == (200, "")
+        status, words = ask(here, "/metrics")
+        assert status == 403
+        assert "metrics_open=true" in words
+    with Raftwork("shop", f"raft:///{tmp_path / 'jobs'}", health_listen=everywhere, metrics_open=True):
+        assert ask(here, "/metrics")[0] == 200
+
+
 def test_the_command_prints_what_is_counted(raftwork: Any, shop: Path) -> None:
     assert raftwork("enqueue", "--app", "shop:app", "send_welcome", "[7]").status == 0
     answer = raftwork("metrics")
