@@ -32,6 +32,8 @@ PEAK_SECONDS = 2.0
 SESSIONS = 1_000
 SESSION_PROCESSES = 4
 IDLE_SECONDS = 10.0
+# The command line `raftwork`, that waits for a word once its interpreter has everything.
+COMMAND = "import sys; from raftwork.__main__ import main; print('ready', flush=True); sys.stdin.readline(); main()"
 
 
 def paced(storage: str, seconds: float, rate: float = RATE) -> list[float]:
@@ -68,7 +70,11 @@ def slow_disk_ratio(cluster: Cluster) -> tuple[float, float]:
 
 
 def catch_up(cluster: Cluster, jobs: int) -> dict[str, float]:
-    """A fourth node joins three that hold that many jobs and serve half of what they can."""
+    """A fourth node joins three that hold that many jobs and serve half of what they can.
+
+    Its interpreter has started before: any program has that, and it takes a core of the new machine, which here is one
+    of those that serve.
+    """
     app = application(cluster.url).open()
     noop = app.find_task("bench.noop")
     for start in range(0, jobs, 1_000):
@@ -82,15 +88,21 @@ def catch_up(cluster: Cluster, jobs: int) -> dict[str, float]:
     load = Load("pace", cluster.url, threads=8, rate=half, seconds=20)
     load.begin()
     (port,) = free_ports(1)
-    began = time.monotonic()
-    command = [sys.executable, "-m", "raftwork", "node", "--json", "--data", str(cluster.directory / "node-3")]
+    command = [sys.executable, "-c", COMMAND, "node", "--json", "--data", str(cluster.directory / "node-3")]
     command += ["--listen", f"127.0.0.1:{port}", "--join", ",".join(cluster.listen)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as joining:
-        assert joining.stdout is not None
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as joining:
+        assert joining.stdin is not None and joining.stdout is not None
+        assert joining.stdout.readline() == "ready\n"
+        time.sleep(1)  # What its start held up is answered.
+        began = time.monotonic()
+        joining.stdin.write("\n")
+        joining.stdin.flush()
         serving = json.loads(joining.stdout.readline())
         assert serving["event"] == "node.serving"
         caught_up = time.monotonic()
         seen = load.answer()
+        assert seen["due"][-1] > caught_up, "it was served until the node had caught up"
         joining.kill()
     during = [took for due, took in zip(seen["due"], seen["took"], strict=True) if began <= due <= caught_up]
     return {"quiet": quiet, "during": p99_ms(during), "seconds": caught_up - began, "half": half}

@@ -5,9 +5,11 @@ pub mod codec;
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod pace;
 pub mod planted;
 pub mod time;
 
 pub use error::{Error, Result};
 pub use ids::{ClusterId, GroupId, JobId, LeaseToken, LogIndex, NodeId, SessionId, Term};
+pub use pace::Pace;
 pub use time::{Clock, Millis};

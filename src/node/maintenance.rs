@@ -1,18 +1,20 @@
 //! The slow work on files beside the log, on a thread of its own: writing snapshots, zeroing the next segment, removing
 //! old ones.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::inbox::Chore;
 use super::Shared;
-use crate::base::Error;
+use crate::base::{Error, Pace};
 use crate::replica::{Capture, SnapshotWritten};
 use crate::wal::SpareMaker;
 
 /// After a full disk: how long until the next try.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long writing one snapshot rests at most in all, so that one of a large state is done before the log is full.
+const RESTS_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
@@ -67,6 +69,15 @@ impl Maintenance {
         }
     }
 
+    /// Rests for this long, or until the node closes or the log has files to make: its user looks after them next.
+    fn rest(&self, time: Duration) {
+        let mut state = self.state.lock();
+        if !state.stopped && !state.clean {
+            self.wake.wait_for(&mut state, time);
+        }
+        state.clean = false;
+    }
+
     /// The next duty; nothing when it is over.
     fn next(&self) -> Option<State> {
         let mut state = self.state.lock();
@@ -115,7 +126,15 @@ impl Shared {
     }
 
     fn write_snapshot(&self, capture: &Capture, files: &SpareMaker) {
+        let began = Instant::now();
+        let mut pace = Pace::new(Duration::ZERO, RESTS_MAX);
         let state_bytes = capture.write(&mut || {
+            // Nobody waits for it, unless the log has little room left.
+            let hurries = self.figures.lock().log_bytes_open > self.config.log_bytes_max / 4 * 3;
+            let rest = pace.rest(began.elapsed());
+            if !hurries && !rest.is_zero() {
+                self.maintenance.rest(rest);
+            }
             if self.maintenance.is_stopped() {
                 return Err(Error::DiskFull("the node closes before the snapshot is done".into()));
             }

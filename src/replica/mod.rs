@@ -126,6 +126,8 @@ pub struct Turn<T> {
     pub applying: Duration,
     /// What the owner measures with. Stands still unless it says otherwise.
     pub clock: fn() -> Duration,
+    /// How the owner sleeps between the steps of long work, as others need the cores. Not at all unless it says otherwise.
+    pub rest: fn(Duration),
     /// This node was removed from the group: close it.
     pub removed: bool,
     /// Its state is not that of the leader which wrote its mark into the log: raise an alarm.
@@ -144,6 +146,7 @@ impl<T> Default for Turn<T> {
             applied: 0,
             applying: Duration::ZERO,
             clock: || Duration::ZERO,
+            rest: |_| {},
             removed: false,
             differs: None,
         }

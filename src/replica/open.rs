@@ -317,14 +317,18 @@ fn begun() -> wal::HardState {
 pub fn load_snapshot(snapshots: &SnapshotStore, dir: &Path) -> Result<(SnapshotMeta, Machine)> {
     let meta = snapshots.latest().ok_or_else(|| corrupt(dir, NO_SNAPSHOT))?;
     check_version(dir, &meta)?;
-    let machine = load(snapshots, &meta)?;
+    let machine = load(snapshots, &meta, &mut || {})?;
     Ok((meta, machine))
 }
 
-/// The state machine out of a snapshot.
-pub(super) fn load(snapshots: &SnapshotStore, meta: &SnapshotMeta) -> Result<Machine> {
+/// The state machine out of a snapshot. Calls `between` after each chunk.
+pub(super) fn load(snapshots: &SnapshotStore, meta: &SnapshotMeta, between: &mut dyn FnMut()) -> Result<Machine> {
     let mut loader = Loader::new();
-    snapshots.read(meta, &mut |section, chunk| loader.section(section, chunk))?;
+    snapshots.read(meta, &mut |section, chunk| {
+        loader.section(section, chunk)?;
+        between();
+        Ok(())
+    })?;
     loader.finish()
 }
 

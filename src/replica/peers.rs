@@ -1,5 +1,7 @@
 //! What comes from other members: messages, ticks of the election clock, and a state to begin anew from.
 
+use std::time::Duration;
+
 use super::forward::PATIENCE_TICKS;
 use super::open::load;
 use super::suspicion::{LogEnd, Suspicion};
@@ -8,9 +10,12 @@ use super::wire::{Letter, Note};
 use super::words::Word;
 use super::{Position, Replica, Turn};
 use crate::base::planted::{has, Bug};
-use crate::base::{LogIndex, NodeId, Result, Term};
+use crate::base::{LogIndex, NodeId, Pace, Result, Term};
 use crate::consensus::{Action, Event, Message, MessageType, SnapshotMetadata, Write};
 use crate::wal::{Group, HardState, Mark};
+
+/// How long taking over a state rests at most in all.
+const RESTS_MAX: Duration = Duration::from_secs(5);
 
 impl<T> Replica<T> {
     /// Takes in letters of peers, those of each peer in the order in which it sent them.
@@ -252,7 +257,10 @@ impl<T> Replica<T> {
         })?;
         self.hard_state = None;
         let meta = self.snapshots.install(mark.index, mark.term)?;
-        let restored = load(&self.snapshots, &meta)?;
+        // This member is behind and serves nobody, so it leaves the cores to those who do.
+        let (clock, rest) = (turn.clock, turn.rest);
+        let mut pace = Pace::new(clock(), RESTS_MAX);
+        let restored = load(&self.snapshots, &meta, &mut || rest(pace.rest(clock())))?;
         self.members = metadata(&meta).get_conf_state().clone();
         self.stamped = self.stamped.max(restored.clock());
         self.applied = Position { index: LogIndex(mark.index), term: Term(mark.term) };

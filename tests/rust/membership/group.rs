@@ -1,8 +1,10 @@
 //! Replicas on fake disks that write to each other within one test: time passes when the test says so.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use raftwork::base::{ClusterId, Error, Millis, NodeId, Result};
 use raftwork::consensus::{MemberChange, MessageType, Role};
@@ -25,6 +27,22 @@ pub struct Node {
     pub removed: bool,
     /// Why it stopped.
     pub stopped: Option<Error>,
+}
+
+thread_local! {
+    static READ: Cell<u32> = const { Cell::new(0) };
+    static RESTS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A clock on which a millisecond passes each time somebody looks.
+fn passing() -> Duration {
+    READ.set(READ.get() + 1);
+    Duration::from_millis(READ.get().into())
+}
+
+/// How often the replicas of this test rested.
+pub fn rests() -> u32 {
+    RESTS.get()
 }
 
 #[derive(Default)]
@@ -108,7 +126,7 @@ impl Group {
     /// Does something with a replica and takes what it gives.
     pub fn act(&mut self, id: u64, act: impl FnOnce(&mut Replica<u64>, &mut Turn<u64>) -> Result<()>) {
         let Some(replica) = self.nodes.get_mut(&id).and_then(|node| node.replica.as_mut()) else { return };
-        let mut turn = Turn::default();
+        let mut turn = Turn { clock: passing, rest: |_| RESTS.set(RESTS.get() + 1), ..Turn::default() };
         let outcome = act(replica, &mut turn);
         let node = self.nodes.get_mut(&id).expect("it was there");
         node.removed |= turn.removed;

@@ -4,7 +4,7 @@ use raftwork::base::{Error, NodeId};
 use raftwork::consensus::{MemberChange, Message, MessageType, PeerState};
 use raftwork::replica::Letter;
 
-use super::group::Group;
+use super::group::{rests, Group};
 
 #[test]
 fn a_node_joins_a_lone_one_catches_up_and_votes() {
@@ -38,6 +38,17 @@ fn p14_a_snapshot_that_does_not_name_a_learner_is_not_sent_to_it() {
     let sent = group.replica(2).snapshots().latest().expect("it began with one");
     assert!(sent.index > before, "the leader took a newer one for it");
     assert_eq!((sent.voters, sent.learners), (vec![1], vec![2]));
+    group.check_equal();
+}
+
+#[test]
+fn a_node_rests_between_the_chunks_of_a_state_that_it_takes_over() {
+    let mut group = Group::of(&[1]);
+    group.work();
+    group.snapshot_if_due(1, true);
+    assert_eq!(rests(), 0, "nothing was taken over");
+    group.join(2);
+    assert!(rests() > 1, "others need the cores meanwhile");
     group.check_equal();
 }
 
