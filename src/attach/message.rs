@@ -1,7 +1,7 @@
 //! What the payloads of frames say. Read from a peer that nobody has checked.
 
 use super::backend::{Ask, WatchEvent};
-use super::wire::{MAGIC, VERSION};
+use super::wire::{MAGIC, VERSIONS};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, JobId, LeaseToken, LogIndex, Millis, Result, SessionId};
 use crate::net::Secret;
@@ -29,7 +29,7 @@ pub struct Greeting {
 impl Greeting {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.raw(MAGIC).array(5 + usize::from(self.token.is_some())).u64(VERSION.into()).u64(self.pid);
+        out.raw(MAGIC).raw(&VERSIONS.introduce()).array(5).u64(self.pid);
         out.option(self.cluster, |out, cluster| {
             out.bin(&cluster.0);
         });
@@ -37,27 +37,19 @@ impl Greeting {
         out.option(self.leader.as_deref(), |out, leader| {
             out.str(leader);
         });
-        // Only where there is one: earlier versions know five items.
-        if let Some(token) = &self.token {
+        out.option(self.token.as_ref(), |out, token| {
             out.bin(token.bytes());
-        }
+        });
         out.into_bytes()
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let Some(rest) = bytes.strip_prefix(MAGIC) else {
-            return Err(Error::Invalid("the peer does not speak raftwork".into()));
-        };
-        let mut reader = Reader::new(rest);
+        let stranger = || Error::Invalid("the peer does not speak raftwork".into());
+        let words = bytes.strip_prefix(MAGIC).ok_or_else(stranger)?;
+        let mut reader = Reader::new(VERSIONS.meet(words).ok_or_else(stranger)??.rest);
         let items = reader.array()?;
-        if !(5..=6).contains(&items) {
-            return Err(Error::Invalid(format!("a greeting has 5 or 6 items, not {items}")));
-        }
-        let version = reader.u64()?;
-        if version != u64::from(VERSION) {
-            return Err(Error::Foreign(format!(
-                "the peer speaks version {version}, this is version {VERSION}; use one version of raftwork in all processes"
-            )));
+        if items < 5 {
+            return Err(Error::Invalid(format!("a greeting has 5 items or more, not {items}")));
         }
         let pid = reader.u64()?;
         let cluster = reader.option(|reader| {
@@ -65,10 +57,11 @@ impl Greeting {
         })?;
         let group = GroupId(reader.u64()?);
         let leader = reader.option(|reader| reader.str().map(str::to_owned))?;
-        let token = match items {
-            6 => Some(Secret::from_slice(reader.bin()?).ok_or_else(|| Error::Invalid("a token has 32 bytes".into()))?),
-            _ => None,
-        };
+        let token = reader.option(|reader| {
+            Secret::from_slice(reader.bin()?).ok_or_else(|| Error::Invalid("a token has 32 bytes".into()))
+        })?;
+        // Of a later version, see `net::versions`.
+        (5..items).try_for_each(|_| reader.raw().map(drop))?;
         reader.end()?;
         Ok(Greeting { pid, cluster, group, leader, token })
     }

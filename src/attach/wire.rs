@@ -4,10 +4,11 @@
 
 use crate::base::{Error, Result};
 use crate::net::packet::{self, Frame};
+use crate::net::Versions;
 
-/// Version of the messages.
-pub const VERSION: u16 = 1;
-/// First bytes of the payload of `Hello` and `Welcome`.
+/// Versions of the messages that are spoken.
+pub const VERSIONS: Versions = Versions { oldest: 1, newest: 1 };
+/// First bytes of the payload of `Hello` and `Welcome`; the versions follow, see `net::versions`.
 pub const MAGIC: &[u8; 8] = b"RAFTWORK";
 
 /// What a frame says. Numbers below 64 go to the owner, from 64 on they come from it.

@@ -13,3 +13,6 @@ pub use error::{Error, Result};
 pub use ids::{ClusterId, GroupId, JobId, LeaseToken, LogIndex, NodeId, SessionId, Term};
 pub use pace::Pace;
 pub use time::{Clock, Millis};
+
+/// The release of raftwork that this is.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! packet     one frame
+//! versions   which version of a conversation both sides speak
 //! socket     a Unix or TCP socket whose calls end at a deadline
 //! inherited  sockets that a forked child lets go of
 //! stream     a connected stream: Unix, TCP, or TLS on TCP
@@ -44,6 +45,7 @@ mod stream;
 pub mod tls;
 pub mod token;
 mod validity;
+pub mod versions;
 pub mod web;
 
 pub use address::Address;
@@ -60,6 +62,7 @@ pub use seldom::Seldom;
 pub use stream::Stream;
 pub use tls::{Fingerprint, Tls};
 pub use token::Secret;
+pub use versions::Versions;
 
 use crate::base::{Error, Result};
 

@@ -14,6 +14,8 @@
 //! * The length is checked before anything is allocated for it, and room grows by what has arrived.
 //! * A frame that is too short, too long, of another version or with a wrong checksum ends the connection: after it nothing
 //!   on the stream can be trusted.
+//! * The first frame of each side has version 1 in every release, see `versions`. Another version of the frame can be spoken
+//!   only behind it, by those who agreed on a version of the conversation that has it.
 
 use crate::base::{checksum, limits, Error, Result};
 use std::io::{ErrorKind, Read};

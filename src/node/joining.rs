@@ -19,7 +19,7 @@
 //! | kind | name      | payload                                                                               |
 //! |------|-----------|---------------------------------------------------------------------------------------|
 //! | 6    | Who       | nothing. Answer: `Fresh` or `Member`                                                  |
-//! | 7    | Join      | MessagePack: [node, name, raft address, client address]. Answer: `Joined`, `Elsewhere`, `Later` or `Refused` |
+//! | 7    | Join      | MessagePack: [node, name, raft address, client address, highest feature level that it knows, release, oldest and newest version that it speaks]; more is of a later version. Answer: `Joined`, `Elsewhere`, `Later` or `Refused` |
 //! | 8    | Renew     | a certificate request. Answer: `Renewed` or `Refused`                                 |
 //! | 68   | Fresh     | nothing: no data here either                                                          |
 //! | 69   | Member    | cluster (16), group (8)                                                               |
@@ -33,10 +33,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::elsewhere::PAST;
+use super::hello::{LATER, REFUSED};
 use super::inbox::Chore;
 use super::lines;
-use super::post::{LATER, REFUSED};
 use super::ticket::Ticket;
+use super::wish::{self, Wish};
 use super::{own_request, ClusterConfig, Shared};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
@@ -208,7 +209,7 @@ impl Shared {
     pub(super) fn join(self: &Arc<Self>, config: &ClusterConfig) -> Result<()> {
         let own = config.reached();
         let mut targets: Vec<Address> = config.members.iter().filter(|member| **member != own).cloned().collect();
-        let wish = self.own_record(config)?;
+        let wish = wish::encode(&self.own_record(config)?);
         let until = Instant::now() + config.patience;
         loop {
             let mut failure = "the list of members names nobody else".to_owned();
@@ -278,12 +279,8 @@ impl Shared {
     }
 
     fn let_join(self: &Arc<Self>, wish: &[u8]) -> Result<(u8, Vec<u8>)> {
-        let mut reader = Reader::new(wish);
-        reader.array_of(4, "a wish to join")?;
-        let (node, raft) = (NodeId(reader.u64()?), {
-            reader.str()?;
-            reader.str()?.to_owned()
-        });
+        let wish = Wish::read(wish)?;
+        let (node, raft) = (wish.node, wish.raft);
         if self.leads.lock().is_none() {
             let leader = self.leader.lock().and_then(|leader| self.raft_address(leader));
             return Ok(match leader {
@@ -291,7 +288,8 @@ impl Shared {
                 None => (FRESH, Vec::new()), // Nothing to say yet; the other asks again.
             });
         }
-        self.check_newcomer(node, &raft)?;
+        wish.check(self.machine.read().level())?;
+        self.check_newcomer(node, raft)?;
         if !self.is_member(node) {
             log::info!("node {node} at {raft} joins");
             if let Err(error) = self.change_members(MemberChange::AddLearner(node), false) {
@@ -303,7 +301,7 @@ impl Shared {
             }
             self.note("node", "member.join", &format!("{node} at {raft}"));
         }
-        self.put_member(wish)?;
+        self.put_member(&wish.record)?;
         // Without this node's own address the newcomer could not answer it.
         if let Some(config) = self.config.cluster.as_ref().filter(|_| self.raft_address(self.identity.node).is_none()) {
             self.put_member(&self.own_record(config)?)?;
@@ -435,6 +433,7 @@ fn read_addresses(payload: &[u8]) -> Result<BTreeMap<NodeId, Address>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine;
     use crate::node::group_of_one;
 
     fn asked(node: &Arc<Shared>, wish: &[u8]) -> u8 {
@@ -445,10 +444,15 @@ mod tests {
     fn only_a_refusal_that_stays_is_one() {
         let dir = tempfile::tempdir().expect("a directory");
         let node = group_of_one::open(dir.path());
-        let mut wish = Writer::new();
-        wish.array(4).u64(77).str("another").str("127.0.0.1:1").str("127.0.0.1:2");
+        let says = |level| {
+            let mut wish = Writer::new();
+            wish.array(8).u64(77).str("another").str("127.0.0.1:1").str("127.0.0.1:2");
+            wish.u64(level).str("0.0.9").u64(1).u64(1);
+            wish.into_bytes()
+        };
         assert_eq!(asked(&node.shared, b"no wish"), REFUSED);
+        assert_eq!(asked(&node.shared, &says(1)), REFUSED, "it is too old");
         node.close().expect("it closes");
-        assert_eq!(asked(&node.shared, wish.as_bytes()), LATER, "another member may let it in in a moment");
+        assert_eq!(asked(&node.shared, &says(machine::LEVEL)), LATER, "another member may let it in in a moment");
     }
 }

@@ -33,6 +33,7 @@ mod exposition;
 #[cfg(test)]
 mod group_of_one;
 mod health;
+mod hello;
 mod history;
 mod inbox;
 mod joining;
@@ -57,6 +58,7 @@ mod tokens;
 mod transfers;
 mod views;
 pub mod wakeups;
+mod wish;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
@@ -257,14 +259,7 @@ impl Node {
 
     /// Where the leader serves clients, if another node leads and that is known.
     pub fn leader_address(&self) -> Option<String> {
-        let leader = (*self.shared.leader.lock())?;
-        if leader == self.shared.identity.node {
-            return None;
-        }
-        let machine = self.shared.machine.read();
-        let mut members = machine.members();
-        let address = members.find(|member| member.node == leader)?.client.to_string();
-        Some(address).filter(|address| !address.is_empty())
+        self.shared.leader_address()
     }
 
     /// The member that this node is.
@@ -397,6 +392,14 @@ impl Drop for Node {
 }
 
 impl Shared {
+    fn leader_address(&self) -> Option<String> {
+        let leader = (*self.leader.lock()).filter(|leader| *leader != self.identity.node)?;
+        let machine = self.machine.read();
+        let mut members = machine.members();
+        let address = members.find(|member| member.node == leader)?.client.to_string();
+        Some(address).filter(|address| !address.is_empty())
+    }
+
     /// Cluster time.
     fn now(&self) -> Millis {
         let (wall, monotonic) = (self.config.clock.wall(), self.config.clock.monotonic());

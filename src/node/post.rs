@@ -2,23 +2,21 @@
 //! dialed to it. One that was removed is dialed by nobody, and does not know it if it was away: what it is told goes back over
 //! the connection on which it asks.
 //!
-//! A frame between members (see `net::packet`), kind and payload:
+//! A frame between members (see `net::packet`), kind and payload, after the first words of both (see `hello`):
 //!
 //! | kind | name    | payload                                                                                      |
 //! |------|---------|----------------------------------------------------------------------------------------------|
-//! | 1    | Hello   | magic, version (u16), cluster (16), group, from, to, purpose (1: 1 letters, 2 a snapshot), the address where others reach it |
 //! | 2    | Letter  | see `replica::wire`                                                                          |
 //! | 3    | Piece   | index, term, offset, last (1), bytes of a snapshot's file                                    |
 //! | 4    | Ask     | index, term: how much of this snapshot is there?                                             |
-//! | 65   | Welcome | nothing                                                                                      |
-//! | 66   | Refused | the words                                                                                    |
 //! | 67   | Taken   | index, term, bytes that are there; or all bits set: refused, begin again                     |
-//! | 73   | Later   | the words: the other side is about to open, and will answer then                             |
 //! | 75   | GivenUp | the words: the cluster of the one who came was given up, see `anew`; it stops for good        |
 //!
 //! What holds
 //! * Who comes from a new address says where it is reached now, and is reached there from then on: before it is, no leader
 //!   could tell it anything, nor take in what it wants to have listed.
+//! * Whose connection is up has said which release it runs and which feature level it knows. Of whom there is none, nothing is
+//!   known: it may come back with another release.
 //! * A letter is read only after its sender's cluster, group and id are known, and it must be from that member and for this.
 //! * Letters of one member arrive in their order, or not at all. What is dropped is reported, and raft-rs sends it again.
 
@@ -31,6 +29,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::counters::Counters;
+use super::hello::{self, check_welcome, Hello, Purpose, Runs};
 use super::inbox::{Chore, Next};
 use super::Shared;
 use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result};
@@ -39,91 +38,19 @@ use crate::net::packet::{self, Frame};
 use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Outgoing, Security, Seldom};
 use crate::replica::Letter;
 
-pub(super) const HELLO: u8 = 1;
+pub(super) use super::hello::REFUSED;
+
 pub(super) const LETTER: u8 = 2;
 pub(super) const PIECE: u8 = 3;
 pub(super) const ASK: u8 = 4;
-pub(super) const WELCOME: u8 = 65;
-pub(super) const REFUSED: u8 = 66;
-/// Not refused for good: this node is about to open.
-pub(super) const LATER: u8 = 73;
 pub(super) const TAKEN: u8 = 67;
-// 68 to 72 are in `joining`, 74 in `elsewhere`, 76 in `lines`.
+// 1, 65, 66 and 73 are in `hello`, 68 to 72 in `joining`, 74 in `elsewhere`, 76 in `lines`.
 const GIVEN_UP: u8 = 75;
 
-const MAGIC: &[u8; 8] = b"RAFTMEMB";
-/// Version of what members say to each other.
-const VERSION: u16 = 1;
 /// How long a member that does not answer is waited for, when it is asked whether it still listens.
 const PROBE: Duration = Duration::from_millis(300);
 /// Of one member: lines about frames that it should not send.
 const COMPLAINTS_APART: Duration = Duration::from_secs(60);
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Letters = 1,
-    Snapshot = 2,
-}
-
-/// The first words of a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Hello {
-    pub cluster: ClusterId,
-    pub group: GroupId,
-    pub from: NodeId,
-    pub to: NodeId,
-    pub purpose: Purpose,
-    /// Where the one who speaks is reached.
-    pub address: Address,
-}
-
-impl Hello {
-    pub fn frame(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&self.cluster.0);
-        [self.group.0, self.from.0, self.to.0].iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
-        out.push(self.purpose as u8);
-        out.extend_from_slice(self.address.to_string().as_bytes());
-        packet::encode(HELLO, 0, &out).expect("a hello is short")
-    }
-
-    pub fn read(frame: &Frame) -> Result<Self> {
-        let stranger = || Error::Invalid("the other side does not speak as a member of a raftwork cluster".into());
-        if frame.kind != HELLO {
-            return Err(stranger());
-        }
-        let rest = frame.payload.strip_prefix(MAGIC).ok_or_else(stranger)?;
-        let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(stranger)?;
-        let version = u16::from_le_bytes(*version);
-        if version != VERSION {
-            return Err(Error::Foreign(format!("a member speaks version {version}, this one version {VERSION}")));
-        }
-        let (cluster, rest) = rest.split_first_chunk::<16>().ok_or_else(stranger)?;
-        let (numbers, purpose) = rest.split_first_chunk::<24>().ok_or_else(stranger)?;
-        let number = |place: usize| u64::from_le_bytes(numbers[place * 8..place * 8 + 8].try_into().expect("8 bytes"));
-        let (purpose, address) = purpose.split_first().ok_or_else(stranger)?;
-        let purpose = match purpose {
-            1 => Purpose::Letters,
-            2 => Purpose::Snapshot,
-            _ => return Err(stranger()),
-        };
-        let address = Address::parse(std::str::from_utf8(address).map_err(|_| stranger())?)?;
-        let (group, from, to) = (GroupId(number(0)), NodeId(number(1)), NodeId(number(2)));
-        Ok(Self { cluster: ClusterId(*cluster), group, from, to, purpose, address })
-    }
-}
-
-/// The answer to a hello.
-pub(super) fn check_welcome(frame: &Frame) -> Result<()> {
-    match frame.kind {
-        WELCOME => Ok(()),
-        REFUSED => Err(Error::Foreign(String::from_utf8_lossy(&frame.payload).into_owned())),
-        LATER => Err(Error::NotCommitted(String::from_utf8_lossy(&frame.payload).into_owned())),
-        kind => Err(Error::Invalid(format!("a frame of kind {kind} in place of a welcome"))),
-    }
-}
 
 /// Where letters go.
 pub(super) struct Post {
@@ -133,8 +60,8 @@ pub(super) struct Post {
     own: Address,
     security: Security,
     links: RwLock<BTreeMap<NodeId, Arc<Dialer>>>,
-    /// The connections on which letters come from others, for answers to those that are not dialed.
-    callers: Mutex<BTreeMap<NodeId, Arc<Outgoing>>>,
+    /// The connections on which letters come from others, for answers to those that are not dialed; and what they run.
+    callers: Mutex<BTreeMap<NodeId, (Arc<Outgoing>, Runs)>>,
     addresses: Mutex<BTreeMap<NodeId, Address>>,
     /// Letters that announce a snapshot: its bytes go first.
     snapshots: Mutex<VecDeque<Letter>>,
@@ -175,7 +102,7 @@ impl Post {
             // Messages of Raft have an order, which two connections would not keep.
             None => {
                 matches!(letter, Letter::Note { .. })
-                    && self.callers.lock().get(&to).is_some_and(|caller| caller.offer(frame))
+                    && self.callers.lock().get(&to).is_some_and(|(caller, _)| caller.offer(frame))
             }
         });
         let count = if sent { &self.counters.letters_sent } else { &self.counters.letters_dropped };
@@ -200,7 +127,7 @@ impl Post {
 
     pub fn hello(&self, to: NodeId, purpose: Purpose) -> Hello {
         let address = self.own.clone();
-        Hello { cluster: self.cluster, group: self.group, from: self.me, to, purpose, address }
+        Hello { cluster: self.cluster, group: self.group, from: self.me, to, purpose, runs: Runs::own(), address }
     }
 
     /// A member says where it is reached.
@@ -217,9 +144,17 @@ impl Post {
     }
 
     /// Letters of this member come over this connection, until what is returned is dropped.
-    fn called(&self, from: NodeId, over: &Arc<Outgoing>) -> Call<'_> {
-        self.callers.lock().insert(from, over.clone());
+    fn called(&self, from: NodeId, over: &Arc<Outgoing>, runs: Runs) -> Call<'_> {
+        self.callers.lock().insert(from, (over.clone(), runs));
         Call { post: self, from, over: over.clone() }
+    }
+
+    /// What a member runs, while it is connected to this one.
+    pub fn runs(&self, member: NodeId) -> Option<Runs> {
+        match member == self.me {
+            true => Some(Runs::own()),
+            false => self.callers.lock().get(&member).map(|(_, runs)| runs.clone()),
+        }
     }
 
     pub fn address(&self, member: NodeId) -> Option<Address> {
@@ -252,7 +187,7 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut callers = self.post.callers.lock();
         // Unless it has called again meanwhile.
-        if callers.get(&self.from).is_some_and(|over| Arc::ptr_eq(over, &self.over)) {
+        if callers.get(&self.from).is_some_and(|(over, _)| Arc::ptr_eq(over, &self.over)) {
             callers.remove(&self.from);
         }
     }
@@ -316,15 +251,15 @@ impl Shared {
         }
         match hello.and_then(|hello| self.check_hello(&hello).map(|()| hello)) {
             Ok(hello) => {
-                outgoing.send(packet::encode(WELCOME, 0, &[]).expect("an empty frame"));
-                let (from, purpose) = (hello.from, hello.purpose);
+                outgoing.send(hello::welcome());
+                let (from, purpose, runs) = (hello.from, hello.purpose, hello.runs);
                 let post = self.post.as_deref();
                 if let Some(post) = post {
                     post.moved(from, hello.address);
                 }
                 let ended = match purpose {
                     Purpose::Letters => {
-                        let _called = post.map(|post| post.called(from, &outgoing));
+                        let _called = post.map(|post| post.called(from, &outgoing, runs));
                         self.read_letters(accepted, from)
                     }
                     Purpose::Snapshot => self.receive_snapshots(accepted, from),
@@ -426,19 +361,5 @@ impl Shared {
         if !resolved.is_empty() && resolved.iter().all(refused) {
             self.inbox.chore(Chore::Gone(member));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_that_is_about_to_open_is_not_refused_for_good() {
-        let answer = |kind| check_welcome(&Frame { kind, id: 0, payload: b"words".to_vec() });
-        assert_eq!(answer(WELCOME), Ok(()));
-        // The dialer waits for seconds after `Foreign`, and soon tries again after anything else.
-        assert_eq!(answer(REFUSED), Err(Error::Foreign("words".into())));
-        assert_eq!(answer(LATER), Err(Error::NotCommitted("words".into())));
     }
 }

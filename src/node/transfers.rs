@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::hello::{self, Purpose};
 use super::inbox::{Chore, Next};
 use super::open::spawn;
-use super::post::{self, Purpose};
+use super::post;
 use super::Shared;
 use crate::base::{limits, Error, NodeId, Result};
 use crate::net::packet::{self, Frame};
@@ -64,7 +65,7 @@ impl Shared {
         let (stream, _) = connect(&address, post.security(), Instant::now() + PATIENCE)?;
         let mut talk = Talk { stream, frames: Frames::new() };
         talk.stream.write_first(post.hello(to, Purpose::Snapshot).frame())?;
-        post::check_welcome(&talk.hear()?)?;
+        hello::check_welcome(&talk.hear()?)?;
         log::info!("sending the state at {} to member {to}", meta.index);
         self.send_pieces(&mut talk, &meta)?;
         talk.say(post::LETTER, &announcement.encode())?;

@@ -1,12 +1,12 @@
 //! Attached processes: the socket, what a bad peer can do, what the end of a process means.
 
-use raftwork::attach::message::{decode_lines, decode_reply, encode_error, encode_event, Greeting};
+use raftwork::attach::message::{decode_error, decode_lines, decode_reply, encode_error, encode_event, Greeting};
 use raftwork::attach::remote::{Question, Remote};
 use raftwork::attach::server::Server;
 use raftwork::attach::wire::{encode, Kind};
 use raftwork::attach::{Ask, Backend, View, WatchEvent, Watcher};
 use raftwork::base::codec::{Reader, Writer};
-use raftwork::base::{ClusterId, Error, GroupId, JobId, LeaseToken, Millis, Result, SessionId};
+use raftwork::base::{ClusterId, Error, GroupId, JobId, LeaseToken, Millis, Result, SessionId, RELEASE};
 use raftwork::client::memory::Memory;
 use raftwork::client::request::{accepted, envelope};
 use raftwork::net::packet::{self, HEADER_BYTES};
@@ -384,6 +384,51 @@ fn a_process_that_knows_one_cluster_refuses_another_and_names_both() {
     }
     let learned = connect(with(None, 0)).unwrap();
     assert_eq!((learned.owner.cluster, learned.owner.group), (Some(ClusterId([1; 16])), GroupId(0)));
+}
+
+/// The first words of a release that speaks these versions, and adds an item to them.
+fn offering(oldest: u8, newest: u8) -> Vec<u8> {
+    let mut words = greeting().encode();
+    words[8..12].copy_from_slice(&[oldest, 0, newest, 0]);
+    let items = 13 + usize::from(words[12]);
+    assert_eq!(words[items], 0x95);
+    words[items] = 0x96;
+    words.push(0xc0);
+    encode(Kind::Hello, 0, &words).unwrap()
+}
+
+fn hear(stream: &mut UnixStream, frames: &mut Frames) -> packet::Frame {
+    loop {
+        match frames.take().unwrap() {
+            Some(frame) => return frame,
+            None => assert!(frames.fill(stream).unwrap(), "it ended"),
+        }
+    }
+}
+
+#[test]
+fn u1_a_process_that_also_speaks_the_next_version_is_spoken_to_in_this_one() {
+    let owner = owner();
+    let (mut stream, mut frames) = (UnixStream::connect(owner.dir.path().join("socket")).unwrap(), Frames::new());
+    stream.write_all(&offering(1, 2)).unwrap();
+    let welcome = hear(&mut stream, &mut frames);
+    assert_eq!((welcome.kind, &welcome.payload[8..12]), (Kind::Welcome as u8, &[1, 0, 1, 0][..]));
+    assert_eq!(Greeting::decode(&welcome.payload), Ok(greeting()));
+    stream.write_all(&encode(Kind::Health, 7, &[]).unwrap()).unwrap();
+    let reply = hear(&mut stream, &mut frames);
+    assert_eq!((reply.kind, reply.id), (Kind::Reply as u8, 7));
+}
+
+#[test]
+fn a_process_that_speaks_later_versions_only_is_told_which_side_is_too_old() {
+    let owner = owner();
+    let (mut stream, mut frames) = (UnixStream::connect(owner.dir.path().join("socket")).unwrap(), Frames::new());
+    stream.write_all(&offering(2, 3)).unwrap();
+    let refused = hear(&mut stream, &mut frames);
+    assert_eq!(refused.kind, Kind::Refused as u8);
+    let Error::Foreign(why) = decode_error(&refused.payload) else { panic!("{refused:?}") };
+    assert!(why.contains("speaks versions 2 to 3") && why.contains("speaks version 1"), "{why}");
+    assert!(why.contains(&format!("upgrade the one with raftwork {RELEASE}")), "{why}");
 }
 
 /// An owner that says nothing about a stranger: the attached side looks for itself.
