@@ -244,7 +244,7 @@ fn shape(op: u64) -> Result<(usize, &'static str)> {
         71 => (3, "SetPriority"),
         #[cfg(feature = "sim")]
         levels::FUTURE if levels::known() > levels::LEVEL => (1, "Future"),
-        _ => return Err(Error::Foreign(format!("operation {op} is not known to this version of raftwork"))),
+        _ => return Err(Error::Foreign(levels::too_old(&format!("operation {op}")))),
     })
 }
 
@@ -334,10 +334,7 @@ fn lock<'a>(op: u64, reader: &mut Reader<'a>, session: SessionId) -> Result<Comm
 fn level(reader: &mut Reader<'_>) -> Result<u64> {
     match reader.u64().at("level")? {
         0 => Err(Error::Invalid("level: 0, the first is 1".into())),
-        level if level > levels::known() => Err(Error::Foreign(format!(
-            "feature level {level} is not known to this version of raftwork, only {}",
-            levels::known()
-        ))),
+        level if level > levels::known() => Err(Error::Foreign(levels::too_old(&format!("feature level {level}")))),
         level => Ok(level),
     }
 }

@@ -55,19 +55,37 @@ thread_local! {
     static NEWER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
+#[cfg(feature = "sim")]
+static ALL_NEWER: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// Whether this thread acts as the next version from here on: it knows one level and one operation more.
 #[cfg(feature = "sim")]
 pub fn be_newer(newer: bool) {
     NEWER.set(newer);
 }
 
+/// This process is the next version, with all its threads: one member of a real cluster.
+#[cfg(feature = "sim")]
+pub fn be_newer_everywhere() {
+    ALL_NEWER.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// The highest level that this member knows.
 pub fn known() -> u64 {
     #[cfg(feature = "sim")]
-    if NEWER.get() {
+    if NEWER.get() || ALL_NEWER.load(std::sync::atomic::Ordering::Relaxed) {
         return LEVEL + 1;
     }
     LEVEL
+}
+
+/// Why this version stops at something of a newer one, and what to do.
+pub(super) fn too_old(what: &str) -> String {
+    format!(
+        "{what} is not known to this version of raftwork, which knows feature level {}: upgrade this node; `raftwork cluster \
+         members` shows what the others run",
+        known()
+    )
 }
 
 /// The level of a cluster.

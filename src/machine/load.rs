@@ -13,7 +13,7 @@ use super::errors::Errors;
 use super::flows::Todo;
 use super::image::{section, state_version, STATE_VERSION};
 use super::job::State;
-use super::levels::{known, Level};
+use super::levels::{known, too_old, Level};
 use super::queues::Pause;
 use super::sessions::Replies;
 use super::specs::Spec;
@@ -131,8 +131,7 @@ impl Loader {
         reader.array_of(9, "the head")?;
         self.version = reader.u64()?;
         if !(1..=u64::from(STATE_VERSION)).contains(&self.version) {
-            let version = self.version;
-            return Err(Error::Foreign(format!("state of version {version}; this version reads {STATE_VERSION}")));
+            return Err(Error::Foreign(too_old(&format!("a state of version {}", self.version))));
         }
         let machine = &mut self.machine;
         machine.applied = LogIndex(number(reader, COUNTER_MAX).at("applied")?);
@@ -285,7 +284,7 @@ impl Loader {
         reader.array_of(2, "the cluster")?;
         let level = reader.u64()?;
         if !(1..=known()).contains(&level) {
-            return Err(Error::Foreign(format!("a state of feature level {level}; this version knows {}", known())));
+            return Err(Error::Foreign(too_old(&format!("a state of feature level {level}"))));
         }
         self.machine.level = Level(level);
         for member in list(reader, "members", limits::MEMBERS_MAX, |reader| {

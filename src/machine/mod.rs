@@ -110,7 +110,7 @@ pub use holding::Mode;
 pub use image::{Image, STATE_VERSION};
 pub use job::Job;
 #[cfg(feature = "sim")]
-pub use levels::{be_newer, FUTURE};
+pub use levels::{be_newer, be_newer_everywhere, FUTURE};
 pub use levels::{known, LEVEL};
 pub use load::Loader;
 pub use needs::{needs, Needs};

@@ -3,10 +3,12 @@
 
 use std::sync::atomic::Ordering;
 
+use super::hello::Runs;
 use super::metrics::Figures;
 use super::{anew, Shared};
 use crate::base::codec::Writer;
-use crate::base::{limits, NodeId};
+use crate::base::{limits, NodeId, RELEASE};
+use crate::machine::known;
 use crate::net::{Security, Tls};
 use crate::replica::Role;
 
@@ -85,16 +87,24 @@ fn quorum_health(figures: &Figures, own: NodeId) -> Map {
 }
 
 /// How far the others are. Only the leader knows.
-fn peers_health<'a>(writer: &'a mut Writer, figures: &Figures, tick_ms: u64) -> &'a mut Writer {
+fn peers_health<'a>(
+    writer: &'a mut Writer,
+    figures: &Figures,
+    tick_ms: u64,
+    runs: impl Fn(NodeId) -> Option<Runs>,
+) -> &'a mut Writer {
     writer.array(figures.members.peers.len());
     for peer in &figures.members.peers {
         let mut map = Map::new();
+        let (release, level) = runs(peer.node).map(|runs| (runs.release, runs.level)).unzip();
         map.text("node", &peer.node.to_string())
             .number("matched", peer.matched.0)
             .number("lag_entries", figures.index.0.saturating_sub(peer.matched.0))
             .flag("answers", peer.recently_active)
             .put("silent_ms", |writer| number_or_nil(writer, peer.silent_ticks.map(|ticks| ticks * tick_ms)))
-            .text("state", peer.state.name());
+            .text("state", peer.state.name())
+            .put("version", |writer| text_or_nil(writer, release))
+            .put("knows_level", |writer| number_or_nil(writer, level));
         writer.raw(&map.into_bytes());
     }
     writer
@@ -109,9 +119,13 @@ impl Shared {
     pub(super) fn health(&self) -> Vec<u8> {
         let figures = self.figures.lock().clone();
         let (syncs_p50, syncs_p99, syncs) = self.syncs.summary();
+        let level = self.machine.read().level();
         let mut map = Map::new();
         map.text("node", &self.identity.node.to_string())
             .text("cluster", &self.identity.cluster.to_string())
+            .text("version", RELEASE)
+            .number("feature_level", level)
+            .number("knows_level", known())
             .text("role", figures.role)
             .number("term", figures.term.0)
             .put("leader", |writer| text_or_nil(writer, figures.leader.map(|leader| leader.to_string())))
@@ -123,7 +137,9 @@ impl Shared {
             .flag("ready", self.is_ready())
             .put("staleness_ms", |writer| number_or_nil(writer, self.staleness().map(|age| age.0)))
             .map("quorum", quorum_health(&figures, self.identity.node))
-            .put("peers", |writer| peers_health(writer, &figures, self.tick().as_millis() as u64))
+            .put("peers", |writer| {
+                peers_health(writer, &figures, self.tick().as_millis() as u64, |node| self.runs(node))
+            })
             .text("protection", self.protection())
             .put("certificate_expires_ms", |writer| number_or_nil(writer, self.certificate_expires_ms()))
             .number("index", figures.index.0)

@@ -12,7 +12,7 @@
 //! | `[23]`                  | lists what was done about the cluster, and by whom  | see `tokens`                  |
 //! | `[24, role]`            | makes an invitation                                 | its text                      |
 //! | `[25]`                  | gives the node that is asked a new certificate      | until when it is good         |
-//! | `[26]`                  | raises the feature level to what this version knows | the level                     |
+//! | `[26]`                  | raises the feature level to what all members know, see `levels` | the level         |
 //! | `[5, history]`          | begins a backup, with finished jobs or without      | its number                    |
 //! | `[6, number, piece]`    | a piece of its file, from 1 on; see `backups`       | bytes, none behind the last   |
 //! | `[7, number]`           | forgets it                                          | nil                           |
@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::hello::Runs;
 use super::inbox::Chore;
 use super::open::spawn;
 use super::{Done, Node, Shared, TRANSFER_WAIT};
@@ -142,8 +143,9 @@ impl Shared {
         receive.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Of each member: node, name, raft and client address, role, matched index and whether it was heard lately; the last
-    /// two as the leader knows, else nil.
+    /// Of each member: node, name, raft and client address, role, matched index and whether it was heard lately, these two
+    /// as the leader knows, else nil; the release that it runs and the highest feature level that it knows, or nil for one
+    /// that is not connected.
     fn member_rows(&self) -> Vec<u8> {
         let members = self.figures.lock().members.clone();
         let machine = self.machine.read();
@@ -153,7 +155,7 @@ impl Shared {
         for node in all {
             let listed = machine.members().find(|member| member.node == node);
             let text = |part: fn(&crate::machine::Member) -> &str| listed.map(part).unwrap_or_default();
-            out.map(7).str("node").str(&node.to_string()).str("name").str(text(|member| &member.name));
+            out.map(9).str("node").str(&node.to_string()).str("name").str(text(|member| &member.name));
             out.str("raft").str(text(|member| &member.raft)).str("client").str(text(|member| &member.client));
             out.str("role").str(if members.voters.contains(&node) { "voter" } else { "learner" });
             let peer = members.peers.iter().find(|peer| peer.node == node);
@@ -163,9 +165,20 @@ impl Shared {
             out.str("active").option(peer, |out, peer| {
                 out.bool(peer.recently_active);
             });
+            write_runs(&mut out, self.runs(node).as_ref());
         }
         out.into_bytes()
     }
+}
+
+/// Two items of a map: release and level.
+fn write_runs(out: &mut Writer, runs: Option<&Runs>) {
+    out.str("version").option(runs, |out, runs| {
+        out.str(&runs.release);
+    });
+    out.str("knows_level").option(runs, |out, runs| {
+        out.u64(runs.level);
+    });
 }
 
 /// One value.

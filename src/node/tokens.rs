@@ -6,11 +6,10 @@ use super::access::Capability;
 use super::{ClusterConfig, Shared};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{Error, Millis, Result};
-use crate::machine::LEVEL;
+use crate::machine;
 use crate::net::Secret;
 
 /// The commands, see `machine::command`.
-const SET_LEVEL: u64 = 19;
 const PUT_TOKEN: u64 = 20;
 const REVOKE_TOKEN: u64 = 21;
 const NOTE: u64 = 24;
@@ -23,23 +22,19 @@ const EVERYTHING: [&str; 6] = ["enqueue:*", "work:*", "lock:*", "read", "operate
 impl Shared {
     /// What a group begins with: the features of this version, and the token that its founder was shown.
     pub(super) fn begin_access(self: &Arc<Self>, config: &ClusterConfig) {
-        let begun = self.finalize().and_then(|_| match &config.first_token {
+        // It was raised before the others were in, unless the disk had no room.
+        let raised = self.machine.read().level() >= machine::known() || self.finalize().is_ok();
+        let begun = match &config.first_token {
             Some(digest) => self.put_token("founder", "first", &EVERYTHING, digest, None, None),
-            None => Ok(()),
-        });
+            None if raised => Ok(()),
+            None => Err(Error::NotCommitted("the feature level was not raised".into())),
+        };
         if let Err(error) = begun {
             log::error!(
                 "the group began, and its first token was not stored ({error}); run `raftwork cluster finalize` and \
                  `raftwork cluster token create` in the directory of this node"
             );
         }
-    }
-
-    /// Lets the cluster use everything that this version knows. Answers the level.
-    pub(super) fn finalize(self: &Arc<Self>) -> Result<u64> {
-        let mut command = Writer::new();
-        command.array(2).u64(SET_LEVEL).u64(LEVEL);
-        self.command(&command).map(|_| LEVEL)
     }
 
     /// `name, [capability], lifetime in ms or nil, overlap in ms or nil`: makes a token and answers `[text, id]`.

@@ -23,10 +23,23 @@ CERTIFICATE_DAYS = 14
 """Fewer days are shown in red, and are an alarm of the member."""
 
 COLUMNS = (
-    *("Address", "Node#", "Role", "Term#", "Applied#", "Lag#", "Heard#", "Log#", "Snapshot#", "fsync p99#"),
+    *(
+        "Address",
+        "Node#",
+        "Role",
+        "Version",
+        "Knows level#",
+        "Term#",
+        "Applied#",
+        "Lag#",
+        "Heard#",
+        "Log#",
+        "Snapshot#",
+        "fsync p99#",
+    ),
     *("Certificate#", "Protection", ""),
 )
-MEMBER_COLUMNS = ("Node#", "Name", "Role", "Members", "Clients", "Matched#", "Heard")
+MEMBER_COLUMNS = ("Node#", "Name", "Role", "Members", "Clients", "Matched#", "Heard", "Version", "Knows level#")
 # The orders of the core.
 LIST, REMOVE, TRANSFER, SNAPSHOT = 1, 2, 3, 4
 STYLES = {"leader": "green", "follower": "", "learner": "yellow", "candidate": "yellow", "failed": "red"}
@@ -76,7 +89,10 @@ def status(timeout: str, target: Target, as_json: bool) -> int:
 @target_options
 @common
 def members(target: Target, as_json: bool) -> None:
-    """Who is a member and whether it votes; asked of the leader, also how far each is."""
+    """Who is a member, whether it votes, and which version it runs; asked of the leader, also how far each is.
+
+    A member that is not connected to the one that answers has no version here: it may come back with another one.
+    """
     with connected(target) as app:
         rows = order(app, LIST)
         show(rows, as_json, lambda: table(MEMBER_COLUMNS, [_member_row(row) for row in rows], empty="No members."))
@@ -120,7 +136,20 @@ def snapshot(target: Target, as_json: bool) -> None:
 def _member_row(row: dict[str, Any]) -> list[object]:
     far = "-" if row["matched"] is None else f"{row['matched']:,}"
     heard = {None: "", True: "yes", False: "no"}[row["active"]]
-    return [row["node"], row["name"], row["role"], row["raft"], row["client"], far, heard]
+    return [row["node"], row["name"], row["role"], row["raft"], row["client"], far, heard, *_runs(row)]
+
+
+def _runs(member: dict[str, Any]) -> tuple[str, str]:
+    """Version and highest known feature level of a member, where they are known."""
+    return member["version"] or "-", "-" if member["knows_level"] is None else str(member["knows_level"])
+
+
+def _level(report: dict[str, Any]) -> str:
+    """The feature level, and what raises it if all members know a higher one."""
+    level, known = report["feature_level"], report["knows_level"]
+    if level is None or known is None or known <= level:
+        return str(level or "-")
+    return f"{level}; all members know {known}: when nobody goes back, run raftwork cluster finalize"
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -131,6 +160,7 @@ def _print(report: dict[str, Any]) -> None:
     say(f"term      {report['term'] or '-'}")
     say(f"voters    {report['voters'] or '-'}")
     say(f"committed {report['committed']:,}")
+    say(f"level     {_level(report)}")
     say("")
     table(COLUMNS, [_row(member) for member in report["members"]], empty="")
     if report["problems"]:
@@ -155,11 +185,13 @@ def _days(expires_ms: int | None) -> tuple[str, str]:
 def _row(member: dict[str, Any]) -> list[object]:
     node = member["node"] or "-"
     if not member["answers"]:
-        return [member["address"], node, ("no answer", "red"), *["-"] * 3, _heard(member), *["-"] * 5, ""]
+        silent = [member["address"], node, ("no answer", "red"), *_runs(member)]
+        return [*silent, *["-"] * 3, _heard(member), *["-"] * 5, ""]
     return [
         member["address"],
         node,
         (member["role"], STYLES.get(member["role"], "")),
+        *_runs(member),
         member["term"],
         f"{member['applied']:,}",
         f"{member['lag']:,}",

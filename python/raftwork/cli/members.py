@@ -114,9 +114,19 @@ def report_of(answers: Sequence[Answer]) -> dict[str, Any]:
         "can_lose": _can_lose(leader),
         "verdict": _verdict(leader),
         "committed": committed,
+        "feature_level": leader["feature_level"] if leader else None,
+        "knows_level": _known_by_all(leader),
         "members": [_member(answer, committed, _seen_by(leader, answer.node)) for answer in answers],
         "problems": _problems(answers, leader),
     }
+
+
+def _known_by_all(leader: dict[str, Any] | None) -> int | None:
+    """The highest feature level that every member knows. None: of some member it is not known."""
+    if leader is None:
+        return None
+    levels = [leader["knows_level"], *(peer["knows_level"] for peer in leader["peers"])]
+    return None if None in levels else min(levels)
 
 
 def _seen_by(leader: dict[str, Any] | None, node: str | None) -> dict[str, Any]:
@@ -150,12 +160,14 @@ def _member(answer: Answer, committed: int, seen: dict[str, Any]) -> dict[str, A
     health = answer.health
     if health is None:
         known = {"address": answer.address, "node": answer.node, "answers": False, "error": answer.error}
-        return known | {"silent_ms": seen.get("silent_ms"), "matched": seen.get("matched")}
+        return known | {key: seen.get(key) for key in ("silent_ms", "matched", "version", "knows_level")}
     return {
         "address": answer.address,
         "node": health["node"],
         "answers": True,
         "role": health["role"] if health["voter"] else "learner",
+        "version": health["version"],
+        "knows_level": health["knows_level"],
         "leader": health["leader"],
         "term": health["term"],
         "applied": health["applied"],

@@ -121,7 +121,10 @@ def audit(target: Target, as_json: bool) -> None:
 @target_options
 @common
 def finalize(target: Target, as_json: bool) -> None:
-    """After an upgrade of all members: let the cluster use what the new version brought. There is no way back then."""
+    """After an upgrade of all members: let the cluster use what the new version brought. There is no way back then.
+
+    Refused while a member runs an older version or is not connected, and then names it: it would stop for good.
+    """
     with connected(target) as app:
         level = order(app, FINALIZE)
         show({"level": level}, as_json, lambda: say(f"The cluster is at feature level {level}."))
