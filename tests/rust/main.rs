@@ -36,6 +36,7 @@ mod requests;
 mod scripts;
 mod storage;
 mod takeover;
+mod upgrade;
 mod views;
 mod web;
 mod wire;

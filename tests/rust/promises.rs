@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-const PROMISES: [&str; 41] = [
+const PROMISES: [&str; 43] = [
     "D1", "D2", "D3", "D4", "D5", "L1", "L2", "L3", "L4", "L5", "L6", "J1", "J2", "J3", "J4", "J5", "J6", "J7", "J8",
     "J9", "J10", "J11", "J12", "J13", "J14", "K1", "K2", "K3", "K4", "T1", "T2", "A1", "A2", "A3", "A4", "C1", "C2",
-    "C3", "C4", "U3", "U4",
+    "C3", "C4", "U1", "U2", "U3", "U4",
 ];
 /// Where tests are: beside these, those of parts inside of the core, and those of every storage.
 const TESTS: [&str; 3] = ["tests", "src", "python/raftwork/testing/conformance"];
