@@ -50,6 +50,7 @@ class Client:
             DirectoryBusy: another process holds the directory and does not answer; the message names it.
             CorruptData: the stored data is damaged; the message names the command that shows it.
             ForeignDirectory: the directory belongs to something else, or to a newer version.
+            StateDiffers: the state in it is not that of a majority of the members of its cluster.
         """
 
     @staticmethod

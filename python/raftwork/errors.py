@@ -71,6 +71,7 @@ __all__ = [
     "SecretRefused",
     "SerializationError",
     "SessionExpired",
+    "StateDiffers",
     "StepError",
     "StorageError",
     "TaskError",
@@ -276,6 +277,13 @@ class ClusterUnreachable(StorageError):
     """No member of the cluster answers at the given addresses, or none of them has a majority behind it."""
 
     code = "RW319"
+
+
+class StateDiffers(StorageError):
+    """The state of the node in this process is not that of a majority of the members, so it stopped for good and its
+    directory is not opened again. The message has the commands that bring the member back."""
+
+    code = "RW320"
 
 
 class AccessDenied(StorageError):

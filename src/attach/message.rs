@@ -130,6 +130,7 @@ pub fn encode_error(error: &Error) -> Vec<u8> {
             age = known.map(|known| known.0.to_string()).unwrap_or_default();
             (18, age.as_str(), "", most.0)
         }
+        Error::Differs(text) => (19, text.as_str(), "", 0),
     };
     let mut out = Writer::new();
     out.array(4).u64(number).str(first).str(second).u64(offset);
@@ -164,6 +165,7 @@ fn read_error(bytes: &[u8]) -> Result<Error> {
         16 => Error::Denied { principal: first, capability: second },
         17 => Error::Unauthenticated(first),
         18 => Error::TooStale { age: first.parse().ok().map(Millis), most: Millis(offset) },
+        19 => Error::Differs(first),
         _ => Error::Unknown(first),
     })
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::base::Result;
 
+pub mod differs;
 #[cfg(feature = "sim")]
 pub mod fake;
 pub mod gone;

@@ -197,24 +197,25 @@ impl Shared {
         let (ticked, began, proposed) = (batch.ticks > 0, Instant::now(), batch.proposals.len() as u64);
         batch.since.into_iter().for_each(|since| self.counters.waits.add(began - since));
         let run = AssertUnwindSafe(|| engine.run(self, batch, &mut turn, &mut told));
+        let mut panicked = false;
         let outcome = catch_unwind(run).unwrap_or_else(|panic| {
-            self.panicked.store(true, Ordering::Release);
-            Err(Error::Poisoned(format!("panic in a turn: {}", words(&*panic))))
+            panicked = true;
+            Err(Error::Poisoned(format!("panic in a turn: {}", panic_words(&*panic))))
         });
         match &outcome {
             Ok(()) => {
                 self.count(engine, &turn, proposed, began);
                 self.look_after(engine, turn.applied, ticked);
             }
-            Err(error) => self.fail(&mut slot, error, &mut turn),
+            Err(error) => self.fail(&mut slot, error, panicked, &mut turn),
         }
         // Before another turn can answer anything: who is told of an entry may rely on its deletions being known here.
         self.archiver.deleted(std::mem::take(&mut turn.effects.deleted));
         drop(slot);
         told.into_iter().for_each(|(done, outcome)| done(outcome));
         self.deliver(turn);
-        if let Err(error) = &outcome {
-            self.end_everything(error);
+        if outcome.is_err() {
+            self.end_everything();
         }
     }
 
@@ -274,13 +275,15 @@ impl Shared {
         self.mind_leadership(engine);
         self.settled.store(engine.replica.settled().0, Ordering::Relaxed);
         let nobody_leads = engine.replica.leader().is_none();
-        self.inbox.hold_requests(stalled || nobody_leads || !engine.replica.has_room());
+        let in_doubt = engine.replica.doubts().is_some();
+        self.inbox.hold_requests(stalled || nobody_leads || in_doubt || !engine.replica.has_room());
         if stalled {
             self.maintenance.retry_later();
         }
         let mut figures = self.figures.lock();
         let before = (figures.role, figures.term);
         figures.update(&engine.replica, applied);
+        self.in_doubt.store(in_doubt, Ordering::Release);
         let campaigns = engine.replica.role() == Role::Candidate && before != (figures.role, figures.term);
         self.counters.elections.add(campaigns.into());
         if ticked {
@@ -319,10 +322,12 @@ impl Shared {
     }
 
     /// Stops the replica and lets go of its files. Whoever waits in it gets an answer in `turn`.
-    fn fail(&self, engine: &mut Option<Engine>, error: &Error, turn: &mut Turn<Ticket>) {
-        let cause = cause(error);
+    fn fail(&self, engine: &mut Option<Engine>, error: &Error, panicked: bool, turn: &mut Turn<Ticket>) {
+        let applied = engine.as_ref().map(|engine| engine.replica.applied()).unwrap_or_default();
+        let failure = self.failure_of(error, panicked, applied);
+        let cause = failure.cause.clone();
         log::error!("the node stops: {cause}");
-        self.failed.lock().get_or_insert_with(|| cause.clone());
+        self.failure.lock().get_or_insert(failure);
         self.figures.lock().role = FAILED;
         let Some(mut engine) = engine.take() else { return };
         // The replica may be in any state after a panic; its drop must not take the process down.
@@ -339,9 +344,9 @@ impl Shared {
     }
 
     /// Answers everyone who waits for anything. Requests that nobody took out were never written.
-    fn end_everything(&self, error: &Error) {
-        let cause = cause(error);
-        let stopped = Error::Poisoned(cause.clone());
+    fn end_everything(&self) {
+        let cause = self.failure.lock().as_ref().map(|failure| failure.cause.clone()).unwrap_or_default();
+        let stopped = Error::Poisoned(cause);
         self.inbox.stop_and_drain(stopped.clone()).refuse(&stopped);
         if catch_unwind(AssertUnwindSafe(|| self.wakeups.stop(&stopped))).is_err() {
             log::error!("a watcher or a wait panicked");
@@ -360,15 +365,8 @@ fn since_start() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// The cause without the words that every such error begins with.
-fn cause(error: &Error) -> String {
-    match error {
-        Error::Poisoned(cause) => cause.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no words".into())
 }

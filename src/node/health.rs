@@ -221,12 +221,31 @@ impl Shared {
         map
     }
 
+    /// Alarms about states that differ (L6): the one here, or those of others.
+    fn differing(&self, alarms: &mut Vec<String>) {
+        let figures = self.figures.lock();
+        if let Some(at) = figures.doubts {
+            alarms.push(format!(
+                "the state of this node differs from the mark that the log has of entry {at}; it answers nothing until it \
+                 knows who is wrong, which a majority of the members decides"
+            ));
+        }
+        for (node, since) in &figures.odd_members {
+            alarms.push(format!(
+                "the state of member {node} differs from the one here since entry {since} or earlier. Whichever of the two \
+                 differs from a majority stops by itself; if that is member {node}, keep its directory for the report and \
+                 bring it back as a new member: raftwork cluster replace {node}"
+            ));
+        }
+    }
+
     /// What somebody should look at, in whole sentences.
     pub(super) fn alarms(&self, stalled: bool) -> Vec<String> {
         let mut alarms = Vec::new();
-        if let Some(cause) = &*self.failed.lock() {
-            alarms.push(format!("the node stopped: {cause}"));
+        if let Some(failure) = &*self.failure.lock() {
+            alarms.push(format!("the node stopped: {}", failure.cause));
         }
+        self.differing(&mut alarms);
         if stalled {
             alarms.push("the disk is full: writes wait for room".into());
         }

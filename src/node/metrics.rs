@@ -160,6 +160,10 @@ pub(super) struct Figures {
     /// Entries of the largest group.
     pub group_entries_max: usize,
     pub stalled: bool,
+    /// The entry whose mark this node differs in and does not know yet who is wrong.
+    pub doubts: Option<LogIndex>,
+    /// Members that differ, and since when.
+    pub odd_members: Vec<(NodeId, LogIndex)>,
     /// Who is a member, as of the last entry applied.
     pub members: Members,
 }
@@ -183,5 +187,7 @@ impl Figures {
         self.entries += applied as u64;
         self.group_entries_max = self.group_entries_max.max(applied);
         self.stalled = replica.is_stalled();
+        self.doubts = replica.doubts();
+        self.odd_members = replica.odd_members();
     }
 }

@@ -30,6 +30,7 @@ mod driver;
 mod elsewhere;
 mod enrolling;
 mod exposition;
+mod failure;
 #[cfg(test)]
 mod group_of_one;
 mod health;
@@ -77,6 +78,7 @@ use crate::replica::{Members, Opened, Sessions};
 use crate::snapshot::SnapshotStore;
 
 pub use config::{ClusterConfig, NodeConfig};
+pub use driver::panic_words;
 pub use reads::{check_age, View};
 pub use repeat::repeated;
 pub use wakeups::{WaitId, WatchEvent, WatchId, Watcher};
@@ -155,9 +157,9 @@ struct Shared {
     draining: AtomicBool,
     syncs: Arc<Times>,
     opened: Opened,
-    failed: Mutex<Option<String>>,
-    /// The failure was a panic.
-    panicked: AtomicBool,
+    failure: Mutex<Option<failure::Failure>>,
+    /// Nothing is answered from the state: it may not be that of the others.
+    in_doubt: AtomicBool,
     when_failed: Mutex<Option<Tell>>,
     when_cut_off: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     /// Given free last, after every file is closed: also when a thread that hangs in the disk is the last to let go.
@@ -332,15 +334,23 @@ impl Node {
         (self.shared.identity.cluster, self.shared.identity.group)
     }
 
+    /// Applies a request that nobody else gets, so that this state differs from that of the others.
+    #[cfg(feature = "sim")]
+    pub fn disturb(&self, request: &[u8]) -> Result<()> {
+        let mut machine = self.shared.machine.write();
+        let (at, now) = (machine.applied(), machine.clock());
+        machine.apply(at, now, request, &mut Default::default()).map(drop)
+    }
+
     /// Whether the node stopped by itself. Everyone who waited was answered; the directory is free after `close`.
     pub fn has_failed(&self) -> bool {
-        self.shared.failed.lock().is_some()
+        self.shared.failure.lock().is_some()
     }
 
     /// Whether the node stopped because its disk failed: what it did not answer may be asked of the next owner. Not after
     /// a panic, which the request itself may have caused, there as here.
     pub fn lets_repeat(&self) -> bool {
-        self.has_failed() && !self.shared.panicked.load(Ordering::Acquire)
+        self.has_failed() && self.panicked_at().is_none()
     }
 
     /// Calls `tell` once if the node fails: at once if it has already, else after everyone who waited was answered.
@@ -378,10 +388,7 @@ impl Node {
         if idle && self.shared.close_archive() {
             self.shared.lock.lock().take();
         }
-        match self.shared.failed.lock().clone() {
-            Some(cause) => Err(Error::Poisoned(cause)),
-            None => Ok(()),
-        }
+        self.failure().map_or(Ok(()), Err)
     }
 }
 

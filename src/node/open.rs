@@ -21,7 +21,7 @@ use super::wakeups::Wakeups;
 use super::{anew, ClusterConfig, Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
 use crate::base::{limits, ClusterId, Error, NodeId, Result};
-use crate::disk::{check_not_shared, ensure_dir, gone, Disk, Identity, Lock, Origin, RealDisk};
+use crate::disk::{check_not_shared, differs, ensure_dir, gone, Disk, Identity, Lock, Origin, RealDisk};
 use crate::machine::record;
 use crate::net::{Admit, Listener, ListenerConfig, Security};
 use crate::replica::{Entry, Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
@@ -42,6 +42,7 @@ impl Node {
         let lock = Lock::take(&config.dir)?;
         anew::check_unfinished(&config.dir)?;
         gone::check(&*config.disk, &config.dir)?;
+        differs::check(&*config.disk, &config.dir)?;
         check_expected(&config)?;
         let origin = load_origin(&config)?;
         let syncs = Arc::new(Times::new());
@@ -320,8 +321,8 @@ fn share(
         web: Mutex::default(),
         draining: Default::default(),
         opened,
-        failed: Mutex::default(),
-        panicked: Default::default(),
+        failure: Mutex::default(),
+        in_doubt: Default::default(),
         when_failed: Mutex::default(),
         when_cut_off: Mutex::default(),
         lock: Mutex::new(Some(lock)),

@@ -48,7 +48,7 @@ impl Probes {
         let node = self.node.get().map(Weak::upgrade);
         match (path, node) {
             ("/livez", None) => Some(Answer::verdict(true)), // It reads its log.
-            ("/livez", Some(node)) => Some(Answer::verdict(node.is_some_and(|node| node.failed.lock().is_none()))),
+            ("/livez", Some(node)) => Some(Answer::verdict(node.is_some_and(|node| node.failure.lock().is_none()))),
             ("/readyz", Some(Some(node))) => Some(Answer::verdict(node.is_ready())),
             ("/metrics", _) if !self.tells.load(Ordering::Acquire) => {
                 Some(Answer { status: 403, content_type: WORDS, body: NOT_TOLD.into() })
@@ -103,7 +103,11 @@ impl Shared {
         let works = figures.leader.is_some() && !figures.stalled && lag <= limits::READY_LAG_ENTRIES;
         drop(figures);
         let known = self.staleness().is_some_and(|age| age.0 <= limits::READY_STALENESS_MS);
-        works && known && !self.draining.load(Ordering::Acquire) && self.inbox.stopped().is_none()
+        works
+            && known
+            && !self.in_doubt.load(Ordering::Acquire)
+            && !self.draining.load(Ordering::Acquire)
+            && self.inbox.stopped().is_none()
     }
 
     /// How each port fares.

@@ -13,6 +13,7 @@
 //!   by one that is cut off, not by a leader that has been deposed and does not know it (L3).
 //! * It is read before the state, and the clock after it.
 //! * A node that is the whole group is never behind.
+//! * While the state may not be that of the others (`replica::doubt`), nothing is answered from it (L6).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::ticket::Ticket;
 use super::{Done, Node, Shared};
 use crate::base::codec::{Reader, Writer};
 use crate::base::{Error, LogIndex, Millis, Result};
+use crate::replica::doubtful;
 
 /// The node asks for itself when its state may be older than this: often enough for the default bound of local reads, and
 /// seldom enough to cost nothing.
@@ -187,8 +189,18 @@ impl Shared {
         }
     }
 
+    /// Refuses to answer from a state that may not be that of the others (L6).
+    fn check_trusted(&self) -> Result<()> {
+        if !self.in_doubt.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let at = self.figures.lock().doubts.unwrap_or_default();
+        Err(Error::NotCommitted(doubtful(at)))
+    }
+
     fn answer(&self, view: &View) -> Result<Vec<u8>> {
         self.check_running()?;
+        self.check_trusted()?;
         let confirmed = self.freshness.confirmed();
         check_age(self.age_since(confirmed), view.staleness_max)?;
         let (index, payload) = self.ask(&view.question)?;

@@ -94,7 +94,9 @@ impl Shared {
                 self.follow_members(cluster, &mut known);
             }
             self.keep_fresh();
-            leaderless = if self.leader.lock().is_some() { 0 } else { leaderless + 1 };
+            // In doubt it answers nothing either, and another member may.
+            let serves = self.leader.lock().is_some() && !self.in_doubt.load(Ordering::Acquire);
+            leaderless = if serves { 0 } else { leaderless + 1 };
             self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS, Ordering::Relaxed);
             let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);
             if let Some(tell) = cut_off {

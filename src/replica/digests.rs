@@ -2,6 +2,7 @@
 //! differs asks the others, see `doubt`.
 
 use super::doubt::Verdict;
+use super::members::named;
 use super::words::Word;
 use super::{entry, Replica, Turn};
 use crate::base::codec::Writer;
@@ -50,26 +51,49 @@ impl<T> Replica<T> {
         }
     }
 
-    /// The log tells another mark than the one made here. A leader stops leading: it may be the one that is wrong.
+    /// The log tells another mark than the one made here. A leader stops leading: it may be the one that is wrong. Nobody is
+    /// told anything from this state before that is known.
     pub(super) fn begin_doubt(&mut self, differs: Differs, turn: &mut Turn<T>) {
         if has(Bug::IgnoreDigest) {
             return;
         }
-        log::error!("the state differs from that of the leader which wrote its mark of entry {}", differs.index);
-        turn.differs = Some(differs);
+        let at = differs.index;
+        log::error!(
+            "the state here differs from that of the leader which wrote its mark of entry {at}; asks the others"
+        );
         self.doubt.begin(differs);
+        self.abandon(&doubtful(at), turn);
         let mut actions = Vec::new();
         self.core.step_down(&mut actions);
         self.actions.extend(actions);
     }
 
-    /// Asks the others for their marks while it is in doubt, and gives up after a while.
+    /// Asks the others for their marks while it is in doubt, and members that differed whether they still do.
     pub(super) fn ask_digests(&mut self) -> Result<()> {
         if let Some(index) = self.doubt.asks() {
             let mark = self.machine.read().digest_at(index);
             self.others().into_iter().for_each(|to| self.say(to, Word::Digest { index, mark, asks: true }));
         }
-        self.judge_digests()
+        self.judge_digests()?;
+        let members = &self.members;
+        self.odd.keep(|node| named(members).any(|id| id == node.0));
+        let asked = self.odd.asks();
+        let newest = if asked.is_empty() { None } else { self.machine.read().newest_digest() };
+        if let Some((index, mark)) = newest {
+            asked.into_iter().for_each(|to| self.say(to, Word::Digest { index, mark: Some(mark), asks: true }));
+        }
+        Ok(())
+    }
+
+    /// The entry whose mark this member differs in, as long as it does not know who is wrong: then nothing may be answered
+    /// from its state.
+    pub fn doubts(&self) -> Option<LogIndex> {
+        self.doubt.is_open().then(|| self.doubt.index())
+    }
+
+    /// Members whose states are not like the one here, and the entry at which they were seen to differ first.
+    pub fn odd_members(&self) -> Vec<(NodeId, LogIndex)> {
+        self.odd.members()
     }
 
     /// A voter tells its mark, and may want ours.
@@ -91,13 +115,29 @@ impl<T> Replica<T> {
     fn judge_digests(&mut self) -> Result<()> {
         let index = self.doubt.index();
         let Some(mine) = self.machine.read().digest_at(index) else { return Ok(()) };
-        match self.doubt.judge(self.identity.node, mine, &self.members.voters) {
-            Verdict::Open | Verdict::Right => Ok(()),
-            Verdict::Wrong(theirs) => Err(Error::Poisoned(format!(
-                "the state of node {} differs from that of the others since entry {index} or earlier (mark {mine:016x}, \
-                 theirs {theirs:016x}); it must not go on. Set its data directory aside and let the node join anew",
+        let verdict = self.doubt.judge(self.identity.node, mine, &self.members.voters);
+        if let Verdict::Wrong(theirs) = verdict {
+            return Err(Error::Differs(format!(
+                "the state of node {} differs from that of a majority of the members since entry {index} or earlier (its \
+                 mark {mine:016x}, theirs {theirs:016x})",
                 self.identity.node
-            ))),
+            )));
         }
+        if !self.doubt.is_open() {
+            for (node, mark) in self.doubt.told() {
+                if self.odd.hear(node, index, mark, mine) {
+                    log::error!("the state of member {node} differs from the one here since entry {index} or earlier");
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// Why nothing is answered.
+pub fn doubtful(at: LogIndex) -> String {
+    format!(
+        "the state of this node differs from the mark that the log has of entry {at}, and it does not know yet who is \
+         wrong; ask again in a moment, or another member"
+    )
 }

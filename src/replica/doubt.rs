@@ -1,13 +1,18 @@
 //! Members whose states differ (L6): who is right, and who must stop.
 //!
 //! A leader writes the marks of its state into the log (`machine::digests`). A member that has another mark there does
-//! not know who is wrong, so it neither leads nor votes, and asks all voters for theirs:
+//! not know who is wrong, so it neither leads nor votes nor answers, and asks all voters for theirs:
 //! * Its own mark is that of a majority: it goes on as before. Somebody else stops.
-//! * Another mark is: it stops. What it holds is not what the cluster agreed on, and so is what it would answer.
-//! * No majority is heard in time: it takes the side of the log and stops.
+//! * Another mark is: it stops for good. What it holds is not what the cluster agreed on, and so is what it would answer.
+//! * No majority is heard in time: it stays in doubt and goes on asking. It keeps and acknowledges the log, which is not
+//!   in doubt, and votes again, as the others may need that; it neither leads nor answers. To stop for good it would have to
+//!   believe the log, and whoever wrote that may be the one that is wrong.
 //!
 //! Everybody who is asked counts in the same way. So a leader that is the odd one finds out as well: all others differ from
 //! its mark, and each tells it, for a while also when it knows already that it is right itself.
+//!
+//! A member that is not in doubt remembers who told another mark than its own (`Odd`), so that it can raise an alarm. Such a
+//! member is asked now and then for its newest mark: it may have got a whole state again.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +22,10 @@ use crate::machine::Differs;
 
 /// Ticks between two rounds of questions.
 const ASK_EVERY: usize = 5;
-/// Ticks after which the log is believed.
+/// Ticks after which nobody is waited for any more.
 const PATIENCE: usize = 3 * ELECTION_TICKS;
+/// Ticks between two looks whether a member that differed still does.
+const LOOK_EVERY: usize = 10 * ASK_EVERY;
 
 /// What voters told about their marks.
 #[derive(Debug, Default)]
@@ -39,7 +46,7 @@ pub enum Verdict {
     Open,
     /// A majority has the same mark.
     Right,
-    /// The mark that a majority has, or that the log tells.
+    /// The mark that a majority has.
     Wrong(u64),
 }
 
@@ -55,6 +62,21 @@ impl Doubt {
     /// Whether this member differs from the log and does not know yet who is wrong.
     pub fn is_open(&self) -> bool {
         self.log.is_some() && !self.right
+    }
+
+    /// Whether it may give its vote to others.
+    pub fn lets_vote(&self) -> bool {
+        !self.is_open() || self.ticks > PATIENCE
+    }
+
+    /// Ends it: nobody else is there any more.
+    pub fn end(&mut self) {
+        self.log = None;
+    }
+
+    /// What the voters and others told.
+    pub fn told(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.told.iter().map(|(node, mark)| (*node, *mark))
     }
 
     /// The index to ask about, when it is time to ask.
@@ -94,15 +116,54 @@ impl Doubt {
         self.told.insert(me, mine);
         let marks: Vec<u64> = voters.iter().filter_map(|voter| self.told.get(&NodeId(*voter)).copied()).collect();
         let majority = marks.iter().find(|mark| 2 * marks.iter().filter(|other| other == mark).count() > voters.len());
-        match (majority, self.log) {
-            (Some(mark), _) if *mark == mine => {
+        match majority {
+            Some(mark) if *mark == mine => {
                 self.right = true;
                 Verdict::Right
             }
-            (Some(mark), _) => Verdict::Wrong(*mark),
-            (None, Some(differs)) if !self.right && self.ticks > PATIENCE => Verdict::Wrong(differs.told),
-            (None, _) => Verdict::Open,
+            Some(mark) => Verdict::Wrong(*mark),
+            None => Verdict::Open,
         }
+    }
+}
+
+/// Members whose states differ from the one here, which is not in doubt.
+#[derive(Debug, Default)]
+pub struct Odd {
+    /// Where they were seen to differ first.
+    since: BTreeMap<NodeId, LogIndex>,
+    ticks: usize,
+}
+
+impl Odd {
+    /// A member told its mark of an index; `mine` was made here. True: nobody knew so far that it differs.
+    pub fn hear(&mut self, node: NodeId, index: LogIndex, mark: u64, mine: u64) -> bool {
+        let known = self.since.get(&node).copied();
+        if mark != mine {
+            self.since.entry(node).or_insert(index);
+            return known.is_none();
+        }
+        if known.is_some_and(|since| since <= index) {
+            self.since.remove(&node);
+        }
+        false
+    }
+
+    /// Forgets those that are no members any more.
+    pub fn keep(&mut self, is_member: impl Fn(NodeId) -> bool) {
+        self.since.retain(|node, _| is_member(*node));
+    }
+
+    /// Who is to be asked for its newest mark now.
+    pub fn asks(&mut self) -> Vec<NodeId> {
+        self.ticks = if self.since.is_empty() { 0 } else { self.ticks + 1 };
+        let due = self.ticks > 0 && self.ticks.is_multiple_of(LOOK_EVERY);
+        due.then(|| self.since.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Who differs, and since which entry at the latest.
+    pub fn members(&self) -> Vec<(NodeId, LogIndex)> {
+        self.since.iter().map(|(node, since)| (*node, *since)).collect()
     }
 }
 
@@ -137,14 +198,34 @@ mod tests {
     }
 
     #[test]
-    fn l6_without_a_majority_the_log_is_believed_after_a_while() {
+    fn l6_without_a_majority_it_stays_in_doubt_and_votes_after_a_while() {
         let mut doubt = Doubt::default();
+        assert!(doubt.lets_vote());
         doubt.begin(differs(7, 1));
         let asked = (0..PATIENCE).filter(|_| doubt.asks().is_some()).count();
         assert_eq!(asked, PATIENCE / ASK_EVERY);
-        assert_eq!(doubt.judge(NodeId(2), 7, &VOTERS), Verdict::Open);
+        assert_eq!((doubt.judge(NodeId(2), 7, &VOTERS), doubt.lets_vote()), (Verdict::Open, false));
         doubt.asks();
-        assert_eq!(doubt.judge(NodeId(2), 7, &VOTERS), Verdict::Wrong(1));
+        assert_eq!(doubt.judge(NodeId(2), 7, &VOTERS), Verdict::Open);
+        assert!(doubt.is_open() && doubt.lets_vote());
+        // Much later somebody comes back and has the same.
+        assert!((0..PATIENCE).any(|_| doubt.asks().is_some()), "it goes on asking");
+        hear(&mut doubt, 3, 7);
+        assert_eq!(doubt.judge(NodeId(2), 7, &VOTERS), Verdict::Right);
+    }
+
+    #[test]
+    fn l6_a_member_that_differs_is_known_until_it_is_whole_again_or_gone() {
+        let mut odd = Odd::default();
+        assert!(!odd.hear(NodeId(2), LogIndex(64), 7, 7));
+        assert!(odd.hear(NodeId(2), LogIndex(64), 1, 7) && odd.hear(NodeId(3), LogIndex(64), 1, 7));
+        assert!(!odd.hear(NodeId(2), LogIndex(128), 2, 8), "that is known");
+        odd.hear(NodeId(2), LogIndex(32), 5, 5);
+        assert_eq!(odd.members(), [(NodeId(2), LogIndex(64)), (NodeId(3), LogIndex(64))], "it was whole before");
+        assert_eq!((0..LOOK_EVERY).map(|_| odd.asks().len()).sum::<usize>(), 2);
+        odd.hear(NodeId(2), LogIndex(192), 9, 9);
+        odd.keep(|node| node != NodeId(3));
+        assert!(odd.members().is_empty() && (0..LOOK_EVERY).all(|_| odd.asks().is_empty()));
     }
 
     #[test]

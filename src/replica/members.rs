@@ -428,7 +428,7 @@ impl<T> Replica<T> {
 }
 
 /// Everybody whom a configuration names.
-fn named(members: &ConfState) -> impl Iterator<Item = u64> + '_ {
+pub(super) fn named(members: &ConfState) -> impl Iterator<Item = u64> + '_ {
     let lists = [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next];
     lists.into_iter().flatten().copied()
 }

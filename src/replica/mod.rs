@@ -44,12 +44,13 @@ use crate::base::planted::{has, Bug};
 use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
 use crate::consensus::{Action, ConfState, Core, EntryType, Event, Placed};
 use crate::disk::{Disk, Identity};
-use crate::machine::{Differs, Effects, Machine};
+use crate::machine::{Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
 pub use crate::consensus::{Entry, MemberChange, Role, ELECTION_TICKS};
-use doubt::Doubt;
+pub use digests::doubtful;
+use doubt::{Doubt, Odd};
 use forward::Forwards;
 pub use log_store::{LogCache, Position};
 use members::{Changing, Watch};
@@ -130,8 +131,6 @@ pub struct Turn<T> {
     pub rest: fn(Duration),
     /// This node was removed from the group: close it.
     pub removed: bool,
-    /// Its state is not that of the leader which wrote its mark into the log: raise an alarm.
-    pub differs: Option<Differs>,
 }
 
 impl<T> Default for Turn<T> {
@@ -148,7 +147,6 @@ impl<T> Default for Turn<T> {
             clock: || Duration::ZERO,
             rest: |_| {},
             removed: false,
-            differs: None,
         }
     }
 }
@@ -198,6 +196,7 @@ pub struct Replica<T> {
     watch: Watch,
     removed: bool,
     doubt: Doubt,
+    odd: Odd,
     /// The newest mark that was proposed, and the term in which it was.
     digest_told: (Term, LogIndex),
     failed: Option<String>,
@@ -266,6 +265,13 @@ impl<T> Replica<T> {
     fn propose(&mut self, now: Millis, proposals: Vec<Proposal<T>>, turn: &mut Turn<T>) -> Result<()> {
         if self.removed {
             refuse(proposals, &Error::NotCommitted("this node was removed from the group".into()), turn);
+            return Ok(());
+        }
+        if let Some(at) = self.doubts() {
+            // The answer would come from the state here.
+            let error = Error::NotCommitted(doubtful(at));
+            self.answer_peers(&error);
+            refuse(proposals, &error, turn);
             return Ok(());
         }
         let proposals = self.refuse_judgements(proposals, turn);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::doubt::Doubt;
+use super::doubt::{Doubt, Odd};
 use super::forward::Forwards;
 use super::log_store::{LogCache, Position};
 use super::members::Watch;
@@ -102,6 +102,7 @@ impl<T> Replica<T> {
         opened.note(replica.follow()?);
         // Only now: the entries may have told of other members.
         if replica.alone() {
+            replica.doubt.end();
             opened.note(replica.lead()?);
         }
         Ok((replica, opened))
@@ -145,6 +146,7 @@ impl<T> Replica<T> {
             watch: Watch::default(),
             removed: false,
             doubt: Doubt::default(),
+            odd: Odd::default(),
             digest_told: Default::default(),
             failed: None,
         })

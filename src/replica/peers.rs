@@ -211,7 +211,7 @@ impl<T> Replica<T> {
                 let knows = !self.is_joining() || has(Bug::AmnesiacVote);
                 let trusts = self.suspicion.as_ref().is_none_or(|suspicion| suspicion.may_follow(candidate));
                 // One without a state may be one that lost it (D5); one in doubt may elect a leader that is wrong.
-                knows && trusts && !self.doubt.is_open()
+                knows && trusts && self.doubt.lets_vote()
             }
             MessageType::MsgHeartbeat => {
                 // A leader may know of entries that this log has lost; raft-rs panics when it hears of them.

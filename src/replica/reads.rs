@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use super::forward::PATIENCE_TICKS;
 use super::wire::Note;
-use super::{Replica, Turn};
+use super::{doubtful, Replica, Turn};
 use crate::base::planted::{has, Bug};
 use crate::base::{Error, LogIndex, NodeId, SessionId};
 use crate::consensus::{Event, Role};
@@ -146,7 +146,7 @@ impl<T> Replica<T> {
 
     /// Asks for all that gathered, in one round.
     pub(super) fn ask(&mut self) {
-        if self.reads.gathered.is_empty() || self.core.leader().is_none() {
+        if self.reads.gathered.is_empty() || self.core.leader().is_none() || self.doubts().is_some() {
             return;
         }
         self.reads.last += 1;
@@ -198,7 +198,8 @@ impl<T> Replica<T> {
 
     /// A tick passed: asks again what may have been dropped, and gives up what waited for too long.
     pub(super) fn mind_reads(&mut self, turn: &mut Turn<T>) {
-        let why = Error::TimedOut("no leader confirmed in time that it still leads".into());
+        let unconfirmed = || "no leader confirmed in time that it still leads".into();
+        let why = Error::TimedOut(self.doubts().map_or_else(unconfirmed, doubtful));
         let late = |ticks: u32| ticks > PATIENCE_TICKS;
         self.reads.rounds.values_mut().for_each(|round| round.ticks += 1);
         let lost: Vec<_> = self.reads.rounds.extract_if(.., |_, round| late(round.ticks)).collect();

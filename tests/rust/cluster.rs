@@ -1,5 +1,6 @@
 //! Several nodes over real sockets, in one process.
 
+mod differs;
 mod levels;
 mod rights;
 mod starts;

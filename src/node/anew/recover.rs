@@ -10,7 +10,7 @@ use crate::archive::{self, Archive, Scan, Step};
 use crate::base::codec::Writer;
 use crate::base::time::SystemClock;
 use crate::base::{Clock, ClusterId, Error, JobId, NodeId, Result};
-use crate::disk::{quarantine, Lock, Origin, RealDisk};
+use crate::disk::{differs, quarantine, Lock, Origin, RealDisk};
 use crate::machine::record;
 use crate::node::open::ARCHIVE_DIR;
 use crate::replica::{self, Survivor};
@@ -140,6 +140,8 @@ fn read_all(archive: &Archive, visit: &mut dyn FnMut(JobId, &[u8]) -> Result<()>
 }
 
 pub(super) fn state(dir: &Path) -> Result<Survivor> {
+    // A cluster must not begin with a state that the one before had found to be wrong.
+    differs::check(&RealDisk, dir)?;
     replica::survivor(Arc::new(RealDisk), dir)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::archive;
 use crate::base::codec::Writer;
 use crate::base::{Error, Result};
-use crate::disk::{quarantine, Disk, Identity};
+use crate::disk::{differs, gone, quarantine, Disk, Identity};
 use crate::replica;
 use crate::snapshot::{self, SnapshotMeta, SnapshotReport};
 use crate::wal;
@@ -31,6 +31,8 @@ pub struct Findings {
     /// Files that were set aside earlier, and what was lost with them.
     pub set_aside: Vec<String>,
     pub losses: Vec<String>,
+    /// Why no node opens it, whole as it may be: its member is none any more, or its state differs.
+    refused: Vec<String>,
     start: Result<()>,
 }
 
@@ -47,6 +49,7 @@ impl Findings {
             archive: owner.is_none().then(archive),
             set_aside: quarantine::files(disk, dir)?,
             losses: quarantine::losses(disk, dir)?,
+            refused: [gone::check(disk, dir), differs::check(disk, dir)].into_iter().filter_map(refusal).collect(),
             start: Ok(()),
             identity,
             owner,
@@ -122,7 +125,7 @@ impl Findings {
 
     /// What is not as it was written, in whole sentences; the most important first.
     fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = self.refused.iter().map(|why| format!("no node opens it: {why}")).collect();
         if let Err(error) = &self.start {
             problems.push(format!("it cannot start: {error}"));
         }
@@ -192,6 +195,10 @@ impl Findings {
         out.str("archive").option(self.archive.as_ref(), |out, archive| archive.write(out));
         out.str("salvage").option(plan, |out, plan| plan.write(out));
     }
+}
+
+fn refusal(checked: Result<()>) -> Option<String> {
+    checked.err().map(|error| error.to_string())
 }
 
 fn told(loss: &str) -> String {

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from raftwork import DiskError, DiskFull, ForeignDirectory, NotRunning, Raftwork, StateDiffers, StorageError
+from raftwork.cli import node
 from raftwork.testing.cluster import PATIENCE_S, Cluster
 from support.command_line import start
 
@@ -83,6 +86,57 @@ def test_replace_puts_a_new_disk_in_the_place_of_a_dead_member(raftwork: Any, cl
     assert len(found) == 3
     status = raftwork("cluster", "status", "--storage", cluster.url, "--json")
     assert (status.status, status.json["problems"]) == (0, [])
+
+
+def test_a_member_that_differs_exits_and_is_replaced_as_its_words_say(
+    raftwork: Any, cluster: Cluster, tmp_path: Path
+) -> None:
+    odd = cluster.follower()
+    old, data = voters(raftwork, cluster)[cluster.listen[odd]], cluster.data(odd)
+    cluster.kill(odd)
+    # As its node writes it before it stops.
+    why = f"the state of node {old} differs from that of a majority of the members; mv {data} {data}.differs"
+    (data / "DIFFERS").write_text(f"{why}\n")
+    for _ in range(2):
+        process = subprocess.run(
+            cluster.command(odd), env=cluster.environment_of(odd), capture_output=True, text=True, timeout=PATIENCE_S
+        )
+        assert process.returncode == 3
+        assert f"RW320 {why}" in process.stderr
+        assert "Traceback" not in process.stderr
+    with pytest.raises(StateDiffers, match=old):
+        Raftwork("shop", f"raft:///{data}").open()
+    doctor = raftwork("doctor", str(data), "--json")
+    assert (doctor.status, doctor.json["data"]["start"]["possible"]) == (3, True)
+    assert doctor.json["data"]["problems"] == [f"no node opens it: {why}"]
+    recovered = raftwork("cluster", "recover", "--data", str(data), "--accept-loss")
+    assert (recovered.status, why in recovered.err) == (3, True)
+    data.rename(data.with_name("differs"))
+    with start("cluster", "replace", old, "--storage", cluster.url, "--json", cwd=tmp_path) as replacing:
+        told(replacing)
+        cluster.launch(odd)
+        answer = ended(replacing)
+    assert voters(raftwork, cluster)[cluster.listen[odd]] == answer["by"] != old
+
+
+@pytest.mark.parametrize("final", [StateDiffers, ForeignDirectory])
+def test_a_node_that_cannot_go_on_ends_and_one_whose_disk_fails_does_not(
+    final: type[StorageError], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = iter([DiskError("sync failed"), DiskFull("no room"), NotRunning("sought"), final("what to do"), None])
+    asked: list[object] = []
+
+    class Storage:
+        def health(self) -> dict[str, Any]:
+            asked.append(error := next(told))
+            if error is not None:
+                raise error
+            return {}
+
+    monkeypatch.setattr(node, "LOOK_EVERY_S", 0)
+    assert not node._wait(Storage(), threading.Event())  # type: ignore[arg-type]
+    assert len(asked) == 4, "it looked again after what opening the directory again mends"
+    assert "what to do" in caplog.text
 
 
 def test_replace_lets_the_leader_go_to_another_machine(raftwork: Any, cluster: Cluster, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 //! L6: members whose states differ find out, and the minority stops.
 
 use raftwork::base::limits::DIGEST_ENTRIES;
-use raftwork::base::{Error, Millis};
+use raftwork::base::{Error, LogIndex, Millis, NodeId};
 use raftwork::machine::Effects;
 
 use super::group::{Group, LONG};
@@ -50,19 +50,63 @@ fn l6_members_that_agree_compare_and_go_on() {
 
 #[test]
 pub fn l6_a_follower_that_differs_stops() {
-    for voters in [&[1, 2, 3][..], &[1, 2, 3, 4, 5], &[1, 2]] {
+    for voters in [&[1, 2, 3][..], &[1, 2, 3, 4, 5]] {
         let mut group = Group::of(voters);
         let odd = *voters.iter().find(|id| **id != group.leader()).expect("one follows");
         corrupt(&mut group, odd);
         work_on(&mut group);
         assert_eq!(stopped(&group), [odd], "{voters:?}");
         let cause = group.nodes[&odd].stopped.clone().expect("it stopped");
-        assert!(matches!(&cause, Error::Poisoned(text) if text.contains("differs")), "{cause}");
-        if voters.len() > 2 {
-            group.work();
-            group.check_equal();
+        assert!(matches!(&cause, Error::Differs(text) if text.contains("differs")), "{cause}");
+        for other in voters.iter().filter(|id| **id != odd) {
+            let told = group.replica(*other).odd_members();
+            assert_eq!(told.iter().map(|(node, _)| node.0).collect::<Vec<_>>(), [odd]);
         }
+        group.work();
+        group.check_equal();
     }
+}
+
+#[test]
+fn l6_of_two_members_the_one_that_differs_from_the_log_stays_in_doubt_and_lets_the_other_lead() {
+    let mut group = Group::of(&[1, 2]);
+    let leader = group.leader();
+    let odd = 3 - leader;
+    corrupt(&mut group, odd);
+    work_on(&mut group);
+    assert!(stopped(&group).is_empty());
+    assert_eq!(group.replica(odd).doubts(), Some(LogIndex(DIGEST_ENTRIES)));
+    assert_eq!(group.replica(leader).doubts(), None);
+    assert_eq!(group.replica(leader).odd_members(), [(NodeId(odd), LogIndex(DIGEST_ENTRIES))]);
+    let ticket = group.enqueue(odd);
+    group.deliver();
+    assert!(matches!(group.answers[&ticket], Err(Error::NotCommitted(_))), "{:?}", group.answers[&ticket]);
+    // The one that may lead needs the other's vote.
+    group.kill(leader);
+    group.start(leader).expect("it opens");
+    group.pass(2 * LONG);
+    assert_eq!(group.leader(), leader);
+    group.work();
+}
+
+#[test]
+fn l6_a_member_that_differed_and_is_whole_again_is_told_of_no_more() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let odd = *[1, 2, 3].iter().find(|id| **id != group.leader()).expect("one follows");
+    corrupt(&mut group, odd);
+    work_on(&mut group);
+    assert_eq!(stopped(&group), [odd]);
+    let tell = |group: &mut Group| -> Vec<usize> {
+        let others = [1, 2, 3].into_iter().filter(|id| *id != odd);
+        others.map(|id| group.replica(id).odd_members().len()).collect()
+    };
+    assert_eq!(tell(&mut group), [1, 1]);
+    // What happened to it was in memory only.
+    group.start(odd).expect("it opens");
+    group.pass(LONG);
+    assert_eq!(tell(&mut group), [0, 0]);
+    assert!(stopped(&group).is_empty());
+    group.check_equal();
 }
 
 #[test]
@@ -109,7 +153,7 @@ fn l6_a_member_that_got_its_state_from_another_compares_too() {
 }
 
 #[test]
-fn l6_a_member_in_doubt_that_hears_nobody_stops_after_a_while() {
+fn l6_a_member_in_doubt_that_hears_nobody_waits_until_it_does() {
     let mut group = Group::of(&[1, 2, 3]);
     let odd = *[1, 2, 3].iter().find(|id| **id != group.leader()).expect("one follows");
     corrupt(&mut group, odd);
@@ -118,5 +162,8 @@ fn l6_a_member_in_doubt_that_hears_nobody_stops_after_a_while() {
         group.cut.insert((odd, other));
     }
     work_on(&mut group);
+    assert!(stopped(&group).is_empty() && group.replica(odd).doubts().is_some());
+    group.cut.clear();
+    group.pass(LONG);
     assert_eq!(stopped(&group), [odd]);
 }
