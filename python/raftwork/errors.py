@@ -25,6 +25,7 @@ __all__ = [
     "ClusterUnreachable",
     "ConfigError",
     "CorruptData",
+    "CrashLoop",
     "CryptoMissing",
     "DirectoryBusy",
     "DiskError",
@@ -284,6 +285,13 @@ class StateDiffers(StorageError):
     directory is not opened again. The message has the commands that bring the member back."""
 
     code = "RW320"
+
+
+class CrashLoop(StorageError):
+    """The node in this process failed three times in the same way. Its directory is not opened again by this process;
+    the message says what failed, and what to do."""
+
+    code = "RW321"
 
 
 class AccessDenied(StorageError):

@@ -131,6 +131,7 @@ pub fn encode_error(error: &Error) -> Vec<u8> {
             (18, age.as_str(), "", most.0)
         }
         Error::Differs(text) => (19, text.as_str(), "", 0),
+        Error::CrashLoop(text) => (20, text.as_str(), "", 0),
     };
     let mut out = Writer::new();
     out.array(4).u64(number).str(first).str(second).u64(offset);
@@ -166,6 +167,7 @@ fn read_error(bytes: &[u8]) -> Result<Error> {
         17 => Error::Unauthenticated(first),
         18 => Error::TooStale { age: first.parse().ok().map(Millis), most: Millis(offset) },
         19 => Error::Differs(first),
+        20 => Error::CrashLoop(first),
         _ => Error::Unknown(first),
     })
 }

@@ -42,6 +42,8 @@ pub enum Error {
     Poisoned(String),
     /// The state of this member is not that of a majority of the others, so it stopped for good (L6).
     Differs(String),
+    /// The node failed in the same way again and again: to open its directory once more does not mend that.
+    CrashLoop(String),
     /// This node, or this client, was closed.
     Closed,
     /// The session ended (not heard of for its time to live, or closed). Its leases are gone.
@@ -101,7 +103,7 @@ impl fmt::Display for Error {
             Error::Unauthenticated(why) => write!(f, "access denied: {why}"),
             Error::NotFound(what) => write!(f, "not found: {what}"),
             Error::Poisoned(cause) => write!(f, "the node stopped: {cause}"),
-            Error::Differs(what) => f.write_str(what),
+            Error::Differs(what) | Error::CrashLoop(what) => f.write_str(what),
             Error::Closed => write!(f, "closed"),
             Error::SessionExpired => write!(f, "the session expired"),
             Error::Forked => write!(f, "used in a forked child of the process that opened it"),

@@ -175,6 +175,29 @@ pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
+/// Words that make whoever applies a request with them panic, on any thread and in any node of this process.
+#[cfg(feature = "sim")]
+static TRIPS: std::sync::Mutex<Vec<&'static [u8]>> = std::sync::Mutex::new(Vec::new());
+
+/// From now on a request with these words panics when it is applied. Each test has words of its own.
+#[cfg(feature = "sim")]
+pub fn trip(words: &'static str) {
+    TRIPS.lock().expect("nobody panics with it").push(words.as_bytes());
+}
+
+/// Panics if this request has such words.
+#[inline]
+pub fn look_for_trip(request: &[u8]) {
+    #[cfg(feature = "sim")]
+    {
+        let trips = TRIPS.lock().expect("nobody panics with it").clone();
+        let hit = trips.into_iter().find(|words| request.windows(words.len()).any(|part| part == *words));
+        assert!(hit.is_none(), "tripped over a request as planted");
+    }
+    #[cfg(not(feature = "sim"))]
+    let _ = request;
+}
+
 /// Whether this bug is switched on.
 #[inline]
 pub fn has(bug: Bug) -> bool {

@@ -16,9 +16,11 @@
 //! * What was answered by one member of a cluster is seen at the next (L2): it answers nothing before its state has
 //!   everything that was answered anywhere.
 //! * The owner stays the owner until it is closed or fails. A failed one gives the lock back, and what its node did not
-//!   answer is asked again, as if the owner had been killed.
+//!   answer is asked again, as if the owner had been killed. One that fails in the same way again and again is not
+//!   opened any more, see `crashes`.
 
 use super::contacts::Contacts;
+use super::crashes::Crashes;
 use super::patience::Patience;
 use super::takeover::{end, RETRY_FIRST, RETRY_MAX};
 use crate::attach::message::Greeting;
@@ -72,6 +74,7 @@ pub struct State {
     pub known: Option<(ClusterId, GroupId)>,
     /// When the node of this process last failed.
     pub failed_at: Option<Instant>,
+    pub(super) crashes: Crashes,
 }
 
 #[derive(Clone)]
@@ -114,6 +117,7 @@ impl Link {
                 held: BTreeSet::new(),
                 known: None,
                 failed_at: None,
+                crashes: Crashes::default(),
             }),
             changed: Condvar::new(),
             owns: AtomicBool::new(false),
@@ -121,7 +125,7 @@ impl Link {
         });
         let mut pause = RETRY_FIRST;
         loop {
-            let busy = match link.find_owner() {
+            let busy = match link.find_owner_guarded() {
                 Ok(owner) => {
                     link.install(owner);
                     return Ok(link);

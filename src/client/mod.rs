@@ -27,6 +27,7 @@
 mod asking;
 pub mod buffer;
 pub mod contacts;
+mod crashes;
 pub mod fetcher;
 pub mod founding;
 pub mod heart;

@@ -5,11 +5,14 @@
 //!   is given back. Only after that is the next owner sought, and only by opening the directory as anybody would: what a
 //!   failed sync left in the page cache is written again before it counts.
 //! * Another process gets the first chance after a failure here, as the fault may be with this process alone.
+//! * What opening again cannot mend ends the search: the same panic for the third time, see `crashes`, or a state that
+//!   differs where the directory could not be made to say so. From then on every question is answered with why.
 
 use super::link::{Link, Owner, Whereabouts};
 use crate::base::{Error, Result};
-use crate::node::Node;
+use crate::node::{panic_words as words, Node};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +24,8 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(2);
 pub const RETRY_MAX: Duration = Duration::from_millis(50);
 /// Between two tries after the directory itself could not be opened, or after the own node failed again soon.
 const RETRY_BROKEN: Duration = Duration::from_secs(1);
+/// How it is told that opening the directory panicked.
+const PANICKED: &str = "a panic while the directory was opened";
 /// After a failure of the own node: other processes find the lock free at once, this one waits so long.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// A second failure within this time is not the first one's chance again.
@@ -57,11 +62,17 @@ impl Link {
         self.owns.store(false, Ordering::Release);
         let now = Instant::now();
         let again = state.failed_at.replace(now).is_some_and(|before| now - before < FAILURES_APART);
+        let crash = failed.panicked_at().filter(|applied| state.crashes.add(Some(*applied)));
+        let why = failed.failure().map(|error| error.to_string()).unwrap_or_default();
+        let crash_loop = crash.and_then(|_| Some(state.crashes.error(self.directory()?, &why)));
         drop(state);
+        let hopeless = crash_loop.or(failed.must_stay_closed());
         let pause = if again { RETRY_BROKEN } else { AFTER_FAILURE };
         self.on_a_thread(move |link| {
             end(owner);
-            if link.pause(pause) {
+            if let Some(error) = hopeless {
+                link.give_up(&error);
+            } else if link.pause(pause) {
                 link.search();
             }
         });
@@ -78,14 +89,22 @@ impl Link {
 
     /// Tries to find the owner until there is one, or the link is closed.
     fn search(&self) {
-        let mut pause = RETRY_FIRST;
+        let (mut pause, mut logged) = (RETRY_FIRST, None);
         loop {
             match self.find_owner_guarded() {
                 Ok(owner) => return self.install(owner),
                 Err(Error::Busy { .. }) => pause = (pause * 2).min(RETRY_MAX),
+                Err(error @ Error::CrashLoop(_)) => return self.give_up(&error),
+                // It is counted, and who asks waits for what comes of it.
+                Err(Error::Poisoned(why)) if why.starts_with(PANICKED) => pause = RETRY_BROKEN,
                 Err(error) => {
                     pause = RETRY_BROKEN;
+                    // Each second, and for long.
+                    if logged.as_ref() != Some(&error) {
+                        log::error!("no node answers for {}: {error}", self.place());
+                    }
                     self.refuse_parked(&error);
+                    logged = Some(error);
                 }
             }
             if !self.pause(pause) {
@@ -95,9 +114,21 @@ impl Link {
     }
 
     /// A panic while opening must not leave the questions without anybody who looks for their owner.
-    fn find_owner_guarded(&self) -> Result<Owner> {
-        catch_unwind(AssertUnwindSafe(|| self.find_owner()))
-            .unwrap_or_else(|_| Err(Error::Poisoned("a panic while the directory was opened".into())))
+    pub(super) fn find_owner_guarded(&self) -> Result<Owner> {
+        catch_unwind(AssertUnwindSafe(|| self.find_owner())).unwrap_or_else(|panic| {
+            let why = format!("{PANICKED}: {}", words(&*panic));
+            log::error!("{why}");
+            let mut state = self.state.lock();
+            let dir = self.directory().filter(|_| state.crashes.add(None));
+            Err(dir.map_or(Error::Poisoned(why.clone()), |dir| state.crashes.error(dir, &why)))
+        })
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        match &self.at {
+            Whereabouts::Directory(config) => Some(&config.dir),
+            Whereabouts::Cluster(_) => None,
+        }
     }
 
     /// Waits. False: nobody is sought any more.
@@ -113,7 +144,13 @@ impl Link {
     }
 
     fn give_up(&self, error: &Error) {
-        let owner = std::mem::replace(&mut self.state.lock().owner, Owner::Gone(error.clone()));
+        log::error!("no node is sought for {} any more: {error}", self.place());
+        let mut state = self.state.lock();
+        if let Owner::Gone(_) = state.owner {
+            return; // Closed meanwhile.
+        }
+        let owner = std::mem::replace(&mut state.owner, Owner::Gone(error.clone()));
+        drop(state);
         self.changed.notify_all();
         let questions = match owner {
             Owner::Sought(parked) => std::mem::take(&mut *parked.lock()),
@@ -126,7 +163,6 @@ impl Link {
     fn refuse_parked(&self, error: &Error) {
         let Owner::Sought(parked) = &self.state.lock().owner else { return };
         let questions = std::mem::take(&mut *parked.lock());
-        log::error!("no node answers for {}: {error}", self.place());
         let error = error.clone();
         // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
         let answer = move || questions.into_iter().for_each(|question| question.answer(Err(error.clone())));

@@ -102,6 +102,7 @@ fn words(error: &Error) -> (&'static str, String) {
         Error::Foreign(_) => ("ForeignDirectory", format!("{error}.")),
         Error::Poisoned(_) => ("NodeFailed", format!("{error}. Start the process again; it reads the disk afresh.")),
         Error::Differs(_) => ("StateDiffers", format!("{error}.")),
+        Error::CrashLoop(_) => ("CrashLoop", format!("{error}.")),
         Error::Closed => ("NotRunning", "the storage is closed. Open it again.".into()),
         Error::Denied { .. } => ("AccessDenied", format!("{error}. Nothing was changed.")),
         Error::Unauthenticated(_) => ("AccessDenied", format!("{error}.")),

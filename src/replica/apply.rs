@@ -1,7 +1,7 @@
 //! Committed entries into the state machine, answers out.
 
 use super::{entry, Position, Replica, Turn};
-use crate::base::planted::{has, Bug};
+use crate::base::planted::{has, look_for_trip, Bug};
 use crate::base::{LogIndex, Result, Term};
 use crate::consensus::{Entry, EntryType};
 use crate::machine::Machine;
@@ -27,6 +27,7 @@ impl<T> Replica<T> {
                 self.apply_change(&entry, turn)?;
             } else if !entry.data.is_empty() {
                 let (now, request) = entry::split(&entry.data)?;
+                look_for_trip(request);
                 let operation = entry::operation(request);
                 sessions_changed |= operation.is_some_and(|operation| SESSION_OPERATIONS.contains(&operation));
                 answer = Some(machine.apply(at.index, now, request, &mut turn.effects)?);

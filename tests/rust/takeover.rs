@@ -1,5 +1,7 @@
 //! The owner's disk fails: its node gives the directory back, the next owner is found, and whoever asked gets an answer.
 
+mod crashes;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;

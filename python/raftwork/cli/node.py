@@ -15,7 +15,7 @@ import click
 from raftwork.app import Raftwork
 from raftwork.cli.output import show
 from raftwork.cli.target import common
-from raftwork.errors import DirectoryBusy, ForeignDirectory, StateDiffers, StorageError
+from raftwork.errors import CrashLoop, DirectoryBusy, ForeignDirectory, StateDiffers, StorageError
 from raftwork.network import Network
 from raftwork.storage.connect import network_of
 from raftwork.storage.raft import RaftStorage
@@ -37,7 +37,7 @@ ASK_EVERY_S = 0.1
 LOOK_EVERY_S = 1.0
 """How often it looks whether it still is a member."""
 
-FINAL = (ForeignDirectory, StateDiffers)
+FINAL = (ForeignDirectory, StateDiffers, CrashLoop)
 """What opening the directory again does not mend."""
 
 EXIT_STORAGE = 3
@@ -65,7 +65,8 @@ def node(data: Path | None, log_level: str, as_json: bool, **given: str | None) 
 
     What is not given comes from the settings. It says in one line when it serves: a majority of the members is there,
     and its state has all they have answered. At a stop it lets another member lead first. Exits 3 and says what to do
-    when it cannot go on: it was removed, or its state differs from that of the others. Example:
+    when it cannot go on: it was removed, its state differs from that of the others, or it failed three times in the
+    same way. Example:
 
         raftwork node --data /var/lib/shop --listen 10.0.0.1:7000 --members 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raftwork import DiskError, DiskFull, ForeignDirectory, NotRunning, Raftwork, StateDiffers, StorageError
+from raftwork import CrashLoop, DiskError, DiskFull, ForeignDirectory, NotRunning, Raftwork, StateDiffers, StorageError
 from raftwork.cli import node
 from raftwork.testing.cluster import PATIENCE_S, Cluster
 from support.command_line import start
@@ -119,7 +119,7 @@ def test_a_member_that_differs_exits_and_is_replaced_as_its_words_say(
     assert voters(raftwork, cluster)[cluster.listen[odd]] == answer["by"] != old
 
 
-@pytest.mark.parametrize("final", [StateDiffers, ForeignDirectory])
+@pytest.mark.parametrize("final", [StateDiffers, CrashLoop, ForeignDirectory])
 def test_a_node_that_cannot_go_on_ends_and_one_whose_disk_fails_does_not(
     final: type[StorageError], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
