@@ -34,22 +34,24 @@ class Client:
         """Open a data directory: own it, or attach to the process that does.
 
         The directory is made (0700) if it does not exist. When the owner ends, one of the attached processes takes over;
-        calls that wait for an answer meanwhile get it from the new owner.
+        calls that wait for an answer meanwhile get it from the new owner. The directory of one member of a cluster is only
+        owned with the settings of that member (`listen`); without them this waits for a process that has them.
 
         Args:
             path: the data directory.
             options: a map: `ttl_ms` (500 to 3,600,000, default 15,000: how long the session lives without a sign of
                 life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
                 `health_listen` ("host:port" where probes and metrics are answered), `metrics_open` (a boolean: metrics also to
-                other machines), `open_timeout_ms` (how long to wait
-                for an owner that is starting, default 30,000). To be one of several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
+                other machines), `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000),
+                `owner_patience_ms` (how long calls wait for the owner of a member's directory, default 20,000). To be one of several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
                 or `join` (lists of such), `name`, and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
                 boolean: plain connections to other machines).
 
         Raises:
             DirectoryBusy: another process holds the directory and does not answer; the message names it.
             CorruptData: the stored data is damaged; the message names the command that shows it.
-            ForeignDirectory: the directory belongs to something else, or to a newer version.
+            ForeignDirectory: the directory belongs to something else, or to a newer version, or to one member of a cluster
+                whose node does not run; the message has the commands.
             StateDiffers: the state in it is not that of a majority of the members of its cluster.
         """
 
@@ -304,7 +306,9 @@ def doctor(path: str) -> bytes:
     (`cluster`, `group`, `node`, `created_ms`, or nil), `snapshots` (each `file`, `index`, `term`, `bytes`, `whole`,
     `damage`), `log`, `start` (`possible`, `reason`; nil while in use), `archive` (`present`, `watermark`, `records`,
     `bytes`, `lost`, `damage`, `unknown`; nil while in use), `salvage` (what it would do: `keeps`, `loses`,
-    `needs_accept_loss`; nil if it starts as it is), `set_aside` (files in `quarantine/`).
+    `needs_accept_loss`, `members_unknown`; nil if it starts as it is, or is not salvaged), `set_aside` (files in
+    `quarantine/`), `others` (the other members that it names, in words), `way_out` (what to do, in sentences, with one that
+    names others and cannot start: it is not salvaged).
     """
 
 def salvage(path: str, accept_loss: bool = False) -> bytes:
@@ -312,6 +316,7 @@ def salvage(path: str, accept_loss: bool = False) -> bytes:
 
     Keys of the answer: `set_aside` (each `from`, `to`), and `data`, which is what `doctor` then answers. DirectoryBusy
     while a node runs. CorruptData, saying what would be lost, if that is the state itself and `accept_loss` is false.
+    ForeignDirectory if it is one member of several, with what to do instead.
     """
 
 def log_pipe() -> tuple[int, int]:

@@ -245,7 +245,10 @@ class DirectoryBusy(StorageError):
 
 
 class ForeignDirectory(StorageError):
-    """The data directory belongs to something else, or to another version, or others may write to it."""
+    """The data directory belongs to something else, or to another version, or others may write to it.
+
+    Or it is that of one member of a cluster: without the settings of that member it is neither opened nor salvaged.
+    """
 
     code = "RW314"
 

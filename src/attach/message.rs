@@ -132,6 +132,7 @@ pub fn encode_error(error: &Error) -> Vec<u8> {
         }
         Error::Differs(text) => (19, text.as_str(), "", 0),
         Error::CrashLoop(text) => (20, text.as_str(), "", 0),
+        Error::Member(text) => (21, text.as_str(), "", 0),
     };
     let mut out = Writer::new();
     out.array(4).u64(number).str(first).str(second).u64(offset);
@@ -168,6 +169,7 @@ fn read_error(bytes: &[u8]) -> Result<Error> {
         18 => Error::TooStale { age: first.parse().ok().map(Millis), most: Millis(offset) },
         19 => Error::Differs(first),
         20 => Error::CrashLoop(first),
+        21 => Error::Member(first),
         _ => Error::Unknown(first),
     })
 }

@@ -32,6 +32,8 @@ pub enum Error {
     Busy { path: String, holder: String },
     /// The data directory belongs to another cluster, or to a newer version, or others may write to it.
     Foreign(String),
+    /// The data directory is that of one member of a cluster, and this is asked of it as if it were alone. Nothing was done.
+    Member(String),
     /// Whoever asked may not do that: who, as the cluster knows it, and the capability that is lacking. Nothing was done.
     Denied { principal: String, capability: String },
     /// The cluster does not know who asks. Nothing was done.
@@ -69,6 +71,7 @@ impl Error {
                 | Error::NotCommitted(_)
                 | Error::Overloaded(_)
                 | Error::DiskFull(_)
+                | Error::Member(_)
                 | Error::Denied { .. }
                 | Error::Unauthenticated(_)
                 | Error::Forked
@@ -96,7 +99,7 @@ impl fmt::Display for Error {
                 write!(f, "corrupt data in {path} at byte {offset}: {message}")
             }
             Error::Busy { path, holder } => write!(f, "{path} is in use by {holder}"),
-            Error::Foreign(what) => write!(f, "refused: {what}"),
+            Error::Foreign(what) | Error::Member(what) => write!(f, "refused: {what}"),
             Error::Denied { principal, capability } => {
                 write!(f, "access denied: {principal} lacks the capability {capability}")
             }

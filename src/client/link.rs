@@ -15,6 +15,8 @@
 //! * What was once one cluster stays that one: an owner of another is refused, and so is a directory of another.
 //! * What was answered by one member of a cluster is seen at the next (L2): it answers nothing before its state has
 //!   everything that was answered anywhere.
+//! * The directory of one member of a cluster is opened with the settings of that member only. Who has not got them waits
+//!   for its owner: alone it would answer from a part of the cluster as if that were the whole, and keep the lock.
 //! * The owner stays the owner until it is closed or fails. A failed one gives the lock back, and what its node did not
 //!   answer is asked again, as if the owner had been killed. One that fails in the same way again and again is not
 //!   opened any more, see `crashes`.
@@ -28,7 +30,7 @@ use crate::attach::remote::{Question, Remote};
 use crate::attach::server::Server;
 use crate::attach::{WaitId, WatchEvent, WatchId, Watcher};
 use crate::base::{ClusterId, Error, GroupId, Result, SessionId};
-use crate::node::{Node, NodeConfig};
+use crate::node::{self, Node, NodeConfig};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -75,6 +77,9 @@ pub struct State {
     /// When the node of this process last failed.
     pub failed_at: Option<Instant>,
     pub(super) crashes: Crashes,
+    /// The directory is that of one member of a cluster, and this process has not its settings: since when its owner is
+    /// waited for, and why this process does not open it itself.
+    pub awaited: Option<(Instant, Error)>,
 }
 
 #[derive(Clone)]
@@ -118,6 +123,7 @@ impl Link {
                 known: None,
                 failed_at: None,
                 crashes: Crashes::default(),
+                awaited: None,
             }),
             changed: Condvar::new(),
             owns: AtomicBool::new(false),
@@ -131,7 +137,8 @@ impl Link {
                     return Ok(link);
                 }
                 Err(error @ Error::Busy { .. }) => error,
-                Err(error) => return Err(error),
+                Err(error) if link.is_awaited(&error) => error,
+                Err(error) => return Err(link.explained(error)),
             };
             let mut state = link.state.lock();
             link.changed.wait_for(&mut state, pause);
@@ -139,7 +146,7 @@ impl Link {
             pause = (pause * 2).min(RETRY_MAX);
             patience.check()?;
             if patience.is_over() {
-                return Err(busy);
+                return Err(link.explained(busy));
             }
         }
     }
@@ -183,7 +190,7 @@ impl Link {
         closed
     }
 
-    /// One try. `Busy`: nobody answers now, somebody may soon.
+    /// One try. `Busy`: nobody answers now, somebody may soon. `Member`: nobody answers, and this process must not be the owner.
     pub(super) fn find_owner(&self) -> Result<Owner> {
         let expected = self.state.lock().known;
         match &self.at {
@@ -194,6 +201,11 @@ impl Link {
 
     /// The lock, else the socket. `Busy`: somebody has the lock and does not answer.
     fn find_in(&self, config: &NodeConfig, expected: Option<(ClusterId, GroupId)>) -> Result<Owner> {
+        let awaited = self.state.lock().awaited.clone();
+        if let Some((_, why)) = awaited {
+            // Not the lock again: its owner, who comes back meanwhile, would find it taken.
+            return self.attach(config, expected, why);
+        }
         // Before any file in it is open.
         OPENED.lock().insert(real_path(&config.dir));
         let busy = match Node::open(NodeConfig { expected, ..config.clone() }) {
@@ -207,12 +219,36 @@ impl Link {
                 return Ok(Owner::Us(node, Arc::new(server)));
             }
             Err(error @ Error::Busy { .. }) => error,
+            Err(error @ Error::Member(_)) => {
+                self.state.lock().awaited = Some((Instant::now(), error.clone()));
+                error
+            }
             Err(error) => return Err(error),
         };
+        self.attach(config, expected, busy)
+    }
+
+    /// The socket; else `absent`.
+    fn attach(&self, config: &NodeConfig, expected: Option<(ClusterId, GroupId)>, absent: Error) -> Result<Owner> {
         match Remote::connect(&config.dir, greeting(expected), self.when_lost()) {
             Ok(remote) => Ok(Owner::Other(remote)),
             Err(error @ Error::Foreign(_)) => Err(error),
-            Err(_) => Err(busy),
+            Err(_) => Err(absent),
+        }
+    }
+
+    /// Whether this says that the owner of a member's directory is away, and not for too long yet.
+    pub(super) fn is_awaited(&self, error: &Error) -> bool {
+        let Whereabouts::Directory(config) = &self.at else { return false };
+        let since = self.state.lock().awaited.as_ref().map(|(since, _)| *since);
+        matches!(error, Error::Member(_)) && since.is_some_and(|since| since.elapsed() < config.owner_patience)
+    }
+
+    /// The same with the commands that help, for whoever is told now.
+    pub(super) fn explained(&self, error: Error) -> Error {
+        match &self.at {
+            Whereabouts::Directory(config) => node::with_commands(&config.disk, &config.dir, error),
+            Whereabouts::Cluster(_) => error,
         }
     }
 
@@ -253,7 +289,7 @@ impl Link {
             watch.there = begin_watch(&owner, watch.session, watch.sink.clone());
             sinks.push(watch.sink.clone());
         }
-        state.known = state.known.or(cluster_of(&owner));
+        (state.known, state.awaited) = (state.known.or(cluster_of(&owner)), None);
         state.owner = owner.clone();
         self.changed.notify_all();
         drop(state);

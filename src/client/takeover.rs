@@ -4,6 +4,8 @@
 //! * Whoever notices first that the own node failed takes it down: its threads end, its files are closed, then the lock
 //!   is given back. Only after that is the next owner sought, and only by opening the directory as anybody would: what a
 //!   failed sync left in the page cache is written again before it counts.
+//! * Of a member's directory only who has the settings of that member becomes the owner; the others wait for it. When it
+//!   stays away, their calls are told so, each soon after it is made, until it is back.
 //! * Another process gets the first chance after a failure here, as the fault may be with this process alone.
 //! * What opening again cannot mend ends the search: the same panic for the third time, see `crashes`, or a state that
 //!   differs where the directory could not be made to say so. From then on every question is answered with why.
@@ -26,6 +28,8 @@ pub const RETRY_MAX: Duration = Duration::from_millis(50);
 const RETRY_BROKEN: Duration = Duration::from_secs(1);
 /// How it is told that opening the directory panicked.
 const PANICKED: &str = "a panic while the directory was opened";
+/// Between two tries to reach the owner of a member's directory that stays away.
+const RETRY_AWAY: Duration = Duration::from_millis(200);
 /// After a failure of the own node: other processes find the lock free at once, this one waits so long.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// A second failure within this time is not the first one's chance again.
@@ -89,7 +93,7 @@ impl Link {
 
     /// Tries to find the owner until there is one, or the link is closed.
     fn search(&self) {
-        let (mut pause, mut logged) = (RETRY_FIRST, None);
+        let (mut pause, mut logged, mut told) = (RETRY_FIRST, None, None);
         loop {
             match self.find_owner_guarded() {
                 Ok(owner) => return self.install(owner),
@@ -97,6 +101,15 @@ impl Link {
                 Err(error @ Error::CrashLoop(_)) => return self.give_up(&error),
                 // It is counted, and who asks waits for what comes of it.
                 Err(Error::Poisoned(why)) if why.starts_with(PANICKED) => pause = RETRY_BROKEN,
+                Err(error) if self.is_awaited(&error) => pause = (pause * 2).min(RETRY_MAX),
+                Err(error @ Error::Member(_)) => {
+                    pause = RETRY_AWAY;
+                    if told.is_none() {
+                        log::error!("no node answers for {}: {error}", self.place());
+                    }
+                    // Once for each search: it reads the state for that.
+                    self.refuse_parked(told.get_or_insert_with(|| self.explained(error)));
+                }
                 Err(error) => {
                     pause = RETRY_BROKEN;
                     // Each second, and for long.
@@ -163,6 +176,9 @@ impl Link {
     fn refuse_parked(&self, error: &Error) {
         let Owner::Sought(parked) = &self.state.lock().owner else { return };
         let questions = std::mem::take(&mut *parked.lock());
+        if questions.is_empty() {
+            return;
+        }
         let error = error.clone();
         // Not on this thread: an answer may lead to a question, and that to a lock that is held here.
         let answer = move || questions.into_iter().for_each(|question| question.answer(Err(error.clone())));

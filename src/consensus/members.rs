@@ -9,7 +9,7 @@
 //! raft-rs 0.7 would go on sending heartbeats, and panic at the next entry that is committed.
 
 use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
+    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
 };
 use raft::{ProgressState, StateRole};
 
@@ -55,6 +55,44 @@ impl MemberChange {
             change.set_transition(ConfChangeTransition::Explicit);
         }
         change
+    }
+}
+
+/// Whom a change in a log names, read without the members that it is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Members from then on.
+    pub come: Vec<u64>,
+    /// None any more; if the configuration is joint from then on, only after its end.
+    pub go: Vec<u64>,
+    pub joint: bool,
+    /// The end of a joint configuration.
+    pub ends_joint: bool,
+}
+
+impl Named {
+    /// Reads an entry; nothing if it is no change, or makes no sense.
+    pub fn read(kind: EntryType, data: &[u8]) -> Option<Named> {
+        use protobuf::Message as _;
+        let change = match kind {
+            EntryType::EntryNormal => return None,
+            EntryType::EntryConfChangeV2 => ConfChangeV2::parse_from_bytes(data).ok()?,
+            EntryType::EntryConfChange => {
+                let old = ConfChange::parse_from_bytes(data).ok()?;
+                let mut single = ConfChangeSingle { node_id: old.node_id, ..ConfChangeSingle::default() };
+                single.set_change_type(old.get_change_type());
+                ConfChangeV2 { changes: vec![single].into(), ..ConfChangeV2::default() }
+            }
+        };
+        let goes = |single: &&ConfChangeSingle| single.get_change_type() == ConfChangeType::RemoveNode;
+        let nodes = |single: &ConfChangeSingle| single.node_id;
+        let singles = change.get_changes();
+        Some(Named {
+            come: singles.iter().filter(|single| !goes(single)).map(nodes).collect(),
+            go: singles.iter().filter(goes).map(nodes).collect(),
+            joint: singles.len() > 1 || change.get_transition() == ConfChangeTransition::Explicit,
+            ends_joint: singles.is_empty(),
+        })
     }
 }
 

@@ -26,7 +26,7 @@ mod members;
 
 pub use self::core::{Core, CoreConfig, LogStore, ELECTION_TICKS};
 pub use event::{Action, Event, Placed, Role, Write};
-pub use members::{MemberChange, Peer, PeerState};
+pub use members::{MemberChange, Named, Peer, PeerState};
 /// The types of raft-rs that pass through: entries to the log, messages to peers, what a store must answer.
 pub use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot, SnapshotMetadata};
 pub use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};

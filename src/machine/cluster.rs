@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::command::{decode, Command};
 use super::decode::{bytes, name, Place, Result};
 use super::levels::{known, Level};
 use super::outcome::{self, Outcome, Refusal};
@@ -51,6 +52,14 @@ fn address<'a>(reader: &mut Reader<'a>) -> Result<&'a str> {
     match address.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
         true => Err(Error::Invalid("an address with spaces or control characters".into())),
         false => Ok(address),
+    }
+}
+
+/// The member that a request lists, if it is one that does: for whoever reads a log without applying it.
+pub fn listed_by(request: &[u8]) -> Option<Member> {
+    match decode(request).ok()?.command {
+        Command::PutMember(member) => Some(member),
+        _ => None,
     }
 }
 

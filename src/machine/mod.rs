@@ -99,7 +99,7 @@ use unique::Unique;
 
 pub use access::{Act, Digest, Invited, Token};
 pub use blob::Blob;
-pub use cluster::Member;
+pub use cluster::{listed_by, Member};
 pub use coming::Coming;
 pub use command::check;
 pub use digests::Differs;

@@ -13,6 +13,9 @@ use crate::replica::ELECTION_TICKS;
 /// How long a new node waits for the other members, unless it is told otherwise.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longer than a node takes to stop and to start again, and shorter than a call may take unless it is told otherwise.
+const OWNER_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Silence of the leader until an election, unless it is told otherwise.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -122,6 +125,9 @@ pub struct NodeConfig {
     pub expected: Option<(ClusterId, GroupId)>,
     /// How the node is one of several. Nothing: it is alone, and no other machine can reach it.
     pub cluster: Option<ClusterConfig>,
+    /// How long calls of a process without `cluster` wait for the owner of a member's directory, which that process must
+    /// not open itself.
+    pub owner_patience: Duration,
     /// Bytes of one segment of the log, 64 KiB or more. Smaller ones are dropped sooner, and cost more files.
     pub segment_bytes: usize,
     /// Bytes of log since the last snapshot that start the next one (a larger state waits for half its size).
@@ -151,6 +157,7 @@ impl NodeConfig {
             dir: dir.as_ref().to_path_buf(),
             expected: None,
             cluster: None,
+            owner_patience: OWNER_PATIENCE,
             segment_bytes: limits::SEGMENT_BYTES,
             snapshot_bytes: limits::LOG_BYTES_SNAPSHOT,
             log_bytes_max: limits::LOG_BYTES_MAX,

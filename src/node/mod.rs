@@ -59,6 +59,7 @@ mod tokens;
 mod transfers;
 mod views;
 pub mod wakeups;
+mod way_out;
 mod wish;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -82,6 +83,7 @@ pub use driver::panic_words;
 pub use reads::{check_age, View};
 pub use repeat::repeated;
 pub use wakeups::{WaitId, WatchEvent, WatchId, Watcher};
+pub use way_out::with_commands;
 
 use driver::Engine;
 use inbox::{Chore, Inbox, Next};

@@ -34,6 +34,10 @@ const ORPHANS_WAIT: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Opens the directory: takes its lock, recovers what is stored and leads the group before it returns.
+    ///
+    /// # Errors
+    /// `Busy`: another process runs on it. `Member`: it names other members, and `config.cluster` does not say how to reach
+    /// them; nothing was changed and the lock is free. Others: see `base::error`.
     pub fn open(config: NodeConfig) -> Result<Arc<Node>> {
         config.validate()?;
         // The lock and the archive are always real, also when a test puts the log on another disk.
@@ -65,6 +69,7 @@ impl Node {
             log_bytes_for_peers: limits::LOG_BYTES_FOR_PEERS,
             now: config.clock.wall(),
             newcomer: newcomer(&config, beginning),
+            alone: config.cluster.is_none(),
         };
         let post: Arc<OnceLock<Arc<Post>>> = Arc::default();
         let (replica, mut opened) = Replica::open(&replica_config, outbox(&post))?;

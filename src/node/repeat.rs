@@ -12,9 +12,13 @@ pub fn repeated(answer: Result<Vec<u8>>) -> Result<Vec<u8>> {
     let open = |why: &str| Error::Unknown(format!("it was left open once and is not known when asked again: {why}"));
     match answer {
         Ok(reply) if is_session_expired(&reply) => Err(open("its session ended meanwhile")),
-        Err(Error::NotCommitted(why) | Error::Overloaded(why) | Error::DiskFull(why) | Error::Unauthenticated(why)) => {
-            Err(open(&why))
-        }
+        Err(
+            Error::NotCommitted(why)
+            | Error::Overloaded(why)
+            | Error::DiskFull(why)
+            | Error::Member(why)
+            | Error::Unauthenticated(why),
+        ) => Err(open(&why)),
         other => other,
     }
 }

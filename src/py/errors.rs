@@ -99,7 +99,7 @@ fn words(error: &Error) -> (&'static str, String) {
             format!("{path} is not there: {holder}. Start the others within a minute of this one."),
         ),
         Error::Busy { .. } => ("DirectoryBusy", format!("{error}, which does not answer. End it, or try again.")),
-        Error::Foreign(_) => ("ForeignDirectory", format!("{error}.")),
+        Error::Foreign(_) | Error::Member(_) => ("ForeignDirectory", format!("{error}.")),
         Error::Poisoned(_) => ("NodeFailed", format!("{error}. Start the process again; it reads the disk afresh.")),
         Error::Differs(_) => ("StateDiffers", format!("{error}.")),
         Error::CrashLoop(_) => ("CrashLoop", format!("{error}.")),

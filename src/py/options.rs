@@ -317,6 +317,7 @@ pub fn open(path: &str, bytes: &[u8]) -> Result<(NodeConfig, Options, Duration)>
             "segment_bytes" => config.segment_bytes = usize::try_from(reader.u64()?).unwrap_or(usize::MAX),
             "snapshot_bytes" => config.snapshot_bytes = reader.u64()?,
             "open_timeout_ms" => open_timeout_ms = reader.u64()?,
+            "owner_patience_ms" => config.owner_patience = Duration::from_millis(reader.u64()?),
             "health_listen" => config.health_listen = Some(Address::parse(reader.str()?)?),
             "metrics_open" => config.metrics_open = reader.bool()?,
             _ => {

@@ -21,6 +21,7 @@ mod forward;
 pub mod log_store;
 mod members;
 mod open;
+mod others;
 mod peers;
 mod persist;
 mod reads;
@@ -56,6 +57,7 @@ pub use log_store::{LogCache, Position};
 use members::{Changing, Watch};
 pub use members::{Members, PeerProgress};
 pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
+pub use others::{others_on, Others};
 pub use persist::Herald;
 use reads::Reads;
 pub use reads::{Beat, Whom};
@@ -83,6 +85,8 @@ pub struct ReplicaConfig {
     pub now: Millis,
     /// When a new directory is made: whom it belongs to. Nothing: a group of its own with one member.
     pub newcomer: Option<Newcomer>,
+    /// Whether this process reaches no other member: then a directory that names others is refused.
+    pub alone: bool,
 }
 
 /// A member of a group that begins with several, each of which makes its directory from the same list; or a node that

@@ -19,6 +19,7 @@ use super::doubt::{Doubt, Odd};
 use super::forward::Forwards;
 use super::log_store::{LogCache, Position};
 use super::members::Watch;
+use super::others::{check_alone, check_alone_early};
 use super::persist::restored;
 use super::reads::Reads;
 use super::suspicion::Suspicion;
@@ -70,14 +71,24 @@ struct Stored {
 impl<T> Replica<T> {
     /// Opens or makes the directory. A lone member leads: the first entry of the new term is committed when this returns.
     /// One of several follows until an election. `outbox` gets the messages to the others.
+    ///
+    /// # Errors
+    /// `Member` if this process reaches nobody and the directory names others. Nothing was changed then.
     pub fn open(config: &ReplicaConfig, outbox: Outbox) -> Result<(Replica<T>, Opened)> {
         let identity = match Identity::load(&*config.disk, &config.dir)? {
             Some(identity) => identity,
             None => bootstrap(config)?,
         };
+        if config.alone {
+            check_alone_early(&*config.disk, &config.dir, &identity)?;
+        }
         let snapshots = Arc::new(SnapshotStore::open(config.disk.clone(), &config.dir, &identity)?);
-        let (mut wal, mut recovered) =
-            Wal::open(config.disk.clone(), &config.dir, &identity, wal_config(config, false))?;
+        let check_alone = |log: &Recovered| match config.alone {
+            true => check_alone(&config.dir, &identity, snapshots.latest().as_ref(), log),
+            false => Ok(()),
+        };
+        let (disk, wal_config) = (config.disk.clone(), wal_config(config, false));
+        let (mut wal, mut recovered) = Wal::open_if(disk, &config.dir, &identity, wal_config, &check_alone)?;
         let joins = joins(&recovered, snapshots.latest().as_ref());
         if joins {
             // It voted for nobody, so what its log lost was no vote.

@@ -20,6 +20,8 @@ pub struct SnapshotReport {
     pub owner: Option<(ClusterId, GroupId)>,
     /// What it holds; nothing if it must not be used.
     pub meta: Option<SnapshotMeta>,
+    /// What its header says, also if what is behind that is damaged.
+    pub header: Option<SnapshotMeta>,
     /// Where and why it must not be used.
     pub damage: Option<(u64, String)>,
 }
@@ -33,14 +35,15 @@ pub fn inspect_on(disk: &dyn Disk, dir: &Path) -> Result<Vec<SnapshotReport>> {
         let term = name.trim_end_matches(".rws").rsplit_once('-').and_then(|(_, term)| term.parse().ok());
         let path = snap_dir.join(name);
         let Some(file) = disk.open(&path, Access::Read)? else { continue };
-        let header = FileReader::new(&path, &*file)?.header();
-        let owner = header.ok().map(|header| (header.cluster, header.group));
+        let header = FileReader::new(&path, &*file)?.header().ok();
+        let owner = header.as_ref().map(|header| (header.cluster, header.group));
         let report = SnapshotReport {
             bytes: file.len()?,
             index,
             term: term.unwrap_or_default(),
             owner,
             meta: None,
+            header: header.map(|header| header.meta),
             damage: None,
             path: path.clone(),
         };
@@ -56,6 +59,19 @@ pub fn inspect_on(disk: &dyn Disk, dir: &Path) -> Result<Vec<SnapshotReport>> {
         });
     }
     Ok(reports)
+}
+
+/// What the newest snapshot says in its header, of those whose header is whole. Reads no state, so it is cheap.
+pub fn newest_header_on(disk: &dyn Disk, dir: &Path) -> Result<Option<SnapshotMeta>> {
+    let snap_dir = dir.join(DIR_NAME);
+    for (name, _) in names(disk, &snap_dir)? {
+        let path = snap_dir.join(name);
+        let Some(file) = disk.open(&path, Access::Read)? else { continue };
+        if let Ok(header) = FileReader::new(&path, &*file)?.header() {
+            return Ok(Some(header.meta));
+        }
+    }
+    Ok(None)
 }
 
 impl SnapshotReport {

@@ -23,7 +23,7 @@ pub mod file;
 mod inspect;
 mod transfer;
 
-pub use inspect::{inspect_on, SnapshotReport};
+pub use inspect::{inspect_on, newest_header_on, SnapshotReport};
 
 use file::{damaged, FileReader, FileWriter, Header};
 

@@ -3,16 +3,20 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-use super::frame::GroupHeader;
+use bytes::Bytes;
+
+use super::frame::{self, GroupContent, GroupHeader};
 use super::recover::{self, Walk};
 use super::segment::{self, SegmentHeader};
 use super::{Recovered, DIR_NAME};
 use crate::base::codec::Writer;
 use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, File};
 
 /// Bytes read at once where a part of a file may be unreadable.
 const CAREFUL_BYTES: usize = 4096;
+/// No file of a log is larger: a group that needs more than a segment has one of its own size.
+const SEGMENT_BYTES_READ: usize = 1 << 30;
 
 /// A log as it lies on the disk.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +71,28 @@ pub struct Damage {
 /// As `Wal::open`.
 pub fn read_on(disk: &dyn Disk, dir: &Path) -> Result<Option<Recovered>> {
     Ok(recover::scan(disk, &dir.join(DIR_NAME), None)?.map(|scan| scan.recovered))
+}
+
+/// Shows every group of the log that can be read, also behind damage: evidence of what was written, and no state. A group
+/// counts if its header is whole and its body makes sense, whatever stands before it.
+pub fn visit_on(disk: &dyn Disk, dir: &Path, see: &mut dyn FnMut(GroupContent)) -> Result<()> {
+    let dir = dir.join(DIR_NAME);
+    for (_, name) in recover::segment_names(disk, &dir)? {
+        let Some(file) = disk.open(&dir.join(name), Access::Read)? else { continue };
+        let length = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(SEGMENT_BYTES_READ);
+        let bytes = Bytes::from(pieces(&*file, length));
+        // Also of a header that is damaged elsewhere.
+        let Some(salt) = segment::salt_in(&bytes) else { continue };
+        let mut at = segment::HEADER_BYTES;
+        while at + frame::HEADER_BYTES <= bytes.len() {
+            let group = GroupHeader::decode(&bytes[at..], salt).filter(|group| group.group_bytes() <= bytes.len() - at);
+            if let Some(Ok(content)) = group.as_ref().map(|group| group.content(&recover::body_of(&bytes, at, group))) {
+                see(content);
+            }
+            at += group.map_or(frame::ALIGNMENT, |group| group.group_bytes());
+        }
+    }
+    Ok(())
 }
 
 /// Reads the log of the data directory `dir`.
@@ -183,13 +209,18 @@ fn careful(disk: &dyn Disk, path: &Path, header: &SegmentHeader) -> Result<Vec<u
     let Some(file) = disk.open(path, Access::Read)? else { return Ok(vec![0; segment::HEADER_BYTES]) };
     let length =
         file.len()?.clamp(segment::HEADER_BYTES as u64, header.segment_bytes.max(segment::HEADER_BYTES as u64));
-    let mut bytes = vec![0; length as usize];
+    Ok(pieces(&*file, length as usize))
+}
+
+/// Reads so many bytes, with zeros where that cannot be done.
+fn pieces(file: &dyn File, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
     for (position, part) in bytes.chunks_mut(CAREFUL_BYTES).enumerate() {
         if file.read_at((position * CAREFUL_BYTES) as u64, part).is_err() {
             part.fill(0);
         }
     }
-    Ok(bytes)
+    bytes
 }
 
 impl Report {

@@ -35,6 +35,17 @@ impl Wal {
     /// `Corrupt` if answered data is damaged or the log is missing, `Foreign` if it is another's or from a newer version,
     /// `DiskFull` or `Disk` if the system refused. Nothing of the log is changed then.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, identity: &Identity, config: WalConfig) -> Result<(Wal, Recovered)> {
+        Self::open_if(disk, dir, identity, config, &|_| Ok(()))
+    }
+
+    /// As `open`, unless `check` refuses what was read. Nothing of the log is changed then.
+    pub fn open_if(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: &Identity,
+        config: WalConfig,
+        check: &dyn Fn(&Recovered) -> Result<()>,
+    ) -> Result<(Wal, Recovered)> {
         let wal_dir = dir.join(DIR_NAME);
         if config.create {
             ensure_dir(&*disk, &wal_dir)?;
@@ -44,6 +55,7 @@ impl Wal {
         if scan.is_none() && !config.create {
             return Err(segment::damaged(&wal_dir.join("w-*.seg"), 0, "the log is missing"));
         }
+        scan.as_ref().map_or(Ok(()), |scan| check(&scan.recovered))?;
         let segment_bytes = config.segment_bytes.max(2 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
         let pool = Arc::new(Pool::new(disk.clone(), wal_dir, segment_bytes as u64));
         pool.adopt()?;

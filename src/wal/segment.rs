@@ -72,6 +72,11 @@ pub struct SegmentHeader {
     pub conf_state: Bytes,
 }
 
+/// The salt in the header at the front of a file, wherever else that is damaged; nothing if the file is shorter.
+pub fn salt_in(bytes: &[u8]) -> Option<u64> {
+    bytes.get(..HEADER_BYTES).map(|header| u64::from_le_bytes(header[56..64].try_into().expect("eight bytes")))
+}
+
 impl SegmentHeader {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES);

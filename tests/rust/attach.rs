@@ -155,6 +155,7 @@ fn every_error_crosses_the_socket() {
         Error::Forked,
         Error::TooStale { age: Some(Millis(7)), most: Millis(2) },
         Error::TooStale { age: None, most: Millis(2) },
+        Error::Member(text()),
     ] {
         let mut bytes = vec![1];
         bytes.extend(encode_error(&error));

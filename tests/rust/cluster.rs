@@ -2,6 +2,7 @@
 
 mod differs;
 mod levels;
+mod lone;
 mod rights;
 mod starts;
 

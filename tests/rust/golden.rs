@@ -318,6 +318,7 @@ fn node_config(dir: &Path) -> ReplicaConfig {
         log_bytes_for_peers: 0,
         now: Millis(1_700_000_000_000),
         newcomer: None,
+        alone: true,
     }
 }
 

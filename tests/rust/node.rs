@@ -1,6 +1,6 @@
 //! A node from outside: many callers, wake-ups, time, disks that fail.
 
-mod doctor;
+pub mod doctor;
 mod ending;
 mod health;
 mod history;

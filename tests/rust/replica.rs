@@ -34,6 +34,7 @@ fn config(disk: &FakeDisk) -> ReplicaConfig {
         log_bytes_for_peers: 0,
         now: Millis(1_000),
         newcomer: None,
+        alone: true,
     }
 }
 

@@ -179,6 +179,7 @@ impl Node {
                 node: self.id,
                 voters: if self.joins { Vec::new() } else { (1..=first as u64).map(NodeId).collect() },
             }),
+            alone: false,
         };
         machine::be_newer(self.newer);
         let (sent, disk) = (self.sent.clone(), self.disk.clone());

@@ -16,6 +16,7 @@ import click
 from raftwork.app import Raftwork
 from raftwork.errors import ConfigError, NotRunning
 from raftwork.reading import AsOf, Consistency, read_as
+from raftwork.storage.raft import RaftStorage
 from raftwork.storage.remote import RemoteStorage
 from raftwork.worker.target import load
 
@@ -118,6 +119,8 @@ def connected(target: Target, *, create: bool = False) -> Generator[Raftwork]:
         _no_directory(url, directory)
     if url.startswith("raftwork:") and isinstance(app.storage, RemoteStorage):
         app.storage.open_timeout_ms = min(app.storage.open_timeout_ms, CLUSTER_WAIT_MS)
+    if isinstance(app.storage, RaftStorage):
+        app.storage.owner_patience_ms = 0  # A person can start the node sooner than it is worth to wait for it.
     app.open()
     try:
         yield app

@@ -1,6 +1,7 @@
 """`raft://`: the default. The first process that opens the directory owns the node, others attach over its socket.
 
-With `listen` in its network the node is one of several: see `raftwork.network`.
+With `listen` in its network the node is one of several: see `raftwork.network`. A process without it only attaches to
+the node of such a directory.
 """
 
 from __future__ import annotations
@@ -51,13 +52,17 @@ class RaftStorage(ClientStorage):
         # Absolute from now on: a program that changes its directory must not open another one later.
         self.path = Path(os.path.abspath(path))
         self._options: dict[str, Any] = {"ttl_ms": session_ttl_ms, "kind": "client", "labels": labels or {}, **member}
+        self.owner_patience_ms: int | None = None
+        """How long, in milliseconds, this process waits for the node of a member's directory, which it must not open
+        itself without the settings of that member. None: the core's default, 20,000."""
         if segment_bytes is not None:
             self._options["segment_bytes"] = segment_bytes
         if snapshot_bytes is not None:
             self._options["snapshot_bytes"] = snapshot_bytes
 
     def _connect(self) -> _core.Client:
-        return _core.Client.open(str(self.path), msgspec.msgpack.encode(self._options))
+        patience = {} if self.owner_patience_ms is None else {"owner_patience_ms": self.owner_patience_ms}
+        return _core.Client.open(str(self.path), msgspec.msgpack.encode(self._options | patience))
 
     def note(self, what: str, about: str) -> None:
         self.order(NOTE, what, about)

@@ -81,6 +81,7 @@ impl Group {
             log_bytes_for_peers: 0,
             now: Millis(1_000),
             newcomer: Some(node.newcomer.clone()),
+            alone: false,
         };
         let sent = node.sent.clone();
         let outbox = move |letter| sent.lock().unwrap().push(letter);

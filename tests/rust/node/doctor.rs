@@ -58,7 +58,7 @@ fn outgrow(home: &Home) -> u64 {
     number
 }
 
-fn files(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, prefix: &str) -> Vec<PathBuf> {
     let names = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
     let matches = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
     let mut found: Vec<_> = names.filter(matches).collect();
@@ -71,25 +71,25 @@ fn snapshots(home: &Home) -> Vec<PathBuf> {
 }
 
 /// Flips a bit in the middle of what a file holds.
-fn damage(path: &Path) {
+pub fn damage(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     bytes[used / 2] ^= 1;
     fs::write(path, bytes).unwrap();
 }
 
-fn texts(report: &[u8], key: &str) -> Vec<String> {
+pub fn texts(report: &[u8], key: &str) -> Vec<String> {
     let value = field(report, key);
     let mut reader = Reader::new(&value);
     let count = reader.array().unwrap();
     (0..count).map(|_| reader.str().unwrap().to_owned()).collect()
 }
 
-fn flag(report: &[u8], key: &str) -> bool {
+pub fn flag(report: &[u8], key: &str) -> bool {
     Reader::new(&field(report, key)).bool().unwrap()
 }
 
-fn is_nil(report: &[u8], key: &str) -> bool {
+pub fn is_nil(report: &[u8], key: &str) -> bool {
     field(report, key) == [0xc0]
 }
 
@@ -98,7 +98,7 @@ fn can_start(report: &[u8]) -> bool {
 }
 
 /// Every file of the directory but the lock, with its content.
-fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for item in fs::read_dir(dir).unwrap().map(|item| item.unwrap().path()) {
         if item.is_dir() {
@@ -185,7 +185,7 @@ fn an_identity_that_is_missing_damaged_or_anothers_is_told() {
     assert!(flag(&inspect(&data(&home)).unwrap(), "healthy"));
 }
 
-fn damage_at(path: &Path, content: &[u8], at: usize) {
+pub fn damage_at(path: &Path, content: &[u8], at: usize) {
     let mut bytes = content.to_vec();
     bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();
