@@ -9,6 +9,8 @@
 //! * Looking changes nothing, and may be done while a node runs: what cannot be read safely then is left out.
 //! * A salvage needs the directory's lock. It never deletes: what it takes away goes to `quarantine/`, and what it gives up
 //!   is written down there first, so that doctor and health go on saying it.
+//! * One member of several is not salvaged, whatever is damaged: it would forget what it voted and answered, and lead a group
+//!   of its own beside that of the others, from whom it gets everything as a new member.
 //! * A power cut at any step leaves a directory that starts, or that can be salvaged again.
 
 mod findings;
@@ -24,11 +26,18 @@ use crate::disk::{Disk, Lock, RealDisk};
 use findings::Findings;
 use plan::Plan;
 
+/// Said where nothing tells whether there are other members.
+const UNKNOWN: &str =
+    "Nothing that can be read says whether there are other members of a cluster; if there are, do not do this, \
+                       but set the directory aside and have it replaced: raftwork cluster replace. ";
+
 /// What is in a data directory, as a MessagePack map: `healthy`, `problems`, `losses`, `owner`, `identity`, `snapshots`,
-/// `log`, `start`, `archive` and more.
+/// `log`, `start`, `archive` and more. Of one member of several, `others` names the others, and `way_out` says what to do if it
+/// does not start, as it is not salvaged.
 pub fn inspect(dir: &Path) -> Result<Vec<u8>> {
     let mut out = Writer::new();
-    let findings = Findings::of(&RealDisk, dir, Lock::holder(dir)?)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let findings = Findings::of(&disk, dir, Lock::holder(dir)?)?;
     findings.write(&mut out, Plan::of(&findings).ok().flatten().as_ref());
     Ok(out.into_bytes())
 }
@@ -37,7 +46,8 @@ pub fn inspect(dir: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// `Busy` while a node runs; `Foreign` if it is not known whose the directory is; `Corrupt` if the state itself would be
-/// lost and `accept_loss` does not agree to that. Nothing was changed then.
+/// lost and `accept_loss` does not agree to that; `Member` if it is one member of several, with what to do instead. Nothing
+/// was changed then.
 pub fn salvage(dir: &Path, accept_loss: bool) -> Result<Vec<u8>> {
     let _lock = Lock::take(dir)?;
     salvage_on(Arc::new(RealDisk), dir, accept_loss)
@@ -45,7 +55,7 @@ pub fn salvage(dir: &Path, accept_loss: bool) -> Result<Vec<u8>> {
 
 /// As `salvage`, on another disk than this machine's; the caller sees to it that nobody uses the directory.
 pub fn salvage_on(disk: Arc<dyn Disk>, dir: &Path, accept_loss: bool) -> Result<Vec<u8>> {
-    let findings = Findings::of(&*disk, dir, None)?;
+    let findings = Findings::of(&disk, dir, None)?;
     let mut moved = Vec::new();
     if let Some(plan) = Plan::of(&findings)? {
         if plan.gives_up_state && !accept_loss {
@@ -53,16 +63,17 @@ pub fn salvage_on(disk: Arc<dyn Disk>, dir: &Path, accept_loss: bool) -> Result<
                 path: dir.display().to_string(),
                 offset: 0,
                 message: format!(
-                    "a salvage would lose {}. Nothing was changed; to accept that: raftwork doctor {} --salvage \
+                    "a salvage would lose {}. {}Nothing was changed; to accept that: raftwork doctor {} --salvage \
                      --accept-loss",
-                    plan.loses.unwrap_or_default(),
+                    plan.loses.as_deref().unwrap_or_default(),
+                    if plan.members_unknown { UNKNOWN } else { "" },
                     dir.display()
                 ),
             });
         }
         moved = plan.carry_out(disk.clone(), dir, &findings)?;
     }
-    let after = Findings::of(&*disk, dir, None)?;
+    let after = Findings::of(&disk, dir, None)?;
     after.check_start()?;
     Ok(answer(&moved, &after))
 }

@@ -18,6 +18,38 @@ pub(super) struct WayOut<'a> {
 }
 
 impl WayOut<'_> {
+    /// The others, each in words.
+    pub fn names(&self) -> Vec<String> {
+        let words = |node: &NodeId| match self.others.listed.get(node) {
+            Some(member) => format!("node {node} ({})", member.raft),
+            None => format!("node {node}"),
+        };
+        self.others.nodes.iter().map(words).collect()
+    }
+
+    /// Why no salvage makes it start again, and what does.
+    pub fn instead_of_salvage(&self) -> Vec<String> {
+        let (dir, own) = (self.dir.display(), self.own);
+        vec![
+            format!(
+                "this is the directory of node {own}, one of several members of a cluster (the others: {}). No salvage: it \
+                 would forget what it promised them, and lead a second group beside theirs. They have everything that was \
+                 answered, as long as a majority of the members is whole, so nothing is lost",
+                self.names().join(", ")
+            ),
+            format!("set the directory aside: mv {dir} {dir}.damaged"),
+            format!("have it replaced, on any machine: raftwork cluster replace {own} --storage {}", self.storage()),
+            format!(
+                "meanwhile start it anew, with its other settings as before: raftwork node --data {dir} --listen {} --join {}",
+                self.listen(),
+                self.addresses(|member| &member.raft)
+            ),
+            "only if the majority is lost for good: raftwork cluster recover --data DIRECTORY, of a member whose directory \
+             is whole, or raftwork cluster restore BACKUP --data DIRECTORY"
+                .to_owned(),
+        ]
+    }
+
     /// What a process without the settings of the member can do.
     fn instead_of_opening(&self) -> String {
         format!(

@@ -1,5 +1,6 @@
 //! Several nodes over real sockets, in one process.
 
+mod damaged;
 mod differs;
 mod levels;
 mod lone;

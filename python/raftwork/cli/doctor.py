@@ -178,8 +178,15 @@ def _print_data(data: dict[str, Any]) -> None:
         say(f"  Lost: {loss}")
     if data["in_use_by"] is not None:
         say(f"  In use by {data['in_use_by']}: what only its owner can know is left out, see `raftwork status`")
+    if data["others"] and not data["way_out"]:
+        say(f"  One of several members of a cluster; the others: {', '.join(data['others'])}")
     parts = {key: data[key] for key in ("identity", "start", "snapshots", "archive", "set_aside", "log")}
     _print_map({key: part for key, part in parts.items() if part is not None}, "  ")
+    if data["way_out"]:
+        why, *steps = data["way_out"]
+        say(f"It is not salvaged: {why}.")
+        for step in steps:
+            say(f"  - {step}")
     if data["salvage"] is not None:
         plan = data["salvage"]
         say(f"To start again with {plan['keeps']}" + (f", without {plan['loses']}" if plan["loses"] else "") + ":")
@@ -208,8 +215,16 @@ def _print_map(values: dict[str, Any], indent: str) -> None:
 def _salvage(path: Path | None, accept_loss: bool, yes: bool, as_json: bool) -> int:
     if path is None or not path.exists():
         raise click.UsageError("There is no data directory to salvage. Name it: raftwork doctor DIRECTORY --salvage")
-    plan = (_data_report(path) or {}).get("salvage")
+    data = _data_report(path) or {}
+    if data.get("way_out"):
+        _core.salvage(str(path), accept_loss)  # Refuses, and says what to do instead: there is nothing to agree to.
+    plan = data.get("salvage")
     loses = f"Lost is then: {plan['loses']}. " if plan and plan["loses"] else ""
+    if plan and plan["members_unknown"]:
+        loses += (
+            "Nothing that can be read says whether there are other members of a cluster: if there are, do not do this, "
+            "but set the directory aside and have it replaced (raftwork cluster replace). "
+        )
     question = (
         f"Salvage {path.absolute()}? What cannot be read is given up, and with it all that was written later. {loses}"
         "The files as they are now are kept in quarantine/."

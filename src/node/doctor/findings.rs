@@ -1,18 +1,20 @@
 //! What is in a data directory, part by part, and whether the parts can start together.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::archive;
 use crate::base::codec::Writer;
 use crate::base::{Error, Result};
 use crate::disk::{differs, gone, quarantine, Disk, Identity};
-use crate::replica;
+use crate::replica::{self, Others};
 use crate::snapshot::{self, SnapshotMeta, SnapshotReport};
 use crate::wal;
 
 use super::plan::Plan;
 use crate::node::anew;
 use crate::node::open::ARCHIVE_DIR;
+use crate::node::way_out::WayOut;
 
 /// How often the log of a running node is read to see the same damage twice: it changes while it is read.
 const LOOKS_MAX: usize = 4;
@@ -28,6 +30,8 @@ pub struct Findings {
     pub log: Result<wal::Report>,
     /// Nothing while somebody runs on it.
     pub archive: Option<archive::Report>,
+    /// Whom it names beside its own member, if it can be read whose it is.
+    pub others: Others,
     /// Files that were set aside earlier, and what was lost with them.
     pub set_aside: Vec<String>,
     pub losses: Vec<String>,
@@ -38,13 +42,18 @@ pub struct Findings {
 
 impl Findings {
     /// Looks at the directory. The archive is always on the real disk. `owner`: who holds its lock, other than the caller.
-    pub fn of(disk: &dyn Disk, dir: &Path, owner: Option<String>) -> Result<Findings> {
+    pub fn of(shared: &Arc<dyn Disk>, dir: &Path, owner: Option<String>) -> Result<Findings> {
+        let disk = &**shared;
         let identity = Identity::load(disk, dir);
         let known = identity.as_ref().ok().copied().flatten();
         let archive = || archive::inspect(&dir.join(ARCHIVE_DIR), known.map(|own| (own.cluster, own.group)));
+        let snapshots = snapshot::inspect_on(disk, dir)?;
+        let newest = snapshots.iter().find_map(|snapshot| snapshot.header.as_ref());
+        let others = known.map(|own| replica::others_on(shared, dir, &own, newest)).transpose()?.unwrap_or_default();
         let mut findings = Findings {
             dir: dir.to_owned(),
-            snapshots: snapshot::inspect_on(disk, dir)?,
+            snapshots,
+            others,
             log: read_log(disk, dir, owner.is_some()),
             archive: owner.is_none().then(archive),
             set_aside: quarantine::files(disk, dir)?,
@@ -68,6 +77,17 @@ impl Findings {
     /// Whether a node can start here; the error that it would answer with if not.
     pub fn check_start(&self) -> Result<()> {
         self.start.clone()
+    }
+
+    /// What to do in place of a salvage, if it does not start and is one member of several.
+    pub fn way_out(&self) -> Option<Vec<String>> {
+        let own = self.identity.as_ref().ok().copied().flatten()?;
+        let is_needed = self.start.is_err() && !self.others.nodes.is_empty();
+        is_needed.then(|| self.described(&own).instead_of_salvage())
+    }
+
+    fn described(&self, own: &Identity) -> WayOut<'_> {
+        WayOut { dir: &self.dir, own: own.node, others: &self.others }
     }
 
     /// Whose directory this is. `Foreign` if nobody knows or a file in it is another's.
@@ -166,7 +186,8 @@ impl Findings {
     /// Appends everything as a MessagePack map with names. `plan`: what a salvage would do.
     pub fn write(&self, out: &mut Writer, plan: Option<&Plan>) {
         let (problems, losses) = (self.problems(), self.all_losses());
-        out.map(12);
+        let names = self.identity.as_ref().ok().and_then(|own| Some(self.described(own.as_ref()?).names()));
+        out.map(14);
         out.str("directory").str(&self.dir.display().to_string());
         out.str("healthy").bool(problems.is_empty());
         texts(out, "problems", &problems);
@@ -193,6 +214,8 @@ impl Findings {
             });
         });
         out.str("archive").option(self.archive.as_ref(), |out, archive| archive.write(out));
+        texts(out, "others", &names.unwrap_or_default());
+        texts(out, "way_out", &self.way_out().unwrap_or_default());
         out.str("salvage").option(plan, |out, plan| plan.write(out));
     }
 }

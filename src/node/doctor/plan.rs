@@ -8,6 +8,8 @@
 //! | none           | begins at the first entry             | that log, replayed from nothing       |                |
 //! | none           | begins later, or nothing is left      | nothing but the archive               | `accept_loss`  |
 //!
+//! All of this is for a directory that names no member but its own. One of several is refused: see `doctor`.
+//!
 //! A log that is given up is begun anew at an index that was never used, behind a new snapshot: an index or a fencing token
 //! that was given once is not given again.
 
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::codec::Writer;
-use crate::base::{LogIndex, Result};
+use crate::base::{Error, LogIndex, Result};
 use crate::disk::{quarantine, Disk, Identity};
 use crate::machine::Machine;
 use crate::replica::{self, FIRST};
@@ -31,6 +33,8 @@ pub struct Plan {
     pub loses: Option<String>,
     /// More than what lies behind a damaged place would be gone: somebody must agree to that.
     pub gives_up_state: bool,
+    /// No snapshot says who the members are, not even in its header. If there are others, this must not be done.
+    pub members_unknown: bool,
     /// What the next start has, in words.
     keeps: String,
     identity: Identity,
@@ -55,12 +59,15 @@ impl Plan {
     /// What a salvage of this directory would do; nothing if it starts as it is.
     ///
     /// # Errors
-    /// If it is not known whose the directory is, or it is from a newer version.
+    /// If it is not known whose the directory is, or it is from a newer version; `Member` if it is one member of several.
     pub fn of(findings: &Findings) -> Result<Option<Plan>> {
         if findings.check_start().is_ok() {
             return Ok(None);
         }
         let identity = findings.owned()?;
+        if let Some(way_out) = findings.way_out() {
+            return Err(Error::Member(way_out.join(";\n  ")));
+        }
         let log = findings.log.as_ref().map_err(Clone::clone)?;
         let (left, base) = (left_of(log), findings.base());
         let known = log.last_index;
@@ -69,7 +76,9 @@ impl Plan {
             false => format!("every write behind log entry {index}, if there were any"),
         };
         let cut = |last: u64| (!log.is_healthy()).then(|| behind(last));
-        let plan = |way, loses, gives_up_state, keeps| Plan { loses, gives_up_state, keeps, identity, way };
+        let members_unknown = findings.snapshots.iter().all(|snapshot| snapshot.header.is_none());
+        let plan =
+            |way, loses, gives_up_state, keeps| Plan { loses, gives_up_state, members_unknown, keeps, identity, way };
         Ok(Some(match (base, left) {
             (Some(base), Some(left)) if left.previous <= base.index && base.index <= left.last => {
                 let mark = Some(Mark { index: base.index, term: base.term });
@@ -143,12 +152,13 @@ impl Plan {
 
     /// Appends the plan as a MessagePack map with names.
     pub fn write(&self, out: &mut Writer) {
-        out.map(3);
+        out.map(4);
         out.str("keeps").str(&self.keeps);
         out.str("loses").option(self.loses.as_ref(), |out, loses| {
             out.str(loses);
         });
         out.str("needs_accept_loss").bool(self.gives_up_state);
+        out.str("members_unknown").bool(self.members_unknown);
     }
 }
 
