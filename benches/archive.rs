@@ -26,7 +26,7 @@ fn main() {
 fn run(dir: &Path, records: u64) {
     let started = resident_kib();
     let archive = Archive::open(options(dir)).expect("an archive");
-    archive.put(&batch(0, 1)).expect("room on the disk");
+    archive.put(0, &batch(0, 1)).expect("room on the disk");
     let empty = resident_kib();
     say("resident before open / with an empty archive", format!("{started} / {empty} KiB"));
 
@@ -34,7 +34,7 @@ fn run(dir: &Path, records: u64) {
     for start in (1..records).step_by(BATCH as usize) {
         let batch = batch(start, BATCH);
         let began = Instant::now();
-        archive.put(&batch).expect("room on the disk");
+        archive.put(0, &batch).expect("room on the disk");
         writing += began.elapsed();
         slowest = slowest.max(began.elapsed());
         highest = highest.max(resident_kib());

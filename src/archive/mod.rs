@@ -118,8 +118,11 @@ impl Archive {
 
     /// Stores finished jobs `(finish ordinal, id, record)` and returns the new watermark when they are on disk. A record
     /// that is there already is replaced. Cheapest with a few hundred and more at once.
-    pub fn put(&self, batch: &[(u64, JobId, Vec<u8>)]) -> Result<u64> {
-        self.with_writer(|writer| writer.put(batch))
+    ///
+    /// They must be all that there are behind `after`. Ordinals have gaps, as jobs are requeued and deleted, so this alone
+    /// tells whether some are skipped: an archive that does not reach `after` refuses them (`Invalid`).
+    pub fn put(&self, after: u64, batch: &[(u64, JobId, Vec<u8>)]) -> Result<u64> {
+        self.with_writer(|writer| writer.put(after, batch))
     }
 
     /// Takes finished jobs of another archive into this new one, whatever their ordinals were; `watermark` says how far
@@ -128,14 +131,25 @@ impl Archive {
         self.with_writer(|writer| writer.import(batch, watermark))
     }
 
-    /// Writes down that finished jobs up to this ordinal are not here and will not come by themselves.
+    /// Writes down that finished jobs up to this ordinal will not come by themselves, unless they are here: then the archive
+    /// goes on behind them.
     pub fn lose(&self, reason: &str, at: Millis, upto: u64) -> Result<()> {
-        self.with_writer(|writer| writer.set_lost(Lost { reason: reason.to_owned(), at, upto }, upto))
+        self.with_writer(|writer| writer.lose(Lost { reason: reason.to_owned(), at, upto }))
     }
 
-    /// What was lost was found elsewhere, and is here now.
-    pub fn found(&self) -> Result<()> {
-        self.with_writer(Writer::clear_lost)
+    /// What was lost was found elsewhere, and is here now. Not what was lost meanwhile.
+    pub fn found(&self, lost: &Lost) -> Result<()> {
+        self.with_writer(|writer| writer.clear_lost(lost))
+    }
+
+    /// Whether it can be read: on a full disk it is closed until there is room.
+    pub fn is_open(&self) -> bool {
+        self.store.read().is_some()
+    }
+
+    /// Whether it can be read, and nothing is lost.
+    pub fn is_whole(&self) -> bool {
+        self.store.read().as_ref().is_some_and(|store| store.lost.lock().is_none())
     }
 
     /// The highest finish ordinal on disk.

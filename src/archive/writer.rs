@@ -100,7 +100,13 @@ impl Writer {
     }
 
     /// Stores records and remembers how far it came. Records up to the watermark are known already.
-    pub fn put(&mut self, batch: &[(u64, JobId, Vec<u8>)]) -> Faulty<u64> {
+    pub fn put(&mut self, after: u64, batch: &[(u64, JobId, Vec<u8>)]) -> Faulty<u64> {
+        if after > self.meta.watermark {
+            let ends = self.meta.watermark;
+            let message =
+                format!("finished jobs behind number {after}, but the archive ends at {ends}: go on from there");
+            return Err(Error::Invalid(message).into());
+        }
         let new = batch.iter().filter(|(ordinal, ..)| *ordinal > self.meta.watermark);
         let watermark = new.clone().map(|(ordinal, ..)| *ordinal).fold(self.meta.watermark, u64::max);
         let draft = self.draft(new.map(|(_, id, record)| (*id, &record[..])))?;
@@ -302,14 +308,26 @@ impl Writer {
         self.commit(draft, self.meta.watermark)
     }
 
+    /// Writes down that history up to this ordinal was lost, unless it is here, and goes on behind it.
+    pub fn lose(&mut self, lost: Lost) -> Faulty<()> {
+        let upto = lost.upto;
+        if self.meta.watermark >= upto {
+            return Ok(());
+        }
+        self.set_lost(lost, upto)
+    }
+
     /// Writes down that history was lost and how far the archive may believe to have come.
     pub fn set_lost(&mut self, lost: Lost, watermark: u64) -> Faulty<()> {
         self.meta.lost = Some(lost);
         self.commit_always(Draft::default(), watermark)
     }
 
-    /// Nothing is lost any more.
-    pub fn clear_lost(&mut self) -> Faulty<()> {
+    /// This is not lost any more. What was lost since stays so.
+    pub fn clear_lost(&mut self, lost: &Lost) -> Faulty<()> {
+        if self.meta.lost.as_ref() != Some(lost) {
+            return Ok(());
+        }
         self.meta.lost = None;
         self.commit_always(Draft::default(), self.meta.watermark)
     }
@@ -449,9 +467,10 @@ impl Writer {
     }
 
     fn publish(&self) {
-        self.store.watermark.store(self.meta.watermark, Ordering::Release);
-        self.store.records.store(self.meta.records, Ordering::Release);
+        // First what is lost: whoever sees the watermark sees what it skips.
         self.store.lost.lock().clone_from(&self.meta.lost);
+        self.store.records.store(self.meta.records, Ordering::Release);
+        self.store.watermark.store(self.meta.watermark, Ordering::Release);
         self.store.pack_bytes.store(self.uses.values().map(|pack| pack.length).sum(), Ordering::Relaxed);
     }
 }

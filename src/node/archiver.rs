@@ -247,17 +247,30 @@ impl Shared {
     /// Archives and evicts about as many jobs as are worth a round. Gives how many left memory; `None`: none is left.
     fn move_some(self: &Arc<Self>, archive: &Archive) -> Result<Option<u64>> {
         let (mut archived, mut evicted) = (0, 0);
-        self.note_missing(archive)?;
         while archived < ARCHIVE_ROUND_JOBS && !self.archiver.is_stopped() {
-            let batch = self.machine.read().finished(archive.watermark(), ARCHIVE_BATCH_JOBS, ARCHIVE_BATCH_BYTES);
-            if batch.is_empty() {
+            let moved = self.move_batch(archive)?;
+            if moved == 0 {
                 break;
             }
-            archived += batch.len();
-            archive.put(&batch)?;
+            archived += moved;
             evicted += self.evict_ripe(archive)?;
         }
         Ok((archived > 0).then_some(evicted))
+    }
+
+    /// Archives the finished jobs that come next; gives how many.
+    pub(super) fn move_batch(&self, archive: &Archive) -> Result<usize> {
+        let after = archive.watermark();
+        let machine = self.machine.read();
+        // What left memory and what is left of one state: an eviction that is applied in between would be seen by neither.
+        let (evicted, batch) =
+            (machine.evicted_upto(), machine.finished(after, ARCHIVE_BATCH_JOBS, ARCHIVE_BATCH_BYTES));
+        drop(machine);
+        let after = self.note_missing(archive, after, evicted)?;
+        if !batch.is_empty() {
+            archive.put(after, &batch)?;
+        }
+        Ok(batch.len())
     }
 
     /// Removes some of the records whose time is over, if it is time to look for them. False: nothing more is due.
@@ -337,6 +350,41 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
+    use crate::archive;
+    use crate::base::Millis;
+    use crate::machine::record;
+    use crate::node::group_of_one;
+
+    #[test]
+    fn what_left_memory_between_two_batches_is_missed_before_what_follows_is_archived() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Without an archive of its own: the turns of this one are taken here.
+        let node = group_of_one::open_with(dir.path(), false);
+        let ids: Vec<JobId> = (1..=1_200u128).map(|number| JobId(number.to_be_bytes())).collect();
+        for ids in ids.chunks(400) {
+            let jobs: Vec<_> = ids.iter().map(|id| (*id, None, None)).collect();
+            for request in [group_of_one::enqueue_all(&jobs), group_of_one::cancel(ids)] {
+                node.submit(request, None).expect("it is written");
+            }
+        }
+        let options = archive::Options {
+            path: dir.path().join("archive"),
+            cluster: node.shared.identity.cluster,
+            group: node.shared.identity.group,
+            evicted_upto: 0,
+            now: Millis(0),
+            keep_until: record::keep_until_ms,
+            labels: record::labels,
+        };
+        let archive = Archive::open(options).expect("it opens");
+        assert_eq!(node.shared.move_batch(&archive), Ok(500));
+        node.shared.evict(1_100).expect("it is written");
+        assert_eq!(node.shared.move_batch(&archive), Ok(100));
+        let health = archive.health();
+        assert_eq!((health.watermark, health.records), (1_200, 600));
+        assert_eq!(health.lost.map(|lost| lost.upto), Some(1_100), "600 others are lacking");
+        node.close().expect("it closes");
+    }
 
     /// The turns that were taken, by letter, with work for so many turns of each.
     fn turns(to_move: u32, to_expire: u32, turns_max: usize) -> String {

@@ -126,14 +126,27 @@ pub(super) struct Lacking {
 }
 
 impl Shared {
-    /// Writes down that finished jobs left memory that this archive does not have.
-    pub(super) fn note_missing(&self, archive: &Archive) -> Result<()> {
-        let evicted = self.machine.read().evicted_upto();
-        if self.post.is_none() || archive.watermark() >= evicted {
-            return Ok(());
+    /// Writes down that finished jobs left memory that this archive, which ends at `after`, does not have. Gives what it goes on
+    /// behind.
+    pub(super) fn note_missing(&self, archive: &Archive, after: u64, evicted: u64) -> Result<u64> {
+        if self.post.is_none() || after >= evicted {
+            return Ok(after);
         }
         let reason = "this node was away or is new; the other members are asked for what finished meanwhile";
-        archive.lose(reason, self.now(), evicted)
+        archive.lose(reason, self.now(), evicted).map(|()| evicted)
+    }
+
+    /// Whether each finished job that had left memory before this call is in the archive: one that is not there later was
+    /// deleted, its time was over, or nobody ever will have it.
+    pub(super) fn has_history(&self, archive: &Archive) -> bool {
+        let evicted = self.machine.read().evicted_upto();
+        // In this order: that something is lost is shown before the watermark that skips it.
+        if archive.watermark() >= evicted && archive.is_whole() {
+            return true;
+        }
+        // What is lost there is nobody to ask for.
+        let alone = self.post.is_none() || self.figures.lock().members.voters == [self.identity.node];
+        alone && archive.is_open()
     }
 
     /// Fetches the next piece, if something is lacking and it is time. True: there is more.
@@ -161,7 +174,7 @@ impl Shared {
         }
         let Some((member, before)) = fetch.left.front().map(|source| (source.member, source.before)) else {
             lacking.at = pauses();
-            self.end_fetch(archive, fetch);
+            self.end_fetch(archive, fetch, &lost);
             return false;
         };
         match self.fetch_piece(archive, member, before) {
@@ -177,9 +190,9 @@ impl Shared {
         true
     }
 
-    fn end_fetch(&self, archive: &Archive, fetch: &mut Fetch) {
+    fn end_fetch(&self, archive: &Archive, fetch: &mut Fetch, lost: &Lost) {
         self.archiver.fetch_failed.store(false, Ordering::Release);
-        match archive.found() {
+        match archive.found(lost) {
             Ok(()) => {
                 log::info!("{} finished jobs were fetched from the other members", fetch.taken);
                 *fetch = Fetch::default();
@@ -195,8 +208,7 @@ impl Shared {
         if sought.is_empty() {
             return Ok(());
         }
-        self.note_missing(archive)?;
-        let whole = archive.health().lost.is_none();
+        let whole = self.has_history(archive);
         for id in sought {
             let found = self.archived(archive, id)?.is_some();
             if found || whole {

@@ -66,7 +66,7 @@ fn what_was_put_is_found_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
     for start in (1..5_000).step_by(500) {
-        assert_eq!(archive.put(&jobs(start..start + 500, 9_000)).unwrap(), start + 499);
+        assert_eq!(archive.put(0, &jobs(start..start + 500, 9_000)).unwrap(), start + 499);
     }
     drop(archive);
     let archive = Archive::open(options(dir.path())).unwrap();
@@ -86,7 +86,7 @@ fn parts_give_each_job_once_and_end() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
     assert_eq!(archive.part(None, 4_000).unwrap(), Part::default());
-    archive.put(&jobs(1..=1_000, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=1_000, 9_000)).unwrap();
     let (mut found, mut before) = (Vec::new(), None);
     loop {
         let part = archive.part(before, 4_000).unwrap();
@@ -111,10 +111,10 @@ fn parts_give_each_job_once_and_end() {
 fn put_again_changes_nothing_and_a_newer_record_wins() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    archive.put(&jobs(1..100, 9_000)).unwrap();
-    archive.put(&[(50, id(50), job(77, 9_000).2)]).unwrap();
+    archive.put(0, &jobs(1..100, 9_000)).unwrap();
+    archive.put(0, &[(50, id(50), job(77, 9_000).2)]).unwrap();
     assert_eq!(archive.get(id(50)).unwrap(), Some(job(50, 9_000).2), "ordinal 50 was known");
-    archive.put(&[(200, id(50), job(50, 9_999).2)]).unwrap();
+    archive.put(0, &[(200, id(50), job(50, 9_999).2)]).unwrap();
     assert_eq!(archive.get(id(50)).unwrap(), Some(job(50, 9_999).2));
     assert_eq!(archive.health().records, 99);
 }
@@ -123,10 +123,10 @@ fn put_again_changes_nothing_and_a_newer_record_wins() {
 fn record_that_is_not_kept_is_not_stored_and_takes_the_old_one_away() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    assert_eq!(archive.put(&jobs(1..10, 0)).unwrap(), 9);
+    assert_eq!(archive.put(0, &jobs(1..10, 0)).unwrap(), 9);
     assert_eq!(all(&archive), []);
-    archive.put(&jobs(10..20, 9_000)).unwrap();
-    archive.put(&[(20, id(10), job(10, 0).2)]).unwrap();
+    archive.put(0, &jobs(10..20, 9_000)).unwrap();
+    archive.put(0, &[(20, id(10), job(10, 0).2)]).unwrap();
     assert_eq!(archive.get(id(10)).unwrap(), None);
     assert_eq!(archive.health().records, 9);
 }
@@ -145,7 +145,7 @@ fn ids_in_any_order_are_scanned_newest_first() {
                 (ordinal, id(number), job(number, 9_000).2)
             })
             .collect();
-        archive.put(&batch).unwrap();
+        archive.put(0, &batch).unwrap();
     }
     expected.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!(all(&archive), expected);
@@ -155,7 +155,7 @@ fn ids_in_any_order_are_scanned_newest_first() {
 fn scan_goes_on_where_it_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    archive.put(&jobs(1..=3_000, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=3_000, 9_000)).unwrap();
     let (mut found, mut before, mut steps) = (Vec::new(), None, 0);
     loop {
         let scan = Scan { before, records_max: 100, ..Default::default() };
@@ -189,8 +189,8 @@ fn scan_goes_on_where_it_stopped() {
 fn chunks_without_the_label_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    archive.put(&jobs((1..=20_000).filter(|number| number % 100 != 7), 9_000)).unwrap();
-    archive.put(&[job(20_007, 9_000)]).unwrap();
+    archive.put(0, &jobs((1..=20_000).filter(|number| number % 100 != 7), 9_000)).unwrap();
+    archive.put(0, &[job(20_007, 9_000)]).unwrap();
     let mut seen = Vec::new();
     let wanted = vec![vec![label("state", "failed")], vec![label("function", "x"), label("function", "f")]];
     let scanned = archive.scan(&Scan { wanted, records_max: 10_000, ..Default::default() }, &mut |id, _| {
@@ -210,7 +210,7 @@ fn expiry_removes_what_is_over_and_gives_space_back() {
     let minute = 60_000;
     for start in (1..=20_000).step_by(1_000) {
         let batch: Vec<_> = (start..start + 1_000).map(|n| job(n, if n % 100 == 7 { 9 } else { 2 } * minute)).collect();
-        archive.put(&batch).unwrap();
+        archive.put(0, &batch).unwrap();
     }
     let before = archive.health().bytes;
     assert_eq!(archive.expire(Millis(2 * minute - 1), 1_000).unwrap(), Expired { removed: 0, more: false });
@@ -230,7 +230,7 @@ fn expiry_removes_what_is_over_and_gives_space_back() {
     while archive.expire(Millis(10 * minute), 1_000).unwrap().more {}
     assert_eq!(all(&archive), []);
     assert_eq!(archive.health().records, 0);
-    archive.put(&jobs(30_000..30_010, 99 * minute)).unwrap();
+    archive.put(0, &jobs(30_000..30_010, 99 * minute)).unwrap();
     assert_eq!(all(&archive).len(), 10);
     assert!(archive.health().bytes < before * 2, "space does not grow without end");
 }
@@ -254,7 +254,7 @@ fn packs_that_are_mostly_unused_are_emptied_and_removed() {
         (number, id(number), JobRecord { keep_until_ms, id: id(number), args: &args, ..Default::default() }.encode())
     };
     for start in (1..=3_000).step_by(300) {
-        archive.put(&(start..start + 300).map(noisy).collect::<Vec<_>>()).unwrap();
+        archive.put(0, &(start..start + 300).map(noisy).collect::<Vec<_>>()).unwrap();
     }
     let full = archive.health().bytes;
     assert!(full > 3 * (16 << 20), "several packs: {full} bytes");
@@ -272,7 +272,7 @@ fn packs_that_are_mostly_unused_are_emptied_and_removed() {
 fn deleted_jobs_are_gone() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    archive.put(&jobs(1..=3_000, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=3_000, 9_000)).unwrap();
     let unwanted: Vec<_> = (1..=4_000).filter(|n| n % 2 == 0).map(id).collect();
     assert_eq!(archive.delete(&unwanted).unwrap(), 1_500);
     assert_eq!(archive.delete(&unwanted).unwrap(), 0);
@@ -285,7 +285,7 @@ fn largest_record_is_stored_and_read() {
     let archive = Archive::open(options(dir.path())).unwrap();
     let args = vec![7; 1_200_000];
     let record = JobRecord { keep_until_ms: 9, id: id(5), args: &args, ..Default::default() }.encode();
-    archive.put(&[job(4, 9_000), (5, id(5), record.clone()), job(6, 9_000)]).unwrap();
+    archive.put(0, &[job(4, 9_000), (5, id(5), record.clone()), job(6, 9_000)]).unwrap();
     assert_eq!(archive.get(id(5)).unwrap(), Some(record));
     assert_eq!(all(&archive).len(), 3);
 }
@@ -294,7 +294,7 @@ fn largest_record_is_stored_and_read() {
 fn missing_directory_is_history_lost_and_said() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    archive.put(&jobs(1..=100, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=100, 9_000)).unwrap();
     drop(archive);
     std::fs::remove_dir_all(dir.path().join("archive")).unwrap();
     for _ in 0..2 {
@@ -304,23 +304,46 @@ fn missing_directory_is_history_lost_and_said() {
         assert_eq!((lost.upto, lost.reason.contains("missing")), (60, true), "{}", lost.reason);
     }
     let archive = Archive::open(Options { evicted_upto: 60, ..options(dir.path()) }).unwrap();
-    archive.put(&jobs(1..=100, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=100, 9_000)).unwrap();
     assert_eq!(all(&archive).len(), 40);
 }
 
 #[test]
 fn archive_of_another_cluster_or_past_is_put_aside() {
     let dir = tempfile::tempdir().unwrap();
-    Archive::open(options(dir.path())).unwrap().put(&jobs(1..=100, 9_000)).unwrap();
+    Archive::open(options(dir.path())).unwrap().put(0, &jobs(1..=100, 9_000)).unwrap();
     let archive = Archive::open(Options { cluster: ClusterId([2; 16]), ..options(dir.path()) }).unwrap();
     assert_eq!((archive.watermark(), quarantines(dir.path())), (0, 1));
-    archive.put(&jobs(1..=100, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=100, 9_000)).unwrap();
     archive.reconcile(100).unwrap();
     assert_eq!(quarantines(dir.path()), 1);
     archive.reconcile(99).unwrap();
     assert_eq!((archive.watermark(), quarantines(dir.path())), (0, 2));
     assert!(archive.health().lost.is_some());
-    archive.put(&jobs(1..=5, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=5, 9_000)).unwrap();
     archive.reconcile(0).unwrap();
     assert_eq!(quarantines(dir.path()), 2, "older ones are removed");
+}
+
+#[test]
+fn what_would_skip_finished_jobs_is_refused_until_they_are_said_to_be_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Archive::open(options(dir.path())).unwrap();
+    // Ordinals have gaps of their own.
+    assert_eq!(archive.put(0, &jobs([3, 500], 9_000)), Ok(500));
+    let Err(Error::Invalid(why)) = archive.put(1_100, &jobs(1_101..=1_200, 9_000)) else { panic!("it was taken") };
+    assert!(why.contains("behind number 1100, but the archive ends at 500"), "{why}");
+    assert!(archive.is_whole() && archive.watermark() == 500 && archive.health().records == 2);
+    archive.lose("away", Millis(5), 1_100).unwrap();
+    assert_eq!(archive.put(1_100, &jobs(1_101..=1_200, 9_000)), Ok(1_200));
+    let lost = archive.health().lost.expect("it is said");
+    assert_eq!((lost.upto, lost.at, &lost.reason[..]), (1_100, Millis(5), "away"));
+    archive.lose("away", Millis(6), 1_200).unwrap();
+    assert_eq!(archive.health().lost, Some(lost.clone()), "all of that is here");
+    archive.lose("again", Millis(7), 1_300).unwrap();
+    archive.found(&lost).unwrap();
+    let newer = archive.health().lost.expect("more is lost since");
+    assert_eq!((newer.upto, archive.is_whole()), (1_300, false));
+    archive.found(&newer).unwrap();
+    assert!(archive.is_whole());
 }

@@ -2,6 +2,7 @@
 
 mod damaged;
 mod differs;
+mod history;
 mod levels;
 mod lone;
 mod rights;
@@ -392,65 +393,6 @@ fn a_node_with_a_new_disk_replaces_the_dead_one_at_its_address_in_one_step() {
     fresh(cluster.node(lost)).unwrap();
     assert_eq!(jobs(cluster.node(lost)), 1);
     assert!(matches!(replace(&cluster), Ok(true)), "asked again, it says so again");
-}
-
-fn archived(node: &Node) -> u64 {
-    field_number(&field(&node.health(), "archive"), "records")
-}
-
-/// So many jobs that are enqueued and run.
-fn run_jobs(node: &Node, numbers: std::ops::Range<u64>) {
-    let ids: Vec<JobId> = numbers.map(job).collect();
-    payload(&settle(node, enqueue_kept(&ids, "q", "f", 64, 0, 3_600_000)));
-    let all = loop {
-        let session = SessionId(number(&settle(node, open_session(60_000))));
-        if let Ok(answer) = node.submit(claim(session, "q", "f", ids.len() as u64), None) {
-            break claimed(&answer);
-        }
-        settle(node, close_session(session)); // What it may have got is free again.
-    };
-    payload(&settle(node, succeed(&all)));
-}
-
-#[test]
-fn a_node_that_was_away_or_is_new_fetches_the_history_and_a_deletion_reaches_every_archive() {
-    let mut cluster = Cluster::new(3);
-    let away = cluster.follower();
-    cluster.close(away);
-    let leader = cluster.leader();
-    run_jobs(cluster.node(leader), 0..300);
-    let other = (0..3).find(|number| *number != away && *number != leader).unwrap();
-    // Out of memory on both, so that nobody can archive them any more.
-    until(|| [leader, other].iter().all(|number| jobs(cluster.node(*number)) == 0));
-    cluster.open(away);
-    fresh(cluster.node(away)).unwrap();
-    run_jobs(cluster.node(leader), 300..310);
-    let whole = |node: &Node| archived(node) == 310 && field_texts(&node.health(), "alarms").is_empty();
-    until(|| whole(cluster.node(away)));
-
-    let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
-    cluster.addresses.push(address.clone());
-    let mut config = cluster.config(3);
-    config.cluster = Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, first) });
-    cluster.nodes.push(Some(Node::open(config).unwrap()));
-    cluster.wait_for_voters(4);
-    until(|| whole(cluster.node(3)));
-
-    payload(&settle(cluster.node(other), delete(job(7))));
-    until(|| (0..4).all(|number| archived(cluster.node(number)) == 309));
-}
-
-#[test]
-fn a_leader_whose_archive_stopped_lets_another_lead_and_finished_jobs_leave_memory() {
-    let cluster = Cluster::new(3);
-    let leader = cluster.leader();
-    // Nothing is archived yet: the file that is to be made cannot be.
-    std::fs::create_dir(cluster.config(leader).dir.join("archive/pack-00000001")).unwrap();
-    run_jobs(cluster.node(leader), 0..10);
-    until(|| (0..3).all(|number| jobs(cluster.node(number)) == 0));
-    assert_ne!(cluster.leader(), leader);
-    let stopped = field_text(&field(&cluster.node(leader).health(), "archive"), "stopped");
-    assert!(stopped.contains("pack-00000001"), "{stopped}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::*;
 fn damaged_chunk_is_dropped_and_the_rest_stays() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    archive.put(&jobs(1..=3_000, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=3_000, 9_000)).unwrap();
     drop(archive);
     let path = dir.path().join("archive/pack-00000001");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -24,14 +24,14 @@ fn damaged_chunk_is_dropped_and_the_rest_stays() {
     assert_eq!(health.records as usize, left.len());
     assert!(health.lost.unwrap().reason.contains("damaged"));
     assert_eq!(quarantines(dir.path()), 0);
-    archive.put(&jobs(3_001..=3_100, 9_000)).unwrap();
+    archive.put(0, &jobs(3_001..=3_100, 9_000)).unwrap();
     assert_eq!(all(&archive).len(), left.len() + 100);
 }
 
 #[test]
 fn missing_pack_is_found_at_open() {
     let dir = tempfile::tempdir().unwrap();
-    Archive::open(options(dir.path())).unwrap().put(&jobs(1..=100, 9_000)).unwrap();
+    Archive::open(options(dir.path())).unwrap().put(0, &jobs(1..=100, 9_000)).unwrap();
     std::fs::remove_file(dir.path().join("archive/pack-00000001")).unwrap();
     let archive = Archive::open(Options { evicted_upto: 50, ..options(dir.path()) }).unwrap();
     assert_eq!((quarantines(dir.path()), all(&archive).len()), (1, 0));
@@ -43,7 +43,7 @@ fn survives(damage: impl Fn(&mut Vec<u8>), file: &str) {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
     for start in (1..=2_000).step_by(250) {
-        archive.put(&jobs(start..start + 250, 9_000)).unwrap();
+        archive.put(0, &jobs(start..start + 250, 9_000)).unwrap();
     }
     drop(archive);
     let path = dir.path().join("archive").join(file);
@@ -58,7 +58,7 @@ fn survives(damage: impl Fn(&mut Vec<u8>), file: &str) {
     }
     let (found, lost, watermark) = (all(&archive).len() as u64, archive.health().lost, archive.watermark());
     let again = jobs(archive.watermark().max(1_000) + 1..=2_100, 9_000);
-    archive.put(&again).unwrap();
+    archive.put(0, &again).unwrap();
     let refilled = all(&archive);
     let complete = (1_001..=2_100).all(|number| refilled.contains(&id(number)));
     assert!(complete, "what was still in memory came again");
@@ -138,11 +138,11 @@ fn full_disk_at_any_call_loses_nothing_and_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let calls = Arc::new(AtomicU64::new(0));
         let archive = failing(dir.path(), &calls, || Error::DiskFull("no room".to_owned()));
-        archive.put(&jobs(1..=500, 9_000)).unwrap();
+        archive.put(0, &jobs(1..=500, 9_000)).unwrap();
         calls.store(call, Ordering::SeqCst);
-        let _ = archive.put(&jobs(501..=1_000, 9_000));
+        let _ = archive.put(0, &jobs(501..=1_000, 9_000));
         calls.store(0, Ordering::SeqCst);
-        archive.put(&jobs(archive.watermark() + 1..=1_000, 9_000)).unwrap();
+        archive.put(0, &jobs(archive.watermark() + 1..=1_000, 9_000)).unwrap();
         assert_eq!((all(&archive).len(), archive.watermark()), (1_000, 1_000), "call {call}");
         assert_eq!((archive.health().lost, archive.health().stopped), (None, None));
     }
@@ -155,12 +155,12 @@ fn damage_found_while_running_begins_anew() {
         let calls = Arc::new(AtomicU64::new(0));
         let damaged = || Error::Corrupt { path: "index".to_owned(), offset: 0, message: "flipped".to_owned() };
         let archive = failing(dir.path(), &calls, damaged);
-        archive.put(&jobs(1..=500, 9_000)).unwrap();
+        archive.put(0, &jobs(1..=500, 9_000)).unwrap();
         calls.store(call, Ordering::SeqCst);
-        let _ = archive.put(&jobs(501..=1_000, 9_000));
+        let _ = archive.put(0, &jobs(501..=1_000, 9_000));
         let hit = calls.swap(0, Ordering::SeqCst) == 0;
         assert_eq!(quarantines(dir.path()), usize::from(hit), "call {call}");
-        archive.put(&jobs(archive.watermark() + 1..=1_000, 9_000)).unwrap();
+        archive.put(0, &jobs(archive.watermark() + 1..=1_000, 9_000)).unwrap();
         assert_eq!(all(&archive).len(), 1_000, "what is still in memory comes again");
         assert_eq!(archive.health().lost.is_some(), hit);
     }
@@ -172,11 +172,11 @@ fn failed_sync_stops_the_archive_and_says_so() {
     let calls = Arc::new(AtomicU64::new(0));
     let failed = || Error::Disk { operation: "sync", path: "index".to_owned(), message: "I/O error".to_owned() };
     let archive = failing(dir.path(), &calls, failed);
-    archive.put(&jobs(1..=10, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=10, 9_000)).unwrap();
     calls.store(4, Ordering::SeqCst);
-    archive.put(&jobs(11..=20, 9_000)).unwrap_err();
+    archive.put(0, &jobs(11..=20, 9_000)).unwrap_err();
     assert_eq!(archive.watermark(), 10);
-    assert!(matches!(archive.put(&jobs(11..=20, 9_000)), Err(Error::Poisoned(_))));
+    assert!(matches!(archive.put(0, &jobs(11..=20, 9_000)), Err(Error::Poisoned(_))));
     assert!(archive.health().stopped.unwrap().contains("I/O error"));
     assert_eq!(archive.get(id(3)).unwrap(), Some(job(3, 9_000).2), "reading goes on");
 }
@@ -185,7 +185,7 @@ fn failed_sync_stops_the_archive_and_says_so() {
 fn readers_and_a_writer_work_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::open(options(dir.path())).unwrap();
-    archive.put(&jobs(1..=2_000, 60_000)).unwrap();
+    archive.put(0, &jobs(1..=2_000, 60_000)).unwrap();
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2)
             .map(|_| {
@@ -198,7 +198,7 @@ fn readers_and_a_writer_work_side_by_side() {
             })
             .collect();
         for start in (2_001..=6_000).step_by(200) {
-            archive.put(&jobs(start..start + 200, 120_000)).unwrap();
+            archive.put(0, &jobs(start..start + 200, 120_000)).unwrap();
             archive.delete(&[id(start), id(start - 2_000 + 1).min(id(1_700))]).unwrap();
         }
         readers.into_iter().for_each(|reader| reader.join().unwrap());
@@ -225,7 +225,7 @@ proptest! {
                         if keep == 0 { model.remove(&id); } else { model.insert(id, (keep, record.clone())); }
                         (ordinal, id, record)
                     }).collect();
-                    prop_assert_eq!(archive.put(&batch).unwrap(), ordinal);
+                    prop_assert_eq!(archive.put(0, &batch).unwrap(), ordinal);
                 }
                 5 => {
                     let ids: Vec<_> = (start..start + count).map(id).collect();
@@ -263,10 +263,10 @@ fn health_answers_while_a_writer_waits_for_the_disk() {
         Error::DiskFull("no room".to_owned())
     };
     let archive = failing(dir.path(), &calls, slow);
-    archive.put(&jobs(1..=10, 9_000)).unwrap();
+    archive.put(0, &jobs(1..=10, 9_000)).unwrap();
     calls.store(1, Ordering::SeqCst);
     std::thread::scope(|scope| {
-        let put = scope.spawn(|| archive.put(&jobs(11..=20, 9_000)));
+        let put = scope.spawn(|| archive.put(0, &jobs(11..=20, 9_000)));
         GATE.wait();
         let (send, receive) = channel();
         let archive = &archive;

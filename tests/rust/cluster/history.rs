@@ -1,0 +1,94 @@
+//! Finished jobs: each member keeps its own, and asks the others for those that it lacks.
+
+use super::*;
+
+fn archived(node: &Node) -> u64 {
+    field_number(&field(&node.health(), "archive"), "records")
+}
+
+/// Whether no job is in memory any more, and how far the archive is: its newest job, its records, and what it lacks.
+fn history_of(node: &Node) -> (bool, u64, u64, Vec<u8>) {
+    let archive = field(&node.health(), "archive");
+    let number = |key| field_number(&archive, key);
+    (jobs(node) == 0, number("watermark"), number("records"), field(&archive, "lost"))
+}
+
+/// Jobs that are enqueued and run, with so many bytes of arguments.
+fn run_jobs(node: &Node, numbers: std::ops::Range<u64>, args: usize) {
+    let ids: Vec<JobId> = numbers.map(job).collect();
+    payload(&settle(node, enqueue_kept(&ids, "q", "f", args, 0, 3_600_000)));
+    let all = loop {
+        let session = SessionId(number(&settle(node, open_session(60_000))));
+        if let Ok(answer) = node.submit(claim(session, "q", "f", ids.len() as u64), None) {
+            break claimed(&answer);
+        }
+        settle(node, close_session(session)); // What it may have got is free again.
+    };
+    payload(&settle(node, succeed(&all)));
+}
+
+#[test]
+fn a_node_that_was_away_or_is_new_fetches_the_history_and_a_deletion_reaches_every_archive() {
+    let mut cluster = Cluster::new(3);
+    let away = cluster.follower();
+    cluster.close(away);
+    let leader = cluster.leader();
+    run_jobs(cluster.node(leader), 0..300, 64);
+    let other = (0..3).find(|number| *number != away && *number != leader).unwrap();
+    // Out of memory on both, so that nobody can archive them any more.
+    until(|| [leader, other].iter().all(|number| jobs(cluster.node(*number)) == 0));
+    cluster.open(away);
+    fresh(cluster.node(away)).unwrap();
+    run_jobs(cluster.node(leader), 300..310, 64);
+    let whole = |node: &Node| archived(node) == 310 && field_texts(&node.health(), "alarms").is_empty();
+    until(|| whole(cluster.node(away)));
+
+    let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
+    cluster.addresses.push(address.clone());
+    let mut config = cluster.config(3);
+    config.cluster = Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, first) });
+    cluster.nodes.push(Some(Node::open(config).unwrap()));
+    cluster.wait_for_voters(4);
+    until(|| whole(cluster.node(3)));
+
+    payload(&settle(cluster.node(other), delete(job(7))));
+    until(|| (0..4).all(|number| archived(cluster.node(number)) == 309));
+}
+
+#[test]
+fn a_leader_whose_archive_stopped_lets_another_lead_and_finished_jobs_leave_memory() {
+    let cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    // Nothing is archived yet: the file that is to be made cannot be.
+    std::fs::create_dir(cluster.config(leader).dir.join("archive/pack-00000001")).unwrap();
+    run_jobs(cluster.node(leader), 0..10, 64);
+    until(|| (0..3).all(|number| jobs(cluster.node(number)) == 0));
+    assert_ne!(cluster.leader(), leader);
+    let stopped = field_text(&field(&cluster.node(leader).health(), "archive"), "stopped");
+    assert!(stopped.contains("pack-00000001"), "{stopped}");
+}
+
+#[test]
+fn what_leaves_memory_while_a_member_catches_up_by_the_log_is_in_its_history_too() {
+    let mut cluster = Cluster::new(3);
+    let away = cluster.follower();
+    cluster.close(away);
+    let leader = cluster.node(cluster.leader());
+    // More than the two mebibytes that are applied at once, and jobs leave memory while others end: what is applied between two
+    // steps of the archive lets some go that it had not reached, and not the newest.
+    let (mut ended, mut left) = (0, 0);
+    while ended < 5_000 || left < 3_000 {
+        run_jobs(leader, ended..ended + 200, 500);
+        (ended, left) = (ended + 200, ended + 200 - jobs(leader));
+    }
+    let whole = (true, ended, ended, vec![0xc0]);
+    until(|| cluster.nodes.iter().flatten().all(|node| history_of(node) == whole));
+    cluster.open(away);
+    let mut seen = Vec::new();
+    let latest = Instant::now() + PATIENCE;
+    while seen != [whole.clone(), whole.clone(), whole.clone()] {
+        assert!(Instant::now() < latest, "ordinals, records, what is lacking: {seen:?}");
+        std::thread::park_timeout(Duration::from_millis(1));
+        seen = cluster.nodes.iter().flatten().map(|node| history_of(node)).collect();
+    }
+}
