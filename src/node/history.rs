@@ -14,7 +14,7 @@ use super::ticket::Ticket;
 use super::{own_request, Shared};
 use crate::archive::Archive;
 use crate::base::codec::{Reader, Writer};
-use crate::base::{limits, JobId, Result};
+use crate::base::{limits, Error, JobId, Result};
 use crate::machine::{self, outcome, record};
 use crate::replica::entry;
 
@@ -40,7 +40,13 @@ impl Shared {
         let mut comeback = Comeback::new(self, operation, ids);
         let (mut records, mut bytes) = (Vec::new(), 0);
         while let Some(id) = comeback.left.pop_front() {
-            let Some(record) = self.archived(archive, id)? else { continue };
+            let whole = self.has_history(archive);
+            let Some(record) = self.archived(archive, id)? else {
+                if whole || self.archiver.is_deleted(id) || self.gone(&[id]).is_empty() {
+                    continue;
+                }
+                return Err(lacks(id));
+            };
             if !comeback.is_next(id, &record)? {
                 continue;
             }
@@ -103,6 +109,14 @@ impl Shared {
         self.inbox.call(false);
         waiting.map_err(|(_, error)| error)
     }
+}
+
+/// Nobody may go on as if there had never been such a job: the others may have it.
+fn lacks(id: JobId) -> Error {
+    Error::NotCommitted(format!(
+        "this node lacks a part of the finished jobs, perhaps job {id}, and fetches them from the other members; ask again. If it \
+         stays so, `raftwork cluster status` shows which member does not answer"
+    ))
 }
 
 /// Jobs that do not come back are unknown to the request behind, and somebody has to hear why.
@@ -186,49 +200,22 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::base::Error;
     use crate::machine::job::State;
     use crate::machine::Loader;
-    use crate::node::{group_of_one, Node};
+    use crate::node::group_of_one::{self, cancel, command, enqueue_all};
+    use crate::node::Node;
 
     const PATIENCE: Duration = Duration::from_secs(30);
     const ID: JobId = JobId([7; 16]);
-
-    fn command(build: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut command = Writer::new();
-        build(&mut command);
-        own_request(&command)
-    }
 
     fn enqueue(id: JobId) -> Vec<u8> {
         enqueue_all(&[(id, None, None)])
     }
 
-    /// Each with its unique key, and the job after whose end it runs.
-    fn enqueue_all(jobs: &[(JobId, Option<&str>, Option<JobId>)]) -> Vec<u8> {
-        command(|out| {
-            out.array(3).u64(ENQUEUE).array(1);
-            out.array(14).str("f").str("q").i64(0).u64(3).u64(3).nil().u64(60_000).u64(60_000).array(0);
-            out.u64(0).u64(3_600_000).nil().u64(0).bin(&[]).array(jobs.len());
-            for (id, key, parent) in jobs {
-                out.array(if parent.is_some() { 7 } else { 6 }).id(*id).u64(0).bin(&[7; 9]).u64(0).nil();
-                out.option(*key, |out, key| {
-                    out.str(key);
-                });
-                if let Some(parent) = parent {
-                    out.map(1).u64(1).array(1).array(3).id(*parent).u64(2).bool(false);
-                }
-            }
-        })
-    }
-
     /// A group of one, with a job that left memory, and holds its unique key for an hour.
     fn with_history(dir: &std::path::Path) -> std::sync::Arc<Node> {
         let node = group_of_one::open(dir);
-        let cancel = command(|out| {
-            out.array(3).u64(8).array(1).id(ID).str("test");
-        });
-        for request in [enqueue_all(&[(ID, Some("key"), None)]), cancel] {
+        for request in [enqueue_all(&[(ID, Some("key"), None)]), cancel(&[ID])] {
             node.submit(request, Some(Instant::now() + PATIENCE)).expect("it is written");
         }
         let archived = || node.shared.archive.read().as_ref().map_or(0, |archive| archive.watermark());
@@ -283,7 +270,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let node = with_history(dir.path());
         let is_here = || node.shared.machine.read().job(ID).is_some();
-        assert!(!is_here() && node.shared.is_archived(ID).expect("it is read"));
+        assert!(!is_here() && node.shared.has_ended(ID) == Ok(Some(true)));
         let requeue = command(|out| {
             out.array(2).u64(REQUEUE).array(1).id(ID);
         });

@@ -220,9 +220,20 @@ impl Node {
         self.shared.machine.read().admit(needed).map(|()| needed)
     }
 
-    /// Calls `done` when the job is final: at once if it is already, `NotFound` if nobody knows it.
+    /// Calls `done` when the job is final: at once if it is already, `NotFound` if nobody knows it. While this node lacks history,
+    /// one that it does not know may have ended: `done` is called when the others were asked.
     pub fn wait_finished(&self, id: JobId, done: Done<()>) -> WaitId {
-        self.shared.wakeups.wait_finished(id, done, || self.shared.is_archived(id))
+        let mut open = false;
+        let wait = self.shared.wakeups.wait_finished(id, done, || {
+            let known = self.shared.has_ended(id)?;
+            open = known.is_none();
+            Ok(known)
+        });
+        if open {
+            // What it waits for may have come meanwhile: looked at again.
+            self.shared.archiver.finished(1);
+        }
+        wait
     }
 
     /// Drops a wait; its `done` is never called then.

@@ -31,8 +31,12 @@ impl Shared {
                     // Whoever refused has not heard of the new leader yet.
                     self.ticks.pause(REPEAT_PAUSE);
                     check()?;
-                    let ready = self.bring_back_again(request);
-                    outcome = ready.and_then(|()| self.submit_once(request, deadline, check));
+                    // What lacks history does so for longer than a change of leader takes: its caller is told.
+                    outcome = match self.bring_back_again(request) {
+                        Ok(()) => self.submit_once(request, deadline, check),
+                        Err(error) if open => return repeated(Err(error)),
+                        Err(error) => return Err(error),
+                    };
                 }
                 outcome if open => return repeated(outcome),
                 outcome => return outcome,

@@ -55,8 +55,13 @@ impl Shared {
         Ok((index, payload))
     }
 
-    pub(super) fn is_archived(&self, id: JobId) -> Result<bool> {
-        self.archive.read().as_ref().map_or(Ok(false), |archive| Ok(self.archived(archive, id)?.is_some()))
+    /// Whether history knows how this job ended, which has left memory or never was there. `None`: it is not whole.
+    pub(super) fn has_ended(&self, id: JobId) -> Result<Option<bool>> {
+        let archive = self.archive.read();
+        let Some(archive) = &*archive else { return Ok(Some(false)) };
+        let certain = self.has_history(archive) || self.archiver.is_deleted(id);
+        let found = self.archived(archive, id)?.is_some();
+        Ok((found || certain).then_some(found))
     }
 
     /// The record of a job. Nothing as soon as its deletion was answered, though the archive gives it away a little later.

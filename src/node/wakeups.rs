@@ -11,6 +11,7 @@
 //! In a group of several, watchers are woken earlier than that: see `hints`.
 
 mod hints;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use super::lines;
 use super::Done;
 use crate::base::planted::{has, Bug};
-use crate::base::{limits, Error, JobId, LeaseToken, LogIndex, Result, SessionId};
+use crate::base::{Error, JobId, LeaseToken, LogIndex, SessionId};
 use crate::machine::{Effects, Machine};
 
 /// One registered watcher.
@@ -109,7 +110,7 @@ struct Registry {
     hints: hints::Hints,
     waits: BTreeMap<JobId, Vec<(WaitId, Done<()>)>>,
     waiting: BTreeMap<WaitId, JobId>,
-    /// Somebody waits for a job that the state does not know, since it came as a whole from another member.
+    /// Somebody waits for a job that the state does not know: it came as a whole from another member, or history is not whole.
     sought: bool,
     stopped: Option<Error>,
 }
@@ -176,48 +177,6 @@ impl Wakeups {
         }
         drop(registry);
         call(calls);
-    }
-
-    /// Registers a wait unless the state, or `elsewhere` for a job that it does not know, answers at once.
-    pub fn wait_finished(&self, id: JobId, done: Done<()>, elsewhere: impl FnOnce() -> Result<bool>) -> WaitId {
-        let mut registry = self.registry.lock();
-        let wait = WaitId(registry.number());
-        let known = self.machine.read().is_over(id);
-        let answer = match (&registry.stopped, known) {
-            (Some(error), _) => Err(error.clone()),
-            (None, Some(true)) => Ok(()),
-            (None, Some(false)) if registry.waiting.len() >= limits::INBOX_REQUESTS_MAX => {
-                Err(Error::Overloaded(format!("{} waits for jobs", registry.waiting.len())))
-            }
-            (None, Some(false)) => {
-                registry.waits.entry(id).or_default().push((wait, done));
-                registry.waiting.insert(wait, id);
-                return wait;
-            }
-            (None, None) => {
-                drop(registry);
-                let unknown = || Error::NotFound(format!("job {id}"));
-                done(elsewhere().and_then(|found| if found { Ok(()) } else { Err(unknown()) }));
-                return wait;
-            }
-        };
-        drop(registry);
-        done(answer);
-        wait
-    }
-
-    pub fn forget_wait(&self, wait: WaitId) {
-        let mut registry = self.registry.lock();
-        let Some(job) = registry.waiting.remove(&wait) else { return };
-        let Some(waits) = registry.waits.get_mut(&job) else { return };
-        let place = waits.iter().position(|(other, _)| *other == wait);
-        // Dropped outside the lock: a closure may own anything.
-        let forgotten = place.map(|place| waits.swap_remove(place));
-        if waits.is_empty() {
-            registry.waits.remove(&job);
-        }
-        drop(registry);
-        drop(forgotten);
     }
 
     /// Tells this event to whoever watches this session here. False: nobody does.
@@ -300,32 +259,6 @@ impl Wakeups {
         self.answer(finished);
     }
 
-    /// Jobs that are waited for and whose end only history tells.
-    pub fn sought(&self) -> Vec<JobId> {
-        let mut registry = self.registry.lock();
-        if !registry.sought {
-            return Vec::new();
-        }
-        let machine = self.machine.read();
-        let sought: Vec<JobId> = registry.waits.keys().copied().filter(|id| machine.is_over(*id).is_none()).collect();
-        registry.sought = !sought.is_empty();
-        sought
-    }
-
-    /// History has this job, or it is whole and has it not.
-    pub fn settle(&self, id: JobId, found: bool) {
-        let waiting = self.registry.lock().take_waits(&[id]);
-        waiting.into_iter().for_each(|(_, done)| done(if found { Ok(()) } else { Err(deleted(id)) }));
-    }
-
-    fn answer(&self, finished: Vec<(JobId, Done<()>)>) {
-        for (id, done) in finished {
-            // Deleted before it was final, the job is gone; evicted it cannot be so soon.
-            let gone = self.machine.read().is_over(id).is_none();
-            done(if gone { Err(deleted(id)) } else { Ok(()) });
-        }
-    }
-
     /// Tells everybody that nothing more will come.
     pub fn stop(&self, why: &Error) {
         let mut registry = self.registry.lock();
@@ -349,10 +282,6 @@ impl Wakeups {
         let registry = self.registry.lock();
         (registry.watches.len(), registry.armed.len(), registry.waiting.len())
     }
-}
-
-fn deleted(id: JobId) -> Error {
-    Error::NotFound(format!("job {id} was deleted"))
 }
 
 impl Registry {
@@ -460,20 +389,6 @@ impl Registry {
     fn tell(&self, session: SessionId, event: WatchEvent, calls: &mut Calls) {
         let ids = self.of_session.get(&session).into_iter().flatten();
         calls.extend(ids.filter_map(|id| Some((self.watches.get(id)?.sink.clone(), event))));
-    }
-
-    fn take_waits(&mut self, finished: &[JobId]) -> Vec<(JobId, Done<()>)> {
-        let mut taken = Vec::new();
-        if self.waits.is_empty() {
-            return taken;
-        }
-        for id in finished {
-            for (wait, done) in self.waits.remove(id).unwrap_or_default() {
-                self.waiting.remove(&wait);
-                taken.push((*id, done));
-            }
-        }
-        taken
     }
 }
 

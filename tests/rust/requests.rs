@@ -122,6 +122,12 @@ pub fn cancel(id: JobId) -> Vec<u8> {
     })
 }
 
+pub fn requeue(id: JobId) -> Vec<u8> {
+    request(|writer| {
+        writer.array(2).u64(9).array(1).id(id);
+    })
+}
+
 pub fn delete(id: JobId) -> Vec<u8> {
     request(|writer| {
         writer.array(2).u64(10).array(1).id(id);

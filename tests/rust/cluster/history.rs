@@ -92,3 +92,36 @@ fn what_leaves_memory_while_a_member_catches_up_by_the_log_is_in_its_history_too
         seen = cluster.nodes.iter().flatten().map(|node| history_of(node)).collect();
     }
 }
+
+#[test]
+fn a_member_that_lacks_history_does_not_take_a_job_of_it_for_unknown() {
+    let mut cluster = Cluster::new(3);
+    run_jobs(cluster.node(0), 0..10, 64);
+    until(|| (0..3).all(|number| jobs(cluster.node(number)) == 0));
+    (0..3).for_each(|number| cluster.close(number));
+    for number in 0..2 {
+        std::fs::remove_dir_all(cluster.config(number).dir.join("archive")).unwrap();
+        cluster.open(number);
+    }
+    // Nobody who can be asked has it: only the third one.
+    let node = cluster.node(0);
+    fresh(node).unwrap();
+    let (send, receive) = channel();
+    node.wait_finished(job(1), Box::new(move |end| drop(send.send(end))));
+    for request in [requeue(job(2)), delete(job(3)), delete(job(99))] {
+        let Err(Error::NotCommitted(why)) = node.submit(request, None) else { panic!("it was answered") };
+        assert!(
+            why.contains("lacks a part of the finished jobs") && why.contains("`raftwork cluster status`"),
+            "{why}"
+        );
+    }
+    assert!(receive.try_recv().is_err(), "nobody can tell");
+    cluster.open(2);
+    assert_eq!(receive.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    let node = cluster.node(0);
+    payload(&settle(node, requeue(job(2))));
+    assert_eq!(jobs(node), 1, "it runs again");
+    payload(&settle(node, delete(job(3))));
+    payload(&settle(node, delete(job(99))));
+    until(|| (0..3).all(|number| archived(cluster.node(number)) == 9));
+}
