@@ -271,6 +271,11 @@ impl Shared {
         if self.config.archive && archive.is_none() && self.inbox.stopped().is_none() {
             alarms.push("the archive could not be opened: finished jobs stay in memory".into());
         }
+        if let Some(cause) = archive.as_ref().and_then(|archive| archive.health().stopped) {
+            alarms.push(format!(
+                "the archive stopped: {cause}; no finished job is archived here until the node is started again"
+            ));
+        }
         // Among several, what is lacking is being fetched.
         let final_loss = self.post.is_none() || self.archiver.fetch_failed.load(Ordering::Acquire);
         if let Some(lost) = archive.as_ref().filter(|_| final_loss).and_then(|archive| archive.health().lost) {

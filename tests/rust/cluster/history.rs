@@ -66,6 +66,8 @@ fn a_leader_whose_archive_stopped_lets_another_lead_and_finished_jobs_leave_memo
     assert_ne!(cluster.leader(), leader);
     let stopped = field_text(&field(&cluster.node(leader).health(), "archive"), "stopped");
     assert!(stopped.contains("pack-00000001"), "{stopped}");
+    let alarms = field_texts(&cluster.node(leader).health(), "alarms");
+    assert!(alarms.iter().any(|alarm| alarm.starts_with(&format!("the archive stopped: {stopped}; "))), "{alarms:?}");
 }
 
 #[test]
