@@ -188,7 +188,7 @@ impl Shared {
     fn turn(&self) {
         let mut slot = self.engine.lock();
         let batch = self.inbox.take();
-        let mut turn = Turn { clock: since_start, rest: std::thread::sleep, ..Turn::default() };
+        let mut turn = Turn { clock: since_start, rest: std::thread::park_timeout, ..Turn::default() };
         let Some(engine) = slot.as_mut() else {
             drop(slot);
             return batch.refuse(&self.inbox.stopped().unwrap_or(Error::Closed));

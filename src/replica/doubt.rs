@@ -158,7 +158,11 @@ impl Odd {
     pub fn asks(&mut self) -> Vec<NodeId> {
         self.ticks = if self.since.is_empty() { 0 } else { self.ticks + 1 };
         let due = self.ticks > 0 && self.ticks.is_multiple_of(LOOK_EVERY);
-        due.then(|| self.since.keys().copied().collect()).unwrap_or_default()
+        if due {
+            self.since.keys().copied().collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Who differs, and since which entry at the latest.
