@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use raftwork::base::Millis;
 use raftwork::client::patience::Patience;
 use raftwork::client::request::Failure;
 use raftwork::client::{Client, Options, Role};
 use raftwork::disk::Lock;
+use raftwork::replica::{Newcomer, Replica, ReplicaConfig};
 
 use super::*;
 use crate::node::doctor::content;
@@ -64,20 +66,21 @@ fn l1_a_members_directory_is_not_opened_without_its_settings_and_is_left_as_it_i
 
 #[test]
 fn a_node_that_waits_for_its_first_state_is_not_opened_without_its_settings() {
-    let mut cluster = Cluster::new(1);
-    let address = addresses(1).remove(0);
-    cluster.addresses.push(address.clone());
-    let mut config = cluster.config(1);
-    let disk = BadDisk::new();
-    config.disk = disk.clone();
-    config.cluster =
-        Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, cluster.addresses[..1].to_vec()) });
-    let joined = Node::open(config.clone()).unwrap();
-    until(|| cluster.node(0).members().voters.len() == 2);
-    joined.close().unwrap();
-    // As if it had not got its state yet.
-    std::fs::remove_dir_all(config.dir.join("snap")).unwrap();
-    refused(Node::open(without_listen(config)));
+    let dir = TempDir::new().unwrap();
+    let config = ReplicaConfig {
+        disk: Arc::new(RealDisk),
+        dir: dir.path().to_owned(),
+        segment_bytes: 1 << 20,
+        snapshot_bytes: 1 << 30,
+        log_bytes_max: 2 << 30,
+        log_bytes_for_peers: 0,
+        now: Millis(1),
+        newcomer: Some(Newcomer { cluster: ClusterId([1; 16]), node: NodeId(7), voters: Vec::new() }),
+        alone: false,
+    };
+    drop(Replica::<u64>::open(&config, Box::new(|_| {})).unwrap());
+    let why = refused(Node::open(NodeConfig::new(dir.path())));
+    assert!(why.contains("joins a cluster"), "{why}");
 }
 
 #[test]
