@@ -44,9 +44,10 @@ impl WayOut<'_> {
                 self.listen(),
                 self.addresses(|member| &member.raft)
             ),
-            "only if the majority is lost for good: raftwork cluster recover --data DIRECTORY, of a member whose directory \
-             is whole, or raftwork cluster restore BACKUP --data DIRECTORY"
-                .to_owned(),
+            format!(
+                "only if the majority is lost for good: raftwork cluster recover --data DIRECTORY, of the member that has \
+                 most (of {dir} it keeps what lies before the damage), or raftwork cluster restore BACKUP --data DIRECTORY"
+            ),
         ]
     }
 

@@ -10,8 +10,8 @@ use crate::base::{Error, LogIndex, NodeId, Result};
 use crate::consensus::EntryType;
 use crate::disk::{Disk, Identity};
 use crate::machine::{Effects, Machine};
-use crate::snapshot::SnapshotStore;
-use crate::wal::{self, Mark};
+use crate::snapshot::{SnapshotMeta, SnapshotStore};
+use crate::wal::{self, HardState, Mark, Recovered};
 
 /// What a stopped member has.
 #[derive(Debug)]
@@ -22,19 +22,39 @@ pub struct Survivor {
     pub last: Mark,
     /// Whom its snapshot names as voters and learners, itself included.
     pub members: Vec<NodeId>,
-    /// The end of its log was damaged: answered writes up to here may be missing.
+    /// Its log is damaged, or was at its end: answered writes up to here may be missing.
     pub suspect_upto: Option<u64>,
 }
 
-/// Reads the directory; changes nothing in it.
+/// What of a damaged log counts: what lies before the damage, or nothing if the newest snapshot has more.
+fn before_damage(disk: &dyn Disk, dir: &Path, newest: Option<&SnapshotMeta>) -> Result<Recovered> {
+    let log = wal::before_damage_on(disk, dir)?.unwrap_or_default();
+    let Some(meta) = newest.filter(|meta| !(log.previous_index..=log.last_index()).contains(&meta.index)) else {
+        return Ok(log);
+    };
+    let known = log.suspect_upto.unwrap_or_default().max(log.last_index());
+    Ok(Recovered {
+        hard_state: HardState { term: log.hard_state.term.max(meta.term), vote: 0, commit: meta.index },
+        previous_index: meta.index,
+        previous_term: meta.term,
+        mark: Some(Mark { index: meta.index, term: meta.term }),
+        suspect_upto: Some(known.max(meta.index + 1)),
+        ..Recovered::default()
+    })
+}
+
+/// Reads the directory; changes nothing in it. Of a log that is damaged what lies before the damage counts.
 ///
 /// # Errors
-/// `Foreign`: no member's directory. `Corrupt`: it cannot start as it is. `Invalid`: it never got a state.
+/// `Foreign`: no member's directory. `Corrupt`: no snapshot is whole, or it does not fit the log. `Invalid`: it never got a state.
 pub fn survivor(disk: Arc<dyn Disk>, dir: &Path) -> Result<Survivor> {
     let none = || Error::Foreign(format!("{} is no data directory: it has no IDENTITY", dir.display()));
     let identity = Identity::load(&*disk, dir)?.ok_or_else(none)?;
-    let log = wal::read_on(&*disk, dir)?.ok_or_else(|| corrupt(dir, "the log is missing"))?;
-    let snapshots = SnapshotStore::look(disk, dir, &identity)?;
+    let snapshots = SnapshotStore::look(disk.clone(), dir, &identity)?;
+    let log = match wal::read_on(&*disk, dir) {
+        Err(Error::Corrupt { .. }) => before_damage(&*disk, dir, snapshots.latest().as_ref())?,
+        read => read?.ok_or_else(|| corrupt(dir, "the log is missing"))?,
+    };
     if joins(&log, snapshots.latest().as_ref()) {
         return Err(Error::Invalid(format!("the node in {} never got a state: it was joining", dir.display())));
     }

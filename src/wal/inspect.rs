@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::frame::{self, GroupContent, GroupHeader};
-use super::recover::{self, Walk};
+use super::recover::{self, Replay, Walk};
 use super::segment::{self, SegmentHeader};
 use super::{Recovered, DIR_NAME};
 use crate::base::codec::Writer;
@@ -71,6 +71,46 @@ pub struct Damage {
 /// As `Wal::open`.
 pub fn read_on(disk: &dyn Disk, dir: &Path) -> Result<Option<Recovered>> {
     Ok(recover::scan(disk, &dir.join(DIR_NAME), None)?.map(|scan| scan.recovered))
+}
+
+/// What lies before the damage of a log, for whoever must go on with that: what `Wal::open` would give of it, with everything
+/// behind as `suspect_upto`. Nothing if that is nothing. Changes nothing.
+pub fn before_damage_on(disk: &dyn Disk, dir: &Path) -> Result<Option<Recovered>> {
+    let mut known = 0;
+    visit_on(disk, dir, &mut |group| known = group.entries.last().map_or(known, |last| known.max(last.index)))?;
+    let dir = dir.join(DIR_NAME);
+    let mut headers = Vec::new();
+    for (sequence, name) in recover::segment_names(disk, &dir)? {
+        let path = dir.join(name);
+        match recover::read_header(disk, &path, sequence, None) {
+            Ok(header) => headers.push((path, header)),
+            Err(Error::Corrupt { .. }) => break,
+            Err(other) => return Err(other),
+        }
+    }
+    let (headers, _) = recover::without_replaced(headers);
+    let Some((_, first)) = headers.first() else { return Ok(None) };
+    let mut replay = Replay::new(first);
+    for (position, (path, header)) in headers.iter().enumerate() {
+        let bytes = Bytes::from(careful(disk, path, header)?);
+        let next = headers.get(position + 1).map(|(_, next)| next);
+        let walk = recover::walk(&bytes, header, next.map(|next| next.first_group));
+        let whole = walk.groups.iter().all(|(offset, group)| {
+            let content = group.content(&recover::body_of(&bytes, *offset, group));
+            content.and_then(|content| replay.apply(content)).is_ok()
+        });
+        let last = replay.recovered.last_index();
+        let goes_on = |next: &SegmentHeader| {
+            (next.first_group, next.chain, next.first_index) == (walk.next_group, walk.chain, last + 1)
+        };
+        if !whole || !next.is_some_and(goes_on) {
+            break;
+        }
+    }
+    let mut log = replay.recovered;
+    log.hard_state.commit = log.hard_state.commit.min(log.last_index());
+    log.suspect_upto = Some(known.max(log.last_index() + 1));
+    Ok(Some(log))
 }
 
 /// Shows every group of the log that can be read, also behind damage: evidence of what was written, and no state. A group

@@ -38,7 +38,7 @@ mod salvage;
 pub mod segment;
 mod spare;
 
-pub use inspect::{inspect_on, read_on, visit_on, Damage, Report, SegmentReport};
+pub use inspect::{before_damage_on, inspect_on, read_on, visit_on, Damage, Report, SegmentReport};
 pub use log::Wal;
 pub use salvage::{begin_anew_on, salvage_on, Salvaged};
 pub use spare::SpareMaker;

@@ -132,7 +132,7 @@ pub fn read_header(disk: &dyn Disk, path: &Path, sequence: u64, identity: Option
 }
 
 /// The files that count, and those that a later file replaced because it begins at the same group or before.
-fn without_replaced(headers: Vec<(PathBuf, SegmentHeader)>) -> (Vec<(PathBuf, SegmentHeader)>, Vec<PathBuf>) {
+pub fn without_replaced(headers: Vec<(PathBuf, SegmentHeader)>) -> (Vec<(PathBuf, SegmentHeader)>, Vec<PathBuf>) {
     let mut live: Vec<(PathBuf, SegmentHeader)> = Vec::with_capacity(headers.len());
     let mut replaced = Vec::new();
     for (path, header) in headers {
@@ -266,13 +266,13 @@ fn is_torn(bytes: &[u8], start: usize) -> bool {
 }
 
 /// Applies groups in order.
-struct Replay {
-    recovered: Recovered,
+pub struct Replay {
+    pub recovered: Recovered,
     suspect_upto: u64,
 }
 
 impl Replay {
-    fn new(first: &SegmentHeader) -> Replay {
+    pub fn new(first: &SegmentHeader) -> Replay {
         let recovered = Recovered {
             hard_state: first.hard_state,
             conf_state: first.conf_state.clone(),
@@ -308,7 +308,7 @@ impl Replay {
         Ok(())
     }
 
-    fn apply(&mut self, content: GroupContent) -> std::result::Result<(), &'static str> {
+    pub fn apply(&mut self, content: GroupContent) -> std::result::Result<(), &'static str> {
         let log = &mut self.recovered;
         if let Some(mark) = content.mark {
             if content.restart || mark.index > log.last_index() {

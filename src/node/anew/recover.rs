@@ -59,7 +59,7 @@ pub fn recover(dir: &Path, cluster: Option<ClusterId>) -> Result<Vec<u8>> {
 fn prepare(dir: &Path, cluster: Option<ClusterId>) -> Result<()> {
     let survivor = state(dir)?;
     let given_up = given_up(&survivor);
-    let Survivor { identity, machine, last, .. } = survivor;
+    let Survivor { identity, machine, last, suspect_upto, .. } = survivor;
     if cluster == Some(identity.cluster) {
         return Err(Error::Invalid(format!(
             "{} is the id of the cluster that is given up; what goes on must have another",
@@ -78,15 +78,17 @@ fn prepare(dir: &Path, cluster: Option<ClusterId>) -> Result<()> {
         source: fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()).display().to_string(),
         given_up: given_up.clone(),
     };
+    let damaged = suspect_upto.map(|upto| format!(", and what its own log had behind its damage, up to entry {upto}"));
     // Written before anything is changed, so that a power cut cannot leave a loss that nobody was told of.
     quarantine::note_loss(
         &RealDisk,
         dir,
         &format!(
-            "{RECOVERY} at entry {} of cluster {}: what only {} had was given up",
+            "{RECOVERY} at entry {} of cluster {}: what only {} had was given up{}",
             last.index,
             identity.cluster,
-            words(&given_up)
+            words(&given_up),
+            damaged.unwrap_or_default()
         ),
     )?;
     let evicted_upto = machine.evicted_upto();

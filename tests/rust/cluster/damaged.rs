@@ -1,5 +1,6 @@
 //! The damaged directory of one of several members: never salvaged, and the way out is told.
 
+use raftwork::node::anew;
 use raftwork::node::doctor::{inspect, salvage};
 
 use super::lone::{refused, stopped};
@@ -86,4 +87,29 @@ fn a_member_whose_snapshots_and_log_are_all_damaged_is_not_salvaged() {
         refused(salvage(&dir, true)).contains("one of several members"),
         "the headers of its snapshots name the others"
     );
+}
+
+#[test]
+fn a_damaged_directory_that_is_all_that_is_left_begins_another_cluster_with_what_lies_before_the_damage() {
+    for number in 0..3 {
+        let cluster = stopped();
+        let dir = cluster.config(number).dir;
+        let log = files(&dir.join("wal"), "w-").pop().unwrap();
+        let whole = std::fs::read(&log).unwrap();
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+        let before = anew::survey(&dir).unwrap();
+        // In the last third, behind some of the jobs.
+        damage_at(&log, &whole, 4096 + (used - 4096) * 5 / 6);
+        let damaged = anew::survey(&dir).unwrap();
+        assert!(is_nil(&before, "suspect_upto") && !is_nil(&damaged, "suspect_upto"));
+        assert!(field_number(&damaged, "index") < field_number(&before, "index"));
+        let kept = field_number(&damaged, "jobs");
+        assert!(0 < kept && kept < 20, "{kept}");
+        anew::recover(&dir, None).unwrap();
+        let alone = Node::open(NodeConfig { cluster: None, ..cluster.config(number) }).unwrap();
+        assert_eq!(jobs(&alone), kept);
+        let alarms = texts(&alone.health(), "alarms");
+        assert!(alarms.iter().any(|alarm| alarm.contains("behind its damage, up to entry")), "{alarms:?}");
+        assert_eq!(field_number(&damaged, "suspect_upto"), field_number(&before, "index"));
+    }
 }
