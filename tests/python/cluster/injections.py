@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cluster.lab import Lab
+from cluster.lab import Archives, Lab
 from cluster.parts import TTL_MS
 from faults.filesystem import run
 
@@ -180,7 +180,7 @@ def failing_sync(lab: Lab, chance: random.Random) -> None:
     page.fail_syncs(1)
     _until(lambda: page.failed > before, "a sync failed")
     _goes_on(lab)
-    _restart_if_ended(lab, number)
+    _restart_if_stopped(lab, number)
 
 
 def dead_disk(lab: Lab, chance: random.Random) -> None:
@@ -314,27 +314,27 @@ def _goes_on(lab: Lab, answers: int = GOES_ON) -> None:
 
 
 def _back(lab: Lab, *numbers: int) -> None:
-    """Start nodes again and wait until each serves, and has the finished jobs that it lacked from the others.
-
-    Else faults that follow one another would take the history of all nodes, which is more than one node at a time.
-    """
+    """Start nodes again and wait until each serves."""
     for number in numbers:
         lab.nodes.launch(number)
     for number in numbers:
         lab.nodes.wait_until_serving(number)
     _goes_on(lab)
-    for number in numbers:
-        _until(lambda number=number: _remembers(lab, number), f"node {number} has the history that it lacked")
 
 
-def _remembers(lab: Lab, number: int) -> bool:
-    health = lab.nodes.health(number)
-    return health is not None and health["archive"]["lost"] is None
-
-
-def _restart_if_ended(lab: Lab, number: int) -> None:
-    if lab.nodes.ended(number) is not None:
-        _back(lab, number)
+def _restart_if_stopped(lab: Lab, number: int) -> None:
+    """A failed sync stops the node, or its archive alone, until its process begins anew."""
+    archives: Archives = {}
+    until = time.monotonic() + 60.0
+    while (ended := lab.nodes.ended(number)) is None and number not in (archives := lab.archives()):
+        assert time.monotonic() < until, f"node {number} neither ends nor answers after a failed sync"
+    if ended is None:
+        archive = archives[number]
+        if archive.get("stopped") is None:
+            return
+        assert any("the archive stopped" in alarm for alarm in archive["alarms"]), f"no alarm tells it: {archive}"
+        lab.nodes.kill(number)
+    _back(lab, number)
 
 
 def _healed(lab: Lab, *numbers: int) -> None:

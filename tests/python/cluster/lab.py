@@ -7,19 +7,27 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cluster.load import Load, Sizes
 from cluster.network import Network
 from cluster.nodes import INSECURE, Nodes
-from cluster.parts import connect, read
+from cluster.parts import TTL_MS, connect, read
+from raftwork import _core
 
 REST_S = 120.0
 """How long a healed cluster may take until all jobs have ended. Far more than it should; what it took is reported."""
+HISTORY_S = 60.0
+"""How long a node may take to get the history that it lacks. It asks the others again 10 s after one did not answer."""
+
+Archives = dict[int, dict[str, Any]]
+"""What each node says of its archive, with its alarms and how many jobs it has in memory."""
 
 
 @dataclass
@@ -66,6 +74,46 @@ class Lab:
             time.sleep(0.05)
         return time.monotonic() - began
 
+    def archives(self) -> Archives:
+        """How the history of each node that answers is."""
+        answers = self.nodes.all_health().items()
+        return {number: {"jobs": said["jobs"], "alarms": said["alarms"], **said["archive"]} for number, said in answers}
+
+    def wait_for_history(self) -> None:
+        """Wait until each node that runs has the finished jobs that any has archived by now.
+
+        Else faults that follow one another would take the history of all nodes, which is more than one node at a time.
+        """
+        upto = max((archive.get("watermark", 0) for archive in self.archives().values()), default=0)
+        self._wait_for(
+            # A node that skips jobs says what is lost before it says that it is behind them.
+            lambda archives: all(_has_all(archive) and archive["watermark"] >= upto for archive in archives.values()),
+            f"all nodes have the jobs that had finished up to number {upto}",
+        )
+
+    def wait_for_whole_history(self) -> float:
+        """Wait until no job is in memory, and each node has all of them; gives the seconds that it took.
+
+        All jobs have ended: no node has any left, so none will be evicted behind this.
+        """
+        began = time.monotonic()
+        counts = self.ask((1,))
+        jobs = counts["created"] - counts["deleted"]
+
+        def whole(archives: Archives) -> bool:
+            newest = {archive.get("watermark") for archive in archives.values()}
+            each = (_has_all(known) and (known["jobs"], known["records"]) == (0, jobs) for known in archives.values())
+            return len(newest) == 1 and all(each)
+
+        self._wait_for(whole, f"each node has a record of each of {jobs} jobs")
+        return time.monotonic() - began
+
+    def _wait_for(self, holds: Callable[[Archives], bool], what: str) -> None:
+        until = time.monotonic() + HISTORY_S
+        while not (len(archives := self.archives()) == len(self.nodes.running()) and holds(archives)):
+            assert time.monotonic() < until, f"not within {HISTORY_S} s: {what}; {archives}"
+            time.sleep(0.02)
+
     def check_totals(self, acknowledged: int, in_doubt: int) -> None:
         """J12: no job was made that nobody asked for, none is missing, and none is in two states."""
         counts = self.ask((1,))
@@ -90,25 +138,41 @@ class Lab:
         return f"running {self.nodes.running()}, health {health}\n{logs}"
 
 
-def details_of(lab: Lab, jobs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What some node knows of each job. Finished jobs are history, and each node keeps its own."""
-    left, found = set(jobs), {}
-    for address in lab.nodes.clients:
-        client = connect([address], "client")
-        try:
-            for job in sorted(left):
-                detail = read(client, 3, uuid.UUID(job).bytes)[1]
-                if detail is not None:
-                    found[job] = detail
-                    left.discard(job)
-        finally:
-            client.close(1.0)
-    return found
+def _has_all(archive: dict[str, Any]) -> bool:
+    return archive.get("open") is True and archive["lost"] is None and archive["stopped"] is None
+
+
+@contextmanager
+def at(lab: Lab, number: int) -> Iterator[_core.Client]:
+    """A client of this one node, over the socket in its directory. At any address a client is led to the leader."""
+    client = _core.Client.open(
+        str(lab.nodes.data(number)), msgspec.msgpack.encode({"ttl_ms": TTL_MS, "kind": "client"})
+    )
+    try:
+        assert client.role() == "attached", f"node {number} does not run"
+        yield client
+    finally:
+        client.close(1.0)
+
+
+def remembered(lab: Lab, jobs: Iterable[str]) -> list[dict[str, dict[str, Any]]]:
+    """What each node itself knows of these jobs. Finished jobs are history, and each node keeps its own."""
+    wanted, by_node = sorted(jobs), []
+    for number in range(lab.nodes.count):
+        with at(lab, number) as client:
+            read(client, 1)  # From here on its state is the newest.
+            found = {job: read(client, 3, uuid.UUID(job).bytes, consistency="local")[1] for job in wanted}
+        by_node.append({job: detail for job, detail in found.items() if detail is not None})
+    return by_node
 
 
 def final_states(lab: Lab, jobs: Iterable[str]) -> list[str]:
-    """Those of the jobs that some node knows to have ended."""
-    return [job for job, detail in details_of(lab, jobs).items() if detail["state"] in ("succeeded", "cancelled")]
+    """Those of the jobs that each node knows to have ended."""
+    ended = [
+        {job for job, detail in details.items() if detail["state"] in ("succeeded", "cancelled")}
+        for details in remembered(lab, jobs)
+    ]
+    return sorted(set.intersection(*ended))
 
 
 def open_batches(lab: Lab) -> list[str]:

@@ -88,9 +88,12 @@ class Ledger:
         return found
 
 
-def problems(ledger: Ledger, details: Details) -> list[str]:
-    """Everything that is wrong, each in words."""
+def problems(ledger: Ledger, by_node: Sequence[Details]) -> list[str]:
+    """Everything that is wrong, each in words. `by_node`: what each node says of the jobs."""
+    # Where they differ `forgotten` says so, and the others are judged all the same.
+    details = {job: detail for known in by_node for job, detail in known.items()}
     return [
+        *forgotten(ledger, by_node),
         *callbacks(ledger),
         *flows(ledger, details),
         *repeated(ledger, details),
@@ -98,6 +101,17 @@ def problems(ledger: Ledger, details: Details) -> list[str]:
         *over_rate(ledger, details),
         *slots(ledger),
         *locks(ledger),
+    ]
+
+
+def forgotten(ledger: Ledger, by_node: Sequence[Details]) -> list[str]:
+    """Nodes that do not know how a job ended that ran: the rest of the verdict would be about nothing."""
+    wanted = ledger.jobs()
+    lacking = [(number, sorted(wanted - known.keys())) for number, known in enumerate(by_node)]
+    return [
+        f"node {number} remembers {len(wanted) - len(jobs)} of {len(wanted)} jobs, and not {jobs[:3]}"
+        for number, jobs in lacking
+        if jobs
     ]
 
 
@@ -160,7 +174,7 @@ def repeated(ledger: Ledger, details: Details) -> list[str]:
             found.append(f"J2: job {job} was run twice under one of the tokens {seen}")
         detail = details.get(job)
         if detail is None:
-            continue  # History, and each node keeps its own: two of three were away or lost theirs in between.
+            continue  # See `forgotten`.
         if detail["state"] not in ("succeeded", "failed", "cancelled"):
             found.append(f"J6: job {job} is {detail['state']} at the end")
         if tasks[job] != REQUEUED and len(seen) > detail["attempt"] + detail["crashes"] + given_back[job]:

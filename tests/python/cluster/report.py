@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cluster.lab import Injected
-from cluster.model_verdict import Ledger
+from cluster.model_verdict import Details, Ledger
 from cluster.verdict import Fates, History, Run
 
 
@@ -17,12 +18,12 @@ class OfModel:
 
     counts: Counter[str] = field(default_factory=Counter)
 
-    def tell(self, ledger: Ledger, remembered: int) -> None:
-        """Take the figures of the ledger. `remembered`: of how many jobs some node knows how they ended."""
+    def tell(self, ledger: Ledger, by_node: Sequence[Details]) -> None:
+        """Take the figures of the ledger, and of how many jobs each node knows how they ended."""
         flows = ledger.lines["flow"]
         self.counts = Counter(
             jobs=len(ledger.jobs()),
-            remembered=remembered,
+            remembered=min(map(len, by_node)),
             runs=len(ledger.begun()),
             batches=sum("callbacks" in flow for flow in flows),
             begun_again=sum(line["acknowledged"] for line in ledger.lines["again"]),
@@ -75,6 +76,8 @@ class Report:
     restarts_ms: list[float] = field(default_factory=list)
     """The same after each loss of all nodes: with the time that it took to start them."""
     leases_back_s: float = 0.0
+    history_s: float = 0.0
+    """From the end of all jobs until each node has a record of each."""
     errors: Counter[str] = field(default_factory=Counter)
     checker: str = "not asked"
 
@@ -106,6 +109,7 @@ class Report:
             f"  writes paused {_spread(self.pauses_ms)} after {len(self.pauses_ms)} losses of a leader (A1)",
             f"  and           {_spread(self.restarts_ms)} after {len(self.restarts_ms)} losses of all nodes",
             f"  leases back   {self.leases_back_s:.1f} s after all workers were killed (J6)",
+            f"  remembered    by each node, {self.history_s:.1f} s after the end of the last job",
             f"  history       {self.checker}",
         ]
         return "\n".join(rows)

@@ -17,7 +17,7 @@ import pytest
 from cluster import injections as do
 from cluster import model_verdict, verdict
 from cluster.injections import Injection
-from cluster.lab import Lab, details_of, final_states, lab, open_batches
+from cluster.lab import Lab, final_states, lab, open_batches, remembered
 from cluster.machine import JUMPS_S, YEARS_S
 from cluster.parts import TTL_MS
 from cluster.report import Report
@@ -74,6 +74,7 @@ def run(folder: Path, nodes: int, plan: Plan, operations: int, seconds: float) -
         it.load.stop_clients()
         it.wait_until_done()
         it.load.stop_workers()
+        report.history_s = it.wait_for_whole_history()
         history = verdict.History.read(folder)
         fates, runs = verdict.Fates.of(history), verdict.read_ledger(folder / "ledger")
         report.tell(it.injected, history, fates, runs)
@@ -83,11 +84,11 @@ def run(folder: Path, nodes: int, plan: Plan, operations: int, seconds: float) -
         report.pauses_ms = verdict.pauses_ms(history, [moment for moment, majority in lost if majority])
         report.restarts_ms = verdict.pauses_ms(history, [moment for moment, majority in lost if not majority])
         ledger = model_verdict.Ledger.read(folder / "model-ledger")
-        details = details_of(it, ledger.jobs())
-        report.model.tell(ledger, len(details))
+        by_node = remembered(it, ledger.jobs())
+        report.model.tell(ledger, by_node)
         stored, doubtful = ledger.counted()
         it.check_totals(len(fates.acknowledged) + stored, len(fates.in_doubt) + doubtful)
-        report.problems = open_batches(it) + model_verdict.problems(ledger, details)
+        report.problems = open_batches(it) + model_verdict.problems(ledger, by_node)
     report.seconds = time.monotonic() - began
     history.write(folder / "history.jsonl")
     return report
@@ -100,6 +101,7 @@ def follow(it: Lab, plan: Plan, chance: random.Random, is_over: Callable[[], boo
             return len(plan) - place
         try:
             injection(it, chance)
+            it.wait_for_history()
         except BaseException as error:
             error.add_note(f"while `{kind}`, step {place} of the plan; {it.describe()}")
             raise

@@ -19,6 +19,8 @@ class Story:
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self.details: dict[str, Line] = {}
+        self.forgotten: set[str] = set()
+        """What the second of two nodes does not know."""
 
     def run(self, job: str, task: str, at: int, end: int | None, token: int = 1, **words: Any) -> None:
         """A run from one moment to another. None: it did not come to its end."""
@@ -34,7 +36,8 @@ class Story:
         self.lines.append({"what": what, "at": 0, **words})
 
     def problems(self) -> list[str]:
-        return problems(Ledger.of(self.lines), self.details)
+        other = {job: detail for job, detail in self.details.items() if job not in self.forgotten}
+        return problems(Ledger.of(self.lines), [self.details, other])
 
 
 def good() -> Story:
@@ -84,13 +87,14 @@ def test_a_run_that_was_given_back_is_explained_and_only_that_one() -> None:
     assert len(story.problems()) == 1, "it began after that"
 
 
-def test_what_no_node_remembers_is_judged_by_the_ledger_alone() -> None:
+def test_a_node_that_does_not_remember_a_job_is_found() -> None:
     story = good()
-    for job in ("m", "c0", "c1"):
-        del story.details[job]
-    assert story.problems() == []
-    drop(story, "c1")
-    assert story.problems() == ["J11: job 1 of c never ran"]
+    jobs = len(story.details)
+    story.forgotten = {"m", "c0"}
+    assert story.problems() == [f"node 1 remembers {jobs - 2} of {jobs} jobs, and not ['c0', 'm']"]
+    del story.details["m"]
+    of_first = f"node 0 remembers {jobs - 1} of {jobs} jobs, and not ['m']"
+    assert story.problems() == [of_first, f"node 1 remembers {jobs - 2} of {jobs} jobs, and not ['c0', 'm']"]
 
 
 def test_a_retry_in_doubt_may_have_begun_the_batch_again_or_not() -> None:
