@@ -152,7 +152,9 @@ const FAILED_ONCE: [u64; 6] = [2_710, 3_997, 5_110, 5_194, 6_235, 6_973];
 
 #[test]
 fn seeds_that_failed_once_hold() {
-    FAILED_ONCE.into_iter().for_each(|seed| drop(run(seed)));
+    for seed in FAILED_ONCE {
+        let _ = run(seed);
+    }
 }
 
 #[test]
