@@ -21,10 +21,11 @@
 //!   answer is asked again, as if the owner had been killed. One that fails in the same way again and again is not
 //!   opened any more, see `crashes`.
 
+use super::backoff::Backoff;
 use super::contacts::Contacts;
 use super::crashes::Crashes;
 use super::patience::Patience;
-use super::takeover::{end, RETRY_FIRST, RETRY_MAX};
+use super::takeover::end;
 use crate::attach::message::Greeting;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::server::Server;
@@ -129,7 +130,7 @@ impl Link {
             owns: AtomicBool::new(false),
             me: me.clone(),
         });
-        let mut pause = RETRY_FIRST;
+        let mut backoff = Backoff::new(matches!(link.at, Whereabouts::Cluster(_)), Instant::now());
         loop {
             let busy = match link.find_owner_guarded() {
                 Ok(owner) => {
@@ -141,9 +142,8 @@ impl Link {
                 Err(error) => return Err(link.explained(error)),
             };
             let mut state = link.state.lock();
-            link.changed.wait_for(&mut state, pause);
+            link.changed.wait_for(&mut state, backoff.next(Instant::now()));
             drop(state);
-            pause = (pause * 2).min(RETRY_MAX);
             patience.check()?;
             if patience.is_over() {
                 return Err(link.explained(busy));

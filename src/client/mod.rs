@@ -25,6 +25,7 @@
 //! ```
 
 mod asking;
+mod backoff;
 pub mod buffer;
 pub mod contacts;
 mod crashes;

@@ -10,6 +10,7 @@
 //! * What opening again cannot mend ends the search: the same panic for the third time, see `crashes`, or a state that
 //!   differs where the directory could not be made to say so. From then on every question is answered with why.
 
+use super::backoff::Backoff;
 use super::link::{Link, Owner, Whereabouts};
 use crate::base::{Error, Result};
 use crate::node::{panic_words as words, Node};
@@ -21,9 +22,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Between two tries to find the owner: short, as a take-over is to be over soon.
-pub const RETRY_FIRST: Duration = Duration::from_millis(2);
-pub const RETRY_MAX: Duration = Duration::from_millis(50);
 /// Between two tries after the directory itself could not be opened, or after the own node failed again soon.
 const RETRY_BROKEN: Duration = Duration::from_secs(1);
 /// How it is told that opening the directory panicked.
@@ -93,33 +91,34 @@ impl Link {
 
     /// Tries to find the owner until there is one, or the link is closed.
     fn search(&self) {
-        let (mut pause, mut logged, mut told) = (RETRY_FIRST, None, None);
+        let mut backoff = Backoff::new(matches!(self.at, Whereabouts::Cluster(_)), Instant::now());
+        let (mut logged, mut told) = (None, None);
         loop {
-            match self.find_owner_guarded() {
+            let pause = match self.find_owner_guarded() {
                 Ok(owner) => return self.install(owner),
-                Err(Error::Busy { .. }) => pause = (pause * 2).min(RETRY_MAX),
+                Err(Error::Busy { .. }) => backoff.next(Instant::now()),
                 Err(error @ Error::CrashLoop(_)) => return self.give_up(&error),
                 // It is counted, and who asks waits for what comes of it.
-                Err(Error::Poisoned(why)) if why.starts_with(PANICKED) => pause = RETRY_BROKEN,
-                Err(error) if self.is_awaited(&error) => pause = (pause * 2).min(RETRY_MAX),
+                Err(Error::Poisoned(why)) if why.starts_with(PANICKED) => RETRY_BROKEN,
+                Err(error) if self.is_awaited(&error) => backoff.next(Instant::now()),
                 Err(error @ Error::Member(_)) => {
-                    pause = RETRY_AWAY;
                     if told.is_none() {
                         log::error!("no node answers for {}: {error}", self.place());
                     }
                     // Once for each search: it reads the state for that.
                     self.refuse_parked(told.get_or_insert_with(|| self.explained(error)));
+                    RETRY_AWAY
                 }
                 Err(error) => {
-                    pause = RETRY_BROKEN;
                     // Each second, and for long.
                     if logged.as_ref() != Some(&error) {
                         log::error!("no node answers for {}: {error}", self.place());
                     }
                     self.refuse_parked(&error);
                     logged = Some(error);
+                    backoff.about(RETRY_BROKEN)
                 }
-            }
+            };
             if !self.pause(pause) {
                 return;
             }
