@@ -278,7 +278,9 @@ impl Shared {
         if Instant::now() < *expire_at {
             return false;
         }
-        let expired = archive.expire(self.now(), ARCHIVE_EXPIRE_RECORDS);
+        // The time of the log where there is one of others: a clock that was wrong at the start must not remove history (T1).
+        let now = if self.post.is_some() { self.machine.read().clock() } else { self.now() };
+        let expired = archive.expire(now, ARCHIVE_EXPIRE_RECORDS);
         let more = expired.inspect_err(|error| log::warn!("no history is removed for now: {error}"));
         let more = more.is_ok_and(|expired| expired.more);
         if !more {

@@ -40,14 +40,7 @@ impl Node {
     /// them; nothing was changed and the lock is free. Others: see `base::error`.
     pub fn open(config: NodeConfig) -> Result<Arc<Node>> {
         config.validate()?;
-        // The lock and the archive are always real, also when a test puts the log on another disk.
-        ensure_dir(&RealDisk, &config.dir)?;
-        check_not_shared(&config.dir)?;
-        let lock = Lock::take(&config.dir)?;
-        anew::check_unfinished(&config.dir)?;
-        gone::check(&*config.disk, &config.dir)?;
-        differs::check(&*config.disk, &config.dir)?;
-        check_expected(&config)?;
+        let lock = take(&config)?;
         let origin = load_origin(&config)?;
         let syncs = Arc::new(Times::new());
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk { disk: config.disk.clone(), syncs: syncs.clone() });
@@ -109,6 +102,19 @@ impl Node {
         shared.tell_held();
         Ok(Arc::new(node))
     }
+}
+
+/// Takes the lock of the directory, if it is one that a node may open.
+fn take(config: &NodeConfig) -> Result<Lock> {
+    // The lock and the archive are always real, also when a test puts the log on another disk.
+    ensure_dir(&RealDisk, &config.dir)?;
+    check_not_shared(&config.dir)?;
+    let lock = Lock::take(&config.dir)?;
+    anew::check_unfinished(&config.dir)?;
+    gone::check(&*config.disk, &config.dir)?;
+    differs::check(&*config.disk, &config.dir)?;
+    check_expected(config)?;
+    Ok(lock)
 }
 
 /// What of the work in the directory is or may be lost.

@@ -1,5 +1,8 @@
 //! Finished jobs: each member keeps its own, and asks the others for those that it lacks.
 
+use raftwork::base::time::SystemClock;
+use raftwork::base::{Clock, Millis};
+
 use super::*;
 
 fn archived(node: &Node) -> u64 {
@@ -126,4 +129,33 @@ fn a_member_that_lacks_history_does_not_take_a_job_of_it_for_unknown() {
     payload(&settle(node, delete(job(3))));
     payload(&settle(node, delete(job(99))));
     until(|| (0..3).all(|number| archived(cluster.node(number)) == 9));
+}
+
+/// The clock of the system, set two hours ahead by mistake.
+struct Ahead;
+
+impl Clock for Ahead {
+    fn wall(&self) -> Millis {
+        SystemClock.wall().plus(Millis(7_200_000))
+    }
+
+    fn monotonic(&self) -> Millis {
+        SystemClock.monotonic()
+    }
+}
+
+#[test]
+fn t1_a_member_that_starts_with_a_clock_far_ahead_keeps_its_history() {
+    let mut cluster = Cluster::new(3);
+    let (leader, member) = (cluster.leader(), cluster.follower());
+    run_jobs(cluster.node(leader), 0..300, 64); // Kept for an hour.
+    until(|| archived(cluster.node(member)) == 300);
+    cluster.close(member);
+    let config = NodeConfig { clock: Arc::new(Ahead), ..cluster.config(member) };
+    cluster.nodes[member] = Some(Node::open(config).unwrap());
+    fresh(cluster.node(member)).unwrap();
+    // What is too old is looked for before these are archived.
+    run_jobs(cluster.node(cluster.leader()), 300..310, 64);
+    until(|| history_of(cluster.node(member)).1 >= 310);
+    assert_eq!(archived(cluster.node(member)), 310);
 }
