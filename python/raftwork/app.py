@@ -296,10 +296,18 @@ class Raftwork(AsyncDoor, Enqueueing, Outgoing, Recurring, Locking):
         Raises:
             StorageError: it cannot be opened; the message says why.
         """
+        self.storage_to_open().open()
+        return self
+
+    def storage_to_open(self) -> Storage:
+        """What `open` opens, also after `close`: for whoever says how it is to be opened.
+
+        Raises:
+            ConfigError: a setting is wrong, or this is a child process of a worker whose jobs are in memory.
+        """
         with self._lock:
             self._closed = False
-        self.storage.open()
-        return self
+        return self.storage
 
     def close(self, timeout: float | None = 10.0) -> None:
         """Finish what is under way and let go of the storage. Later calls raise NotRunning until `open`."""

@@ -117,10 +117,11 @@ def connected(target: Target, *, create: bool = False) -> Generator[Raftwork]:
     directory = directory_of(url)
     if not create and directory is not None and not directory.exists():
         _no_directory(url, directory)
-    if url.startswith("raftwork:") and isinstance(app.storage, RemoteStorage):
-        app.storage.open_timeout_ms = min(app.storage.open_timeout_ms, CLUSTER_WAIT_MS)
-    if isinstance(app.storage, RaftStorage):
-        app.storage.owner_patience_ms = 0  # A person can start the node sooner than it is worth to wait for it.
+    storage = app.storage_to_open()
+    if url.startswith("raftwork:") and isinstance(storage, RemoteStorage):
+        storage.open_timeout_ms = min(storage.open_timeout_ms, CLUSTER_WAIT_MS)
+    if isinstance(storage, RaftStorage):
+        storage.owner_patience_ms = 0  # A person can start the node sooner than it is worth to wait for it.
     app.open()
     try:
         yield app

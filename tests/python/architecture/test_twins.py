@@ -41,6 +41,7 @@ FREE: dict[type, dict[str, str]] = {
         **dict.fromkeys(("lock", "semaphore", "rwlock", "cron", "every"), NOTHING),
         **dict.fromkeys(("put_out_of_reach", "standing_in"), "for processes that have no storage, and for tests"),
         **dict.fromkeys(("open", "close"), SCOPE),
+        "storage_to_open": NOTHING,
         **dict.fromkeys(
             ("job_info", "job_limits", "job_flow", "job_logs", "job_cancel", "job_retry", "job_delete"),
             "behind a verb of Job, which has the twin",
