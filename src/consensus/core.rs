@@ -201,13 +201,19 @@ impl<S: LogStore> Core<S> {
         }
     }
 
-    /// A peer's log ends here, although this leader may have heard of more: it looks for the end of that log anew.
-    pub fn forget_progress(&mut self, peer: NodeId, end: LogIndex) {
+    /// A peer's log ends with this entry, although this leader may have heard of more, or of another one at this place: what
+    /// the peer lost may have replaced entries, which its log shows again. It looks for the end of that log anew.
+    pub fn forget_progress(&mut self, peer: NodeId, term: Term, end: LogIndex) {
+        let agrees = self.raw.raft.raft_log.term(end.0) == Ok(term.0);
         let leads = self.role() == Role::Leader;
-        let progress = self.raw.raft.mut_prs().get_mut(peer.0).filter(|progress| leads && progress.matched > end.0);
-        if let Some(progress) = progress {
+        let Some(progress) = self.raw.raft.mut_prs().get_mut(peer.0).filter(|_| leads) else { return };
+        if agrees && progress.matched > end.0 {
             progress.matched = end.0;
             progress.become_probe();
+        } else if !agrees && progress.matched > 0 {
+            progress.matched = 0;
+            progress.become_probe();
+            progress.next_idx = end.0.max(1);
         }
     }
 

@@ -285,9 +285,25 @@ fn begin_log(wal: &mut Wal, recovered: &mut Recovered) -> Result<()> {
     Ok(())
 }
 
-/// Whether the end of the log was cut before the newest snapshot. Then the snapshot has all that was cut up to it.
+/// Whether the log lost its end before the newest snapshot. Then the snapshot has all that was lost up to it.
+///
+/// What was lost may have replaced entries, which the log shows again: then it is none of the snapshot's, behind it too.
 fn needs_restart(meta: &SnapshotMeta, log: &Recovered) -> bool {
-    log.suspect_upto.is_some() && log.last_index() < meta.index
+    log.suspect_upto.is_some() && (log.last_index() < meta.index || !fits(meta, log))
+}
+
+/// Whether the log has the entry of the snapshot. 0: it does not know the term before its first entry.
+fn fits(meta: &SnapshotMeta, log: &Recovered) -> bool {
+    let term = term_at(meta.index, log);
+    term == meta.term || term == 0
+}
+
+/// The term of an entry that the log has, or of the one before its first.
+fn term_at(index: u64, log: &Recovered) -> u64 {
+    match index.checked_sub(log.previous_index + 1) {
+        Some(place) => log.entries[place as usize].term,
+        None => log.previous_term,
+    }
 }
 
 /// Begins the log anew behind the newest snapshot. It stays suspect: entries behind the snapshot may be lost too.
@@ -401,12 +417,8 @@ pub(super) fn check(dir: &Path, identity: &Identity, meta: &SnapshotMeta, log: &
     if last < meta.index {
         return Err(corrupt(dir, format!("the log ends at {last}, before the snapshot at {}", meta.index)));
     }
-    let at_snapshot = match meta.index.checked_sub(previous + 1) {
-        Some(place) => log.entries[place as usize].term,
-        None => log.previous_term,
-    };
-    // 0: the log does not know the term before its first entry.
-    if at_snapshot != meta.term && at_snapshot != 0 {
+    if !fits(meta, log) {
+        let at_snapshot = term_at(meta.index, log);
         let text = format!("entry {} has term {at_snapshot}, its snapshot term {}", meta.index, meta.term);
         return Err(corrupt(dir, text));
     }

@@ -42,7 +42,7 @@ impl<T> Replica<T> {
     fn take_note(&mut self, from: NodeId, note: Note, turn: &mut Turn<T>) -> Result<()> {
         match note {
             Note::AskLog(end) => {
-                self.core.forget_progress(from, end.1);
+                self.core.forget_progress(from, end.0, end.1);
                 let (term, mine) = (self.term(), self.log_end());
                 self.tell(from, Note::Log { term, end: mine });
             }
@@ -219,7 +219,9 @@ impl<T> Replica<T> {
                 if known > last {
                     self.suspect(NodeId(message.from), known, last);
                 }
-                message.commit = message.commit.min(last.0);
+                // What a log shows again may not be what the leader heard of: only what it appends is compared with its own.
+                let same = if self.suspicion.is_some() { self.core.committed() } else { last };
+                message.commit = message.commit.min(same.0);
                 true
             }
             MessageType::MsgAppend => is_coherent(&message),

@@ -10,7 +10,10 @@
 //! * Or a leader brings its log beyond the place: then it has the entry, if it ever was committed.
 //! * What was cut may have been a vote. So it counts as having voted in every term that it hears of meanwhile; whom it
 //!   voted for is among the others, so their terms reach as far as any vote that it gave.
-//! * A leader that knew more of its log than is left is told so by the question, and begins to look for the end anew.
+//! * What was cut may have replaced older entries, which the log shows again. So no heartbeat commits anything here: only
+//!   what a leader appends was compared with its own log.
+//! * A leader that knew more of its log than is left, or another entry at its end, is told so by the question, and begins to
+//!   look for the end anew.
 //!
 //! With a voter missing for good and nobody to lead, a person must decide. After R. Alagappan and others, "Protocol-aware
 //! recovery for consensus-based storage", FAST 2018, whose members answer for single entries.

@@ -309,7 +309,7 @@ impl Client {
                 match &asked.command {
                     Command::Open { .. } => {
                         (self.session, self.sequence, self.acked) = (Some(index), 0, 0);
-                        self.heard_at = asked.sent_at;
+                        self.heard_at = asked.began; // An earlier attempt may have opened it.
                     }
                     Command::Claim { max, .. } => {
                         let jobs = wire::claimed(&payload);

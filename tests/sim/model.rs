@@ -213,9 +213,12 @@ impl Model {
             }
             Command::Tick(items) => Reply::Items(self.tick((*items).min(ITEMS_MAX))),
             Command::Evict(ordinal) => {
-                let before = self.jobs.len();
-                self.jobs.retain(|_, job| !job.state.is_final() || job.ordinal > *ordinal);
-                Reply::Items((before - self.jobs.len()) as u64)
+                let leaves = |job: &Job| job.state.is_final() && job.ordinal <= *ordinal;
+                let leaving = self.jobs.iter().filter(|(_, job)| leaves(job)).map(|(id, job)| (job.ordinal, *id));
+                // The oldest first. No job here has so many parents that it counts for two items.
+                let leaving: BTreeMap<u64, JobId> = leaving.collect();
+                let gone = leaving.into_values().take(ITEMS_MAX as usize);
+                Reply::Items(gone.filter_map(|id| self.jobs.remove(&id)).count() as u64)
             }
             Command::Own(Own::PutToken { name, secret, expires, overlap, .. }) => {
                 self.put_token(secret, Token { name: name.clone(), expires: *expires }, *overlap)
