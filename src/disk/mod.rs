@@ -21,6 +21,7 @@ use crate::base::Result;
 pub mod differs;
 #[cfg(feature = "sim")]
 pub mod fake;
+pub mod founding;
 pub mod gone;
 pub mod identity;
 pub mod lock;
@@ -30,6 +31,7 @@ mod real;
 
 #[cfg(feature = "sim")]
 pub use fake::FakeDisk;
+pub use founding::Founding;
 pub use identity::Identity;
 pub use lock::Lock;
 pub use origin::Origin;

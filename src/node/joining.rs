@@ -23,7 +23,7 @@
 //! | 8    | Renew     | a certificate request. Answer: `Renewed` or `Refused`                                 |
 //! | 68   | Fresh     | nothing: no data here either                                                          |
 //! | 69   | Member    | cluster (16), group (8)                                                               |
-//! | 70   | Joined    | MessagePack: [[node, raft address]...], of all members                                |
+//! | 70   | Joined    | MessagePack: [[node, raft address]...], of all members; then how many must vote before the group answers anything, 0 as a rule. An older leader does not say this |
 //! | 71   | Elsewhere | the address of the leader                                                             |
 //! | 72   | Renewed   | the certificate, PEM                                                                  |
 
@@ -215,7 +215,7 @@ impl Shared {
             let mut failure = "the list of members names nobody else".to_owned();
             for address in targets.clone() {
                 match ask(config, &address, JOIN, &wish) {
-                    Ok(Frame { kind: JOINED, payload, .. }) => return self.reach(&read_addresses(&payload)?),
+                    Ok(Frame { kind: JOINED, payload, .. }) => return self.joined(&payload),
                     Ok(Frame { kind: REFUSED, payload, .. }) => {
                         return Err(Error::Foreign(String::from_utf8_lossy(&payload).into_owned()));
                     }
@@ -237,6 +237,14 @@ impl Shared {
             }
             self.ticks.pause(PAUSE);
         }
+    }
+
+    fn joined(self: &Arc<Self>, answer: &[u8]) -> Result<()> {
+        let (addresses, founding) = read_joined(answer)?;
+        if founding > 0 {
+            self.joins_founding(founding)?;
+        }
+        self.reach(&addresses)
     }
 
     /// `[node, name, raft address, client address]`.
@@ -312,6 +320,7 @@ impl Shared {
         members.iter().for_each(|(node, raft)| {
             answer.array(2).u64(node.0).str(raft);
         });
+        answer.u64(self.awaited_voters() as u64);
         Ok((JOINED, answer.into_bytes()))
     }
 
@@ -364,18 +373,6 @@ impl Shared {
         self.figures.lock().members.voters.is_empty()
     }
 
-    /// Waits until so many members vote, after this node began a group: what is answered before is on fewer disks than
-    /// the list promises.
-    pub(super) fn wait_for_voters(&self, count: usize, patience: Duration) {
-        let until = Instant::now() + patience;
-        while self.figures.lock().members.voters.len() < count {
-            if self.inbox.stopped().is_some() || Instant::now() >= until {
-                return log::error!("fewer than {count} members have joined; answers are on fewer disks than planned");
-            }
-            self.ticks.pause(PAUSE);
-        }
-    }
-
     pub(super) fn raft_address(&self, node: NodeId) -> Option<Address> {
         let machine = self.machine.read();
         let mut members = machine.members();
@@ -420,14 +417,17 @@ impl Shared {
     }
 }
 
-fn read_addresses(payload: &[u8]) -> Result<BTreeMap<NodeId, Address>> {
+/// Where the members are, and how many must vote before the group answers anything; 0: it does.
+fn read_joined(payload: &[u8]) -> Result<(BTreeMap<NodeId, Address>, usize)> {
     let mut reader = Reader::new(payload);
     let mut addresses = BTreeMap::new();
     for _ in 0..reader.array()? {
         reader.array_of(2, "a member")?;
         addresses.insert(NodeId(reader.u64()?), Address::parse(reader.str()?)?);
     }
-    Ok(addresses)
+    // An older leader does not say it.
+    let founding = if reader.is_empty() { 0 } else { reader.u64()? };
+    Ok((addresses, founding as usize))
 }
 
 #[cfg(test)]
@@ -454,5 +454,14 @@ mod tests {
         assert_eq!(asked(&node.shared, &says(1)), REFUSED, "it is too old");
         node.close().expect("it closes");
         assert_eq!(asked(&node.shared, &says(machine::LEVEL)), LATER, "another member may let it in in a moment");
+    }
+    #[test]
+    fn what_an_older_leader_does_not_say_is_not_missed() {
+        let mut joined = Writer::new();
+        joined.array(1).array(2).u64(7).str("10.0.0.7:7000");
+        let address = Address::parse("10.0.0.7:7000").expect("an address");
+        assert_eq!(read_joined(joined.as_bytes()), Ok(([(NodeId(7), address.clone())].into(), 0)));
+        joined.u64(2);
+        assert_eq!(read_joined(joined.as_bytes()), Ok(([(NodeId(7), address)].into(), 2)));
     }
 }

@@ -31,6 +31,7 @@ mod elsewhere;
 mod enrolling;
 mod exposition;
 mod failure;
+mod founding;
 #[cfg(test)]
 mod group_of_one;
 mod health;
@@ -62,7 +63,7 @@ pub mod wakeups;
 mod way_out;
 mod wish;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -138,6 +139,7 @@ struct Shared {
     lines: Arc<lines::Asks>,
     /// The command that lists this node is on its way.
     listing: AtomicBool,
+    founding: AtomicUsize, // See `awaited_voters`.
     /// Letters to other members. Nothing: it is alone.
     post: Option<Arc<post::Post>>,
     /// Where other members are let in.

@@ -1,7 +1,7 @@
 //! From a directory to a running node.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use super::post::Post;
 use super::probes::{self, Probes};
 use super::stamp::Stamp;
 use super::wakeups::Wakeups;
-use super::{anew, ClusterConfig, Node, NodeConfig, Shared};
+use super::{anew, founding, ClusterConfig, Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
 use crate::base::{limits, ClusterId, Error, NodeId, Result};
-use crate::disk::{check_not_shared, differs, ensure_dir, gone, Disk, Identity, Lock, Origin, RealDisk};
+use crate::disk::{check_not_shared, differs, ensure_dir, gone, Disk, Founding, Identity, Lock, Origin, RealDisk};
 use crate::machine::record;
 use crate::net::{Admit, Listener, ListenerConfig, Security};
 use crate::replica::{Entry, Newcomer, Outbox, Replica, ReplicaConfig, Sessions};
@@ -53,6 +53,7 @@ impl Node {
         let listener = config.cluster.as_ref().map(|cluster| listen(cluster, &door)).transpose()?;
         let begins = config.cluster.as_ref().filter(|_| stored.is_none());
         let beginning = begins.map(joining::begin).transpose()?;
+        let founding = founding::look(&config, beginning)?;
         let replica_config = ReplicaConfig {
             disk,
             dir: config.dir.clone(),
@@ -78,6 +79,7 @@ impl Node {
             let _ = post.set(own_post.clone());
         }
         let shared = Arc::new(share(config, replica, Gauges { syncs, counters }, opened, lock, own_post, origin));
+        shared.founding.store(founding.map_or(0, |founding| founding.voters), Ordering::Release);
         if shared.config.cluster.is_some() {
             shared.announce_entries();
         }
@@ -97,7 +99,7 @@ impl Node {
         probes.open(&shared);
         shared.maintenance.clean();
         *node.threads.lock() = threads;
-        shared.find_group(beginning)?;
+        shared.find_group(beginning, founding)?;
         shared.expire_orphans();
         shared.tell_held();
         Ok(Arc::new(node))
@@ -113,6 +115,7 @@ fn take(config: &NodeConfig) -> Result<Lock> {
     anew::check_unfinished(&config.dir)?;
     gone::check(&*config.disk, &config.dir)?;
     differs::check(&*config.disk, &config.dir)?;
+    founding::check_alone(config)?;
     check_expected(config)?;
     Ok(lock)
 }
@@ -142,8 +145,8 @@ impl Shared {
         }
     }
 
-    /// Joins a group or begins one, whatever the settings say of a node without data.
-    fn find_group(self: &Arc<Self>, beginning: Option<Beginning>) -> Result<()> {
+    /// Joins a group or begins one, whatever the settings say of a node without data, and goes on with what it began.
+    fn find_group(self: &Arc<Self>, beginning: Option<Beginning>, founding: Option<Founding>) -> Result<()> {
         let Some(cluster) = self.config.cluster.clone() else {
             self.raise_level();
             return Ok(());
@@ -151,13 +154,8 @@ impl Shared {
         if self.is_joining() {
             self.join(&cluster)?;
         }
-        if beginning == Some(Beginning::Begins) {
-            // Before the others are in: one that is older is told why it cannot join.
-            self.raise_level();
-            self.wait_for_voters(cluster.members.len() / 2 + 1, cluster.patience);
-            self.begin_access(&cluster);
-        }
-        Ok(())
+        let begins = beginning == Some(Beginning::Begins) || founding.is_some_and(|founding| founding.begins);
+        self.found(&cluster, begins)
     }
 
     /// Ends the sessions of the last owner's process, if that died as the owner: its jobs need not wait for their time to
@@ -318,6 +316,7 @@ fn share(
         lines: Default::default(),
         post,
         listing: Default::default(),
+        founding: Default::default(),
         listener: Mutex::default(),
         snapshots: replica.snapshots().clone(),
         backups: Default::default(),

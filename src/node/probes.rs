@@ -4,7 +4,7 @@
 //! * `/livez` fails only when the node stopped by itself: to start a process again that has merely lost its leader makes
 //!   things worse.
 //! * `/readyz` is good while the node knows a leader, its state is close to what is committed and certainly not old, its disk
-//!   has room, and it neither failed nor closes.
+//!   has room, and it neither failed nor closes nor waits for the first members of its cluster.
 //! * Neither says more than that.
 //! * `/metrics` names queues and schedules, and this port has no encryption: beyond this machine it is answered only if
 //!   `metrics_open` says so besides.
@@ -105,6 +105,7 @@ impl Shared {
         let known = self.staleness().is_some_and(|age| age.0 <= limits::READY_STALENESS_MS);
         works
             && known
+            && self.awaited_voters() == 0
             && !self.in_doubt.load(Ordering::Acquire)
             && !self.draining.load(Ordering::Acquire)
             && self.inbox.stopped().is_none()

@@ -25,6 +25,8 @@ impl Shared {
         // It was raised before the others were in, unless the disk had no room.
         let raised = self.machine.read().level() >= machine::known() || self.finalize().is_ok();
         let begun = match &config.first_token {
+            // This node ended when it had just stored it.
+            Some(digest) if self.machine.read().token(digest).is_some() => Ok(()),
             Some(digest) => self.put_token("founder", "first", &EVERYTHING, digest, None, None),
             None if raised => Ok(()),
             None => Err(Error::NotCommitted("the feature level was not raised".into())),

@@ -2,6 +2,7 @@
 
 mod damaged;
 mod differs;
+mod founding;
 mod history;
 mod levels;
 mod lone;
@@ -62,19 +63,27 @@ impl Cluster {
     }
 
     fn with(count: usize, security: Security, gated: bool, election_timeout: Duration) -> Self {
+        let mut cluster = Self::unopened(count, security, gated, election_timeout);
+        cluster.open_all();
+        cluster.wait_for_voters(count);
+        cluster
+    }
+
+    fn unopened(count: usize, security: Security, gated: bool, election_timeout: Duration) -> Self {
         log_lines();
         let dir = TempDir::new().unwrap();
         let (addresses, nodes) = (addresses(count), vec![None; count]);
         let clocks = (0..count + 1).map(|_| Arc::default()).collect();
         let gates = if gated { addresses.iter().map(Gate::before).collect() } else { Vec::new() };
-        let mut cluster = Self { dir, addresses, security, election_timeout, nodes, clocks, gates };
-        let configs: Vec<_> = (0..count).map(|number| cluster.config(number)).collect();
-        // All at once: the first time they wait for each other.
+        Self { dir, addresses, security, election_timeout, nodes, clocks, gates }
+    }
+
+    /// All at once: the first time they wait for each other.
+    fn open_all(&mut self) {
+        let configs: Vec<_> = (0..self.addresses.len()).map(|number| self.config(number)).collect();
         let opening: Vec<_> = configs.into_iter().map(|config| std::thread::spawn(|| Node::open(config))).collect();
         let opened = opening.into_iter().map(|opening| Some(opening.join().unwrap().unwrap()));
-        cluster.nodes = opened.collect();
-        cluster.wait_for_voters(count);
-        cluster
+        self.nodes = opened.collect();
     }
 
     fn config(&self, number: usize) -> NodeConfig {

@@ -23,7 +23,9 @@ use std::sync::Arc;
 use super::open::ARCHIVE_DIR;
 use crate::archive::{self, Archive};
 use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result};
-use crate::disk::{self, ensure_dir, identity, origin, quarantine, replace_file, Disk, Identity, Origin, RealDisk};
+use crate::disk::{
+    self, ensure_dir, identity, origin, quarantine, replace_file, Disk, Founding, Identity, Origin, RealDisk,
+};
 use crate::machine::{record, Machine};
 use crate::replica;
 use crate::snapshot;
@@ -143,7 +145,8 @@ fn take_place(dir: &Path) -> Result<()> {
     for part in PARTS.iter().filter(|part| new.join(part).exists()) {
         RealDisk.rename(&new.join(part), &dir.join(part))?;
     }
-    sync(dir)?;
+    // The new cluster is whole: it waits for nobody.
+    Founding::remove(&RealDisk, dir)?;
     RealDisk.remove(&new.join(READY))?;
     remove_tree(&new)?;
     sync(dir)
