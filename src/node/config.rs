@@ -29,8 +29,9 @@ pub struct ClusterConfig {
     /// Where others reach what listens at `listen`, if they see it at another address.
     pub advertise: Option<Address>,
     pub advertise_clients: Option<Address>,
-    /// Where the first members listen for each other, this one included; the same list for all of them, and only read by
-    /// a node without data. With `joins`: members of the group to join. Nobody: this node begins a group.
+    /// Where the first members listen for each other, this one included; the same list for all of them. With `joins`: members
+    /// of the group to join. Nobody: this node begins a group. A node that has data looks there for the members that it
+    /// knows, when none answers where it was.
     pub members: Vec<Address>,
     /// This node joins a group that there is already, and never begins one.
     pub joins: bool,

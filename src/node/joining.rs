@@ -8,8 +8,9 @@
 //! ```
 //!
 //! What holds
-//! * A list is only read by a node without data. It needs all its members once, and never again: two groups can not come
-//!   of one list, as only its first may begin one, and only while no other has data.
+//! * What becomes of a node its list says only while it has no data. It needs all its members once, and never again: two
+//!   groups can not come of one list, as only its first may begin one, and only while no other has data. A node with data takes
+//!   the list for addresses at which members may be found, see `seeking`.
 //! * A node is its disk: its id is drawn with its directory. Who comes with an address that a member has, but without that
 //!   member's data, is refused, with what to do (D5): its promises, votes among them, are on the disk that is not there.
 //! * An id is on the disk before the group hears of it, so a crash in the middle leads to the same member.
@@ -18,11 +19,11 @@
 //!
 //! | kind | name      | payload                                                                               |
 //! |------|-----------|---------------------------------------------------------------------------------------|
-//! | 6    | Who       | nothing. Answer: `Fresh` or `Member`                                                  |
+//! | 6    | Who       | nothing; or 1: the member's id is wanted too. Answer: `Fresh` or `Member`             |
 //! | 7    | Join      | MessagePack: [node, name, raft address, client address, highest feature level that it knows, release, oldest and newest version that it speaks]; more is of a later version. Answer: `Joined`, `Elsewhere`, `Later` or `Refused` |
 //! | 8    | Renew     | a certificate request. Answer: `Renewed` or `Refused`                                 |
 //! | 68   | Fresh     | nothing: no data here either                                                          |
-//! | 69   | Member    | cluster (16), group (8)                                                               |
+//! | 69   | Member    | cluster (16), group (8); then, if it was wanted, node (8). An older member does not say this |
 //! | 70   | Joined    | MessagePack: [[node, raft address]...], of all members; then how many must vote before the group answers anything, 0 as a rule. An older leader does not say this |
 //! | 71   | Elsewhere | the address of the leader                                                             |
 //! | 72   | Renewed   | the certificate, PEM                                                                  |
@@ -36,6 +37,7 @@ use super::elsewhere::PAST;
 use super::hello::{LATER, REFUSED};
 use super::inbox::Chore;
 use super::lines;
+use super::seeking::{Named, WHOSE};
 use super::ticket::Ticket;
 use super::wish::{self, Wish};
 use super::{own_request, ClusterConfig, Shared};
@@ -46,11 +48,11 @@ use crate::net::packet::{self, Frame};
 use crate::net::{connect, Accepted, Address, Frames};
 use crate::replica::MemberChange;
 
-const WHO: u8 = 6;
+pub(super) const WHO: u8 = 6;
 const JOIN: u8 = 7;
 const RENEW: u8 = 8;
 const FRESH: u8 = 68;
-const MEMBER: u8 = 69;
+pub(super) const MEMBER: u8 = 69;
 const JOINED: u8 = 70;
 const ELSEWHERE: u8 = 71;
 const RENEWED: u8 = 72;
@@ -88,6 +90,7 @@ impl Door {
     /// Serves one connection until it ends.
     pub fn serve(&self, accepted: Accepted) {
         let node = self.node.get().and_then(Weak::upgrade);
+        let named = |identity| Named::encode(identity, accepted.hello.payload == WHOSE);
         let (kind, payload) = match (accepted.hello.kind, node) {
             (WHO, Some(node)) => (MEMBER, named(&node.identity)),
             (WHO, None) => match &self.stored {
@@ -145,7 +148,9 @@ pub(super) fn begin(config: &ClusterConfig) -> Result<Beginning> {
         let mut missing = Vec::new();
         for address in &others {
             match ask(config, address, WHO, &[]) {
-                Ok(Frame { kind: MEMBER, payload, .. }) => return read_member(&payload),
+                Ok(Frame { kind: MEMBER, payload, .. }) => {
+                    return Named::read(&payload).map(|named| Beginning::Joins(named.cluster, named.group));
+                }
                 Ok(Frame { kind: FRESH, .. }) => {}
                 Ok(frame) => missing.push(format!("{address} answered with a frame of kind {}", frame.kind)),
                 Err(error) => missing.push(format!("{address}: {error}")),
@@ -172,18 +177,6 @@ pub(super) fn begin(config: &ClusterConfig) -> Result<Beginning> {
         }
         std::thread::park_timeout(PAUSE);
     }
-}
-
-/// The group that a node is a member of.
-fn named(identity: &Identity) -> Vec<u8> {
-    [&identity.cluster.0[..], &identity.group.0.to_le_bytes()].concat()
-}
-
-fn read_member(payload: &[u8]) -> Result<Beginning> {
-    let wrong = || Error::Invalid("an answer that names no cluster".into());
-    let (cluster, group) = payload.split_first_chunk::<16>().ok_or_else(wrong)?;
-    let group = u64::from_le_bytes(group.try_into().map_err(|_| wrong())?);
-    Ok(Beginning::Joins(ClusterId(*cluster), GroupId(group)))
 }
 
 /// One question on a connection of its own.

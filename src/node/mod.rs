@@ -11,9 +11,10 @@
 //! raftwork-transfer     snapshots to members that need one
 //! raftwork-hour         certificates before they expire
 //! raftwork-lines        one for each question for log lines, while its worker is asked
+//! raftwork-seek         while no leader is known: asks who is at the addresses of the settings
 //! ```
 //!
-//! Only a member of several has the threads that tick, transfer, and look every hour.
+//! Only a member of several has the threads that tick, transfer, seek, and look every hour.
 //!
 //! Everything that changes state goes through the inbox; readers look at the machine under its read lock, which is written
 //! only while a group is applied. Whatever a caller waits for is bounded: the inbox by `INBOX_REQUESTS_MAX` and
@@ -51,6 +52,7 @@ mod probes;
 mod reads;
 mod repeat;
 mod replacing;
+mod seeking;
 pub mod stamp;
 mod submit;
 mod ticket;

@@ -14,7 +14,8 @@
 //!
 //! What holds
 //! * Who comes from a new address says where it is reached now, and is reached there from then on: before it is, no leader
-//!   could tell it anything, nor take in what it wants to have listed.
+//!   could tell it anything, nor take in what it wants to have listed. That of others is listed anew meanwhile changes nothing
+//!   of it.
 //! * Whose connection is up has said which release it runs and which feature level it knows. Of whom there is none, nothing is
 //!   known: it may come back with another release.
 //! * A letter is read only after its sender's cluster, group and id are known, and it must be from that member and for this.
@@ -62,7 +63,10 @@ pub(super) struct Post {
     links: RwLock<BTreeMap<NodeId, Arc<Dialer>>>,
     /// The connections on which letters come from others, for answers to those that are not dialed; and what they run.
     callers: Mutex<BTreeMap<NodeId, (Arc<Outgoing>, Runs)>>,
+    /// Where each is dialed. Locked before `links`.
     addresses: Mutex<BTreeMap<NodeId, Address>>,
+    /// Where the table of the members said that they are, when it was looked at last.
+    listed: Mutex<BTreeMap<NodeId, Address>>,
     /// Letters that announce a snapshot: its bytes go first.
     snapshots: Mutex<VecDeque<Letter>>,
     snapshot_wanted: Condvar,
@@ -82,6 +86,7 @@ impl Post {
             links: RwLock::default(),
             callers: Mutex::default(),
             addresses: Mutex::default(),
+            listed: Mutex::default(),
             snapshots: Mutex::default(),
             snapshot_wanted: Condvar::new(),
             dropped: Mutex::default(),
@@ -143,6 +148,22 @@ impl Post {
         addresses.insert(member, address);
     }
 
+    /// Somebody at this address says that it is this member. It is called there, if it is called in vain where it was.
+    pub fn seen(&self, member: NodeId, address: &Address) {
+        let is_up = self.links.read().get(&member).is_some_and(|link| link.is_up());
+        if !is_up {
+            self.moved(member, address.clone());
+        }
+    }
+
+    /// Whether a member is connected that is dialed at this address.
+    pub fn is_connected_at(&self, address: &Address) -> bool {
+        let addresses = self.addresses.lock();
+        let links = self.links.read();
+        let mut there = addresses.iter().filter(|(_, known)| *known == address);
+        there.any(|(member, _)| links.get(member).is_some_and(|link| link.is_up()))
+    }
+
     /// Letters of this member come over this connection, until what is returned is dropped.
     fn called(&self, from: NodeId, over: &Arc<Outgoing>, runs: Runs) -> Call<'_> {
         self.callers.lock().insert(from, (over.clone(), runs));
@@ -194,24 +215,31 @@ impl Drop for Call<'_> {
 }
 
 impl Shared {
-    /// Keeps a connection up to each of these members, and to no other.
+    /// Keeps a connection up to each of these members, and to no other. Where a member said that it is, it is dialed until it
+    /// is listed at another address than before.
     pub(super) fn reach(self: &Arc<Self>, members: &BTreeMap<NodeId, Address>) -> Result<()> {
         let Some(post) = &self.post else { return Ok(()) };
+        let (mut listed, mut addresses) = (post.listed.lock(), post.addresses.lock());
         let mut links = post.links.write();
         let strangers: Vec<NodeId> = links.keys().copied().filter(|id| !members.contains_key(id)).collect();
         for id in strangers {
             links.remove(&id).into_iter().for_each(|link| link.end());
         }
-        for (id, address) in members.iter().filter(|(id, _)| **id != post.me) {
+        addresses.retain(|id, _| members.contains_key(id));
+        for (id, address) in members {
+            if listed.get(id) == Some(address) && addresses.contains_key(id) {
+                continue;
+            }
+            addresses.insert(*id, address.clone());
             match links.get(id) {
                 Some(link) => link.set_address(address.clone()),
+                None if *id == post.me => {}
                 None => {
                     links.insert(*id, self.dial(post, *id, address)?);
                 }
             }
         }
-        drop(links);
-        *post.addresses.lock() = members.clone();
+        listed.clone_from(members);
         Ok(())
     }
 
@@ -361,5 +389,34 @@ impl Shared {
         if !resolved.is_empty() && resolved.iter().all(refused) {
             self.inbox.chore(Chore::Gone(member));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::group_of_one;
+
+    #[test]
+    fn who_said_where_it_is_stays_there_when_others_are_listed_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let node = group_of_one::open(dir.path());
+        let post = node.shared.post.as_ref().expect("it is one of several");
+        let at = |port: u16| Address::parse("127.0.0.1:1").expect("an address").with_port(port);
+        let reach = |listed: &[(u64, u16)]| {
+            let members = listed.iter().map(|(member, port)| (NodeId(*member), at(*port))).collect();
+            node.shared.reach(&members).expect("they are dialed");
+        };
+        let dialed = |member| post.address(NodeId(member)).map(|address| address.port());
+        reach(&[(7, 1), (8, 1)]);
+        post.moved(NodeId(7), at(2));
+        post.seen(NodeId(8), &at(3));
+        reach(&[(7, 1), (8, 1), (9, 1)]);
+        assert_eq!([7, 8, 9].map(dialed), [Some(2), Some(3), Some(1)]);
+        reach(&[(7, 4), (8, 1)]);
+        assert_eq!([7, 8, 9].map(dialed), [Some(4), Some(3), None]);
+        post.seen(NodeId(9), &at(5));
+        assert_eq!(dialed(9), None, "it is no member");
+        node.close().expect("it closes");
     }
 }

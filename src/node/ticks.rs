@@ -27,6 +27,8 @@ pub(super) struct Ticks {
     wake: Condvar,
     again: Mutex<Vec<Again>>,
     cut_off: AtomicBool,
+    /// A thread looks for the other members.
+    pub seeking: AtomicBool,
 }
 
 impl Ticks {
@@ -97,6 +99,9 @@ impl Shared {
             // In doubt it answers nothing either, and another member may.
             let serves = self.leader.lock().is_some() && !self.in_doubt.load(Ordering::Acquire);
             leaderless = if serves { 0 } else { leaderless + 1 };
+            if let Some(cluster) = &self.config.cluster {
+                self.seek_members(cluster, leaderless);
+            }
             self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS, Ordering::Relaxed);
             let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);
             if let Some(tell) = cut_off {

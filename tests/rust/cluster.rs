@@ -6,6 +6,7 @@ mod founding;
 mod history;
 mod levels;
 mod lone;
+mod moves;
 mod rights;
 mod starts;
 
@@ -402,18 +403,6 @@ fn a_node_with_a_new_disk_replaces_the_dead_one_at_its_address_in_one_step() {
     fresh(cluster.node(lost)).unwrap();
     assert_eq!(jobs(cluster.node(lost)), 1);
     assert!(matches!(replace(&cluster), Ok(true)), "asked again, it says so again");
-}
-
-#[test]
-fn a_member_comes_back_at_another_address() {
-    let mut cluster = Cluster::new(3);
-    let moved = cluster.follower();
-    cluster.close(moved);
-    cluster.addresses[moved] = addresses(1).remove(0);
-    cluster.open(moved);
-    let back = cluster.node(moved);
-    payload(&settle(back, enqueue(job(1), 64)));
-    assert_eq!(jobs(back), 1);
 }
 
 #[test]
