@@ -15,7 +15,7 @@ use super::packet::Frame;
 use super::security::dial;
 use super::seldom::Seldom;
 use super::socket::Socket;
-use super::{Address, Frames, Outgoing, Security, Stream};
+use super::{Address, Certified, Frames, Outgoing, Security, Stream};
 use crate::base::{limits, Error, Result};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -36,6 +36,9 @@ pub enum Change {
     Down(Error),
 }
 
+/// Whether whoever a certificate names is the one to talk to.
+pub type Accept = dyn Fn(&Certified) -> Result<()> + Send + Sync;
+
 /// Whether the answer to a first frame is a welcome.
 pub type Welcome = dyn Fn(&Frame) -> Result<()> + Send + Sync;
 
@@ -46,6 +49,8 @@ pub struct DialerConfig {
     pub name: String,
     pub address: Address,
     pub security: Security,
+    /// Asked before anything is said, if there is a certificate.
+    pub accept: Box<Accept>,
     /// The first frame of a connection.
     pub hello: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
     pub welcome: Box<Welcome>,
@@ -66,6 +71,7 @@ impl DialerConfig {
             name: name.into(),
             address,
             security,
+            accept: Box::new(|_| Ok(())),
             hello: Box::new(Vec::new),
             welcome: Box::new(|_| Ok(())),
             changed: Box::new(drop),
@@ -229,7 +235,8 @@ impl Shared {
         };
         let socket = dial(&address, &config.security, deadline, config.silence)?;
         self.keep(|state| state.socket = Some(socket.clone()))?;
-        let (stream, _) = config.security.begin(socket, deadline)?;
+        let (stream, certified) = config.security.begin(socket, deadline)?;
+        certified.as_ref().map_or(Ok(()), &config.accept)?;
         let written = stream.write_first((config.hello)());
         let mut frames = Frames::new();
         let heard = next(&mut frames, &stream);

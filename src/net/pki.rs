@@ -3,14 +3,14 @@
 //! What holds
 //! * A private key is written for its owner alone, and never over the key of an authority.
 //! * Whoever joins makes its own key: the key stays where it was made, and the authority sees a proof that it is held.
-//! * The role is the authority's word, not the word of whoever asks.
+//! * Role and node are the authority's word, not the word of whoever asks.
 
-use super::certified::{authority_of, authority_uri, Certified, Role};
+use super::certified::{authority_of, authority_uri, node_uri, Certified, Role};
 use super::private::{write_private, Dir};
 use super::tls::provider;
 use super::Address;
 use crate::base::codec::{Reader, Writer};
-use crate::base::{ClusterId, Error, Result};
+use crate::base::{ClusterId, Error, NodeId, Result};
 use base64::prelude::{Engine, BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -136,12 +136,25 @@ impl Authority {
 
     pub fn issue(&self, role: &Role, names: &[&str], lifetime: Lifetime) -> Result<Issued> {
         let key = NewKey::generate()?;
-        let certificate = self.sign(role, names, &key.0, lifetime)?;
+        let certificate = self.sign(&self.certified(role, None), names, &key.0, lifetime)?;
         Ok(Issued { authority: self.pem(), certificate, key: key.pem() })
     }
 
     /// A certificate, as PEM, for the key of a `NewKey::request`. Refuses a request that does not hold the key.
     pub fn sign_request(&self, request: &[u8], role: &Role, lifetime: Lifetime) -> Result<String> {
+        self.sign_requested(request, &self.certified(role, None), lifetime)
+    }
+
+    /// The same for a node, and for no other node if its id is known.
+    pub fn sign_node_request(&self, request: &[u8], node: Option<NodeId>, lifetime: Lifetime) -> Result<String> {
+        self.sign_requested(request, &self.certified(&Role::Node, node), lifetime)
+    }
+
+    fn certified(&self, role: &Role, node: Option<NodeId>) -> Certified {
+        Certified { cluster: self.cluster, role: role.clone(), node }
+    }
+
+    fn sign_requested(&self, request: &[u8], certified: &Certified, lifetime: Lifetime) -> Result<String> {
         let wrong = |why: String| Error::Invalid(format!("certificate request: {why}"));
         let mut reader = Reader::new(request);
         reader.array_of(2, "a certificate request")?;
@@ -159,28 +172,36 @@ impl Authority {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.0)
             .verify(&[PROOF, asked].concat(), proof)
             .map_err(|_| wrong("it was not made with the key that it asks a certificate for".into()))?;
-        self.sign(role, &names, &key, lifetime)
+        self.sign(certified, &names, &key, lifetime)
     }
 
-    fn sign(&self, role: &Role, names: &[&str], key: &impl PublicKeyData, lifetime: Lifetime) -> Result<String> {
+    fn sign(
+        &self,
+        certified: &Certified,
+        names: &[&str],
+        key: &impl PublicKeyData,
+        lifetime: Lifetime,
+    ) -> Result<String> {
         if names.len() > NAMES_MAX {
             return Err(Error::Invalid(format!(
                 "a certificate for {} names, at most {NAMES_MAX} are allowed",
                 names.len()
             )));
         }
-        let certified = Certified { cluster: self.cluster, role: role.clone() };
         let mut params = base(self.cluster, lifetime)?;
-        params.distinguished_name = common_name(&format!("raftwork {role}"));
+        params.distinguished_name = common_name(&format!("raftwork {}", certified.role));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // A node is on either side of a connection.
-        params.extended_key_usages = match role {
+        params.extended_key_usages = match certified.role {
             Role::Node => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
             Role::Client(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
         };
         params.use_authority_key_identifier_extension = true;
         params.subject_alt_names = vec![uri(&certified.to_string())?];
+        if let Some(node) = certified.node {
+            params.subject_alt_names.push(uri(&node_uri(self.cluster, node))?);
+        }
         for name in names {
             params.subject_alt_names.push(host(name)?);
         }

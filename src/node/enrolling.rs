@@ -7,9 +7,15 @@
 //! renew     a new key; signed here if the authority's key is here, else by the member that has it
 //! ```
 //!
+//! Who joins has no id before it has data, so the certificate of an invitation, and that of a cluster's first machine, says only
+//! that it is a node's. The first look at it, when the node has begun or joined, renews it, and from then on it is good for this
+//! node alone.
+//!
 //! What holds
 //! * The authority's key is looked for beside its certificate (`ca.key` beside the file of `tls_ca`), only when something
 //!   is to be signed. A machine without it signs nothing.
+//! * A certificate of one member is renewed for no other member, whoever asks with it. For an id that is no member's it is: that of
+//!   a node whose directory is new, as it is when its disk was lost.
 //! * An invitation is used up before its certificate is made, in the log: whoever comes second gets nothing, at whichever
 //!   node. Whoever loses the answer asks for another invitation.
 
@@ -19,10 +25,10 @@ use std::time::{Duration, Instant};
 
 use super::{own_request, Shared};
 use crate::base::codec::{Reader, Writer};
-use crate::base::{Error, Millis, Result};
+use crate::base::{Error, Millis, NodeId, Result};
 use crate::machine::Member;
 use crate::net::pki::{NewKey, DAYS};
-use crate::net::{Authority, Fingerprint, Invitation, Lifetime, Role, Security, Tls};
+use crate::net::{Authority, Certified, Fingerprint, Invitation, Lifetime, Role, Security, Tls};
 
 /// The commands, see `machine::command`.
 const PUT_INVITATION: u64 = 22;
@@ -129,7 +135,7 @@ impl Shared {
         let key = NewKey::generate()?;
         let request = key.request(&[])?;
         let certificate = match self.authority() {
-            Ok(authority) => authority.sign_request(&request, &Role::Node, Lifetime::days(DAYS))?,
+            Ok(authority) => authority.sign_node_request(&request, Some(self.identity.node), Lifetime::days(DAYS))?,
             Err(nearby) => self.ask_to_sign(&request).map_err(|others| {
                 Error::Invalid(format!("no member could sign a new certificate: here, {nearby}; others, {others}"))
             })?,
@@ -140,9 +146,34 @@ impl Shared {
         Ok(until)
     }
 
-    /// Signs for another member. The port for members lets in nobody else.
-    pub(super) fn sign_for_member(&self, request: &[u8]) -> Result<String> {
-        self.authority()?.sign_request(request, &Role::Node, Lifetime::days(DAYS))
+    /// Signs for another member: `request`, and the id of its node if it is of a version that says it. The port for members
+    /// lets in nobody else.
+    pub(super) fn sign_for_member(&self, asked: &[u8], identity: Option<&Certified>) -> Result<String> {
+        let mut reader = Reader::new(asked);
+        let request = reader.raw()?;
+        let said = if reader.is_empty() { None } else { Some(NodeId(reader.u64()?)) };
+        let node = match (identity.and_then(|certified| certified.node), said) {
+            (Some(held), Some(said)) if held != said && self.is_member(said) => {
+                return Err(Error::Foreign(format!("a certificate of node {held} is not renewed for node {said}")));
+            }
+            (held, said) => said.or(held),
+        };
+        self.authority()?.sign_node_request(request, node, Lifetime::days(DAYS))
+    }
+
+    /// Sees to it that a node with a new directory, and so a new id, does not come with the certificate of the old one: the
+    /// others would refuse it.
+    pub(super) fn leave_old_certificate(self: &Arc<Self>) -> Result<()> {
+        let own = self.own_tls().ok().and_then(|tls| tls.own());
+        match own.and_then(|own| own.node).filter(|node| *node != self.identity.node) {
+            None => Ok(()),
+            Some(node) => self.renew().map(drop).map_err(|error| {
+                Error::Foreign(format!(
+                    "the certificate of this node is that of node {node}, whose data are not here, and it gets no other: \
+                     {error}"
+                ))
+            }),
+        }
     }
 
     /// What is looked at every hour.
@@ -161,14 +192,26 @@ impl Shared {
         }
     }
 
-    /// Renews when little of the life is left, at the look every hour; where no key is near, says so.
+    /// Renews when little of the life is left, or when the certificate does not say which node this is, at the look every hour;
+    /// where no key is near, says so.
     pub(super) fn mind_certificate(self: &Arc<Self>) {
         let Ok(tls) = self.own_tls() else { return };
+        let Some(own) = tls.own().filter(|own| own.role == Role::Node) else { return };
         let left = tls.expires_at().unwrap_or_default().since(self.config.clock.wall());
-        if left.0 < RENEW_MS && tls.own().is_some_and(|own| own.role == Role::Node) {
-            if let Err(error) = self.renew() {
-                log::warn!("the certificate of this node ends in {} days, and: {error}", left.0 / 86_400_000);
+        let (ends, is_own) = (left.0 < RENEW_MS, own.node == Some(self.identity.node));
+        if !ends && is_own {
+            return;
+        }
+        let Err(error) = self.renew() else { return };
+        match own.node {
+            _ if ends => log::warn!("the certificate of this node ends in {} days, and: {error}", left.0 / 86_400_000),
+            Some(other) => {
+                log::error!(
+                    "the certificate of this node is that of node {other}, so the others refuse it, and: {error}"
+                );
             }
+            // It is as good as those of an authority of the user's own.
+            None => log::debug!("the certificate of this node does not say which node it is, and: {error}"),
         }
     }
 

@@ -21,7 +21,7 @@
 //! |------|-----------|---------------------------------------------------------------------------------------|
 //! | 6    | Who       | nothing; or 1: the member's id is wanted too. Answer: `Fresh` or `Member`             |
 //! | 7    | Join      | MessagePack: [node, name, raft address, client address, highest feature level that it knows, release, oldest and newest version that it speaks]; more is of a later version. Answer: `Joined`, `Elsewhere`, `Later` or `Refused` |
-//! | 8    | Renew     | a certificate request. Answer: `Renewed` or `Refused`                                 |
+//! | 8    | Renew     | a certificate request; then MessagePack: the node's id, which an older member does not say, and refuses. Answer: `Renewed` or `Refused` |
 //! | 68   | Fresh     | nothing: no data here either                                                          |
 //! | 69   | Member    | cluster (16), group (8); then, if it was wanted, node (8). An older member does not say this |
 //! | 70   | Joined    | MessagePack: [[node, raft address]...], of all members; then how many must vote before the group answers anything, 0 as a rule. An older leader does not say this |
@@ -45,7 +45,7 @@ use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
 use crate::disk::Identity;
 use crate::net::packet::{self, Frame};
-use crate::net::{connect, Accepted, Address, Frames};
+use crate::net::{connect, Accepted, Address, Certified, Frames};
 use crate::replica::MemberChange;
 
 pub(super) const WHO: u8 = 6;
@@ -98,8 +98,8 @@ impl Door {
                 None if self.node.get().is_none() => (FRESH, Vec::new()),
                 None => (LATER, b"the other side closes".to_vec()),
             },
-            (JOIN, Some(node)) => node.answer_join(&accepted.hello),
-            (RENEW, Some(node)) => match node.sign_for_member(&accepted.hello.payload) {
+            (JOIN, Some(node)) => node.answer_join(&accepted.hello, accepted.identity.as_ref()),
+            (RENEW, Some(node)) => match node.sign_for_member(&accepted.hello.payload, accepted.identity.as_ref()) {
                 Ok(certificate) => (RENEWED, certificate.into_bytes()),
                 Err(error) => (REFUSED, error.to_string().into_bytes()),
             },
@@ -206,7 +206,8 @@ impl Shared {
         let until = Instant::now() + config.patience;
         loop {
             let mut failure = "the list of members names nobody else".to_owned();
-            for address in targets.clone() {
+            let fits = self.leave_old_certificate().inspect_err(|error| failure = error.to_string());
+            for address in targets.clone().into_iter().filter(|_| fits.is_ok()) {
                 match ask(config, &address, JOIN, &wish) {
                     Ok(Frame { kind: JOINED, payload, .. }) => return self.joined(&payload),
                     Ok(Frame { kind: REFUSED, payload, .. }) => {
@@ -251,17 +252,11 @@ impl Shared {
     /// Has a certificate request signed by whichever other member can.
     pub(super) fn ask_to_sign(&self, request: &[u8]) -> Result<String> {
         let config = self.config.cluster.as_ref().ok_or(Error::Closed)?;
-        let own = self.identity.node;
-        let raft: Vec<_> = self
-            .machine
-            .read()
-            .members()
-            .filter(|member| member.node != own)
-            .map(|member| member.raft.clone())
-            .collect();
+        let mut asked = Writer::new();
+        asked.raw(request).u64(self.identity.node.0);
         let mut failure = "there are none".to_owned();
-        for address in raft {
-            match ask(config, &Address::parse(&address)?, RENEW, request) {
+        for address in self.others(config) {
+            match ask(config, &address, RENEW, asked.as_bytes()) {
                 Ok(Frame { kind: RENEWED, payload, .. }) => return Ok(String::from_utf8_lossy(&payload).into_owned()),
                 Ok(Frame { payload, .. }) => failure = format!("{address}: {}", String::from_utf8_lossy(&payload)),
                 Err(error) => failure = format!("{address}: {error}"),
@@ -270,8 +265,23 @@ impl Shared {
         Err(Error::NotCommitted(failure))
     }
 
-    fn answer_join(self: &Arc<Self>, frame: &Frame) -> (u8, Vec<u8>) {
-        match self.let_join(&frame.payload) {
+    /// Where the other members are; of a node that knows none yet, where its settings say.
+    fn others(&self, config: &ClusterConfig) -> Vec<Address> {
+        let (own, reached) = (self.identity.node, config.reached());
+        let machine = self.machine.read();
+        let listed: Vec<Address> = machine
+            .members()
+            .filter(|member| member.node != own)
+            .filter_map(|member| Address::parse(&member.raft).ok())
+            .collect();
+        match listed.is_empty() {
+            true => config.members.iter().filter(|member| **member != reached).cloned().collect(),
+            false => listed,
+        }
+    }
+
+    fn answer_join(self: &Arc<Self>, frame: &Frame, identity: Option<&Certified>) -> (u8, Vec<u8>) {
+        match self.let_join(&frame.payload, identity) {
             Ok(answer) => answer,
             Err(error @ (Error::Foreign(_) | Error::Invalid(_))) => (REFUSED, error.to_string().into_bytes()),
             // Another change of the members, or of the leader, most of all: it passes, and the other asks again.
@@ -279,9 +289,10 @@ impl Shared {
         }
     }
 
-    fn let_join(self: &Arc<Self>, wish: &[u8]) -> Result<(u8, Vec<u8>)> {
+    fn let_join(self: &Arc<Self>, wish: &[u8], identity: Option<&Certified>) -> Result<(u8, Vec<u8>)> {
         let wish = Wish::read(wish)?;
         let (node, raft) = (wish.node, wish.raft);
+        identity.map_or(Ok(()), |certified| certified.check_node(node))?;
         if self.leads.lock().is_none() {
             let leader = self.leader.lock().and_then(|leader| self.raft_address(leader));
             return Ok(match leader {
@@ -430,7 +441,7 @@ mod tests {
     use crate::node::group_of_one;
 
     fn asked(node: &Arc<Shared>, wish: &[u8]) -> u8 {
-        node.answer_join(&Frame { kind: JOIN, id: 0, payload: wish.to_vec() }).0
+        node.answer_join(&Frame { kind: JOIN, id: 0, payload: wish.to_vec() }, None).0
     }
 
     #[test]

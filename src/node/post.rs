@@ -19,6 +19,7 @@
 //! * Whose connection is up has said which release it runs and which feature level it knows. Of whom there is none, nothing is
 //!   known: it may come back with another release.
 //! * A letter is read only after its sender's cluster, group and id are known, and it must be from that member and for this.
+//!   Where a certificate says which member its owner is, nobody is believed to be another, on either side of a connection.
 //! * Letters of one member arrive in their order, or not at all. What is dropped is reported, and raft-rs sends it again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,7 +37,7 @@ use super::Shared;
 use crate::base::{ClusterId, Error, GroupId, LogIndex, NodeId, Result};
 use crate::disk::Identity;
 use crate::net::packet::{self, Frame};
-use crate::net::{Accepted, Address, Change, Dialer, DialerConfig, Outgoing, Security, Seldom};
+use crate::net::{Accepted, Address, Certified, Change, Dialer, DialerConfig, Outgoing, Security, Seldom};
 use crate::replica::Letter;
 
 pub(super) use super::hello::REFUSED;
@@ -247,6 +248,7 @@ impl Shared {
         let hello = post.hello(to, Purpose::Letters);
         let shared = Arc::downgrade(self);
         let mut config = DialerConfig::new(format!("member {to}"), address.clone(), post.security.clone());
+        config.accept = Box::new(move |certified| certified.check_node(to));
         config.hello = Box::new(move || hello.frame());
         let told = shared.clone();
         config.welcome = Box::new(move |frame| {
@@ -277,7 +279,8 @@ impl Shared {
             outgoing.send(packet::encode(GIVEN_UP, 0, why.as_bytes()).expect("an error fits a frame"));
             return outgoing.end();
         }
-        match hello.and_then(|hello| self.check_hello(&hello).map(|()| hello)) {
+        let identity = accepted.identity.as_ref();
+        match hello.and_then(|hello| self.check_hello(&hello, identity).map(|()| hello)) {
             Ok(hello) => {
                 outgoing.send(hello::welcome());
                 let (from, purpose, runs) = (hello.from, hello.purpose, hello.runs);
@@ -323,8 +326,9 @@ impl Shared {
         ))
     }
 
-    fn check_hello(&self, hello: &Hello) -> Result<()> {
+    fn check_hello(&self, hello: &Hello, identity: Option<&Certified>) -> Result<()> {
         let own = &self.identity;
+        identity.map_or(Ok(()), |certified| certified.check_node(hello.from))?;
         if (hello.cluster, hello.group) != (own.cluster, own.group) {
             return Err(Error::Foreign(format!(
                 "this is a member of cluster {}, group {}, not of {}, group {}",

@@ -62,7 +62,8 @@ impl Shared {
         let meta = self.snapshots.latest().filter(|latest| Some((latest.index, latest.term)) == wanted);
         let meta = meta.ok_or_else(|| Error::NotFound("a newer snapshot has taken its place".into()))?;
         let address = post.address(to).ok_or_else(|| Error::NotFound(format!("member {to} has no address")))?;
-        let (stream, _) = connect(&address, post.security(), Instant::now() + PATIENCE)?;
+        let (stream, certified) = connect(&address, post.security(), Instant::now() + PATIENCE)?;
+        certified.map_or(Ok(()), |certified| certified.check_node(to))?;
         let mut talk = Talk { stream, frames: Frames::new() };
         talk.stream.write_first(post.hello(to, Purpose::Snapshot).frame())?;
         hello::check_welcome(&talk.hear()?)?;

@@ -1,5 +1,6 @@
 //! Several nodes over real sockets, in one process.
 
+mod certified;
 mod damaged;
 mod differs;
 mod founding;
@@ -39,7 +40,8 @@ fn addresses(count: usize) -> Vec<Address> {
 pub struct Cluster {
     dir: TempDir,
     addresses: Vec<Address>,
-    security: Security,
+    /// Of each.
+    securities: Vec<Security>,
     election_timeout: Duration,
     nodes: Vec<Option<Arc<Node>>>,
     /// What each reads the time from.
@@ -76,7 +78,7 @@ impl Cluster {
         let (addresses, nodes) = (addresses(count), vec![None; count]);
         let clocks = (0..count + 1).map(|_| Arc::default()).collect();
         let gates = if gated { addresses.iter().map(Gate::before).collect() } else { Vec::new() };
-        Self { dir, addresses, security, election_timeout, nodes, clocks, gates }
+        Self { dir, addresses, securities: vec![security; count + 1], election_timeout, nodes, clocks, gates }
     }
 
     /// All at once: the first time they wait for each other.
@@ -95,7 +97,7 @@ impl Cluster {
         let members = if self.gates.is_empty() { self.addresses.clone() } else { listed };
         let cluster = ClusterConfig::new(self.addresses[number].clone(), members);
         let advertise = self.gates.get(number).map(|gate| gate.address.clone());
-        let (security, election_timeout) = (self.security.clone(), self.election_timeout);
+        let (security, election_timeout) = (self.securities[number].clone(), self.election_timeout);
         config.cluster = Some(ClusterConfig { security, election_timeout, advertise, ..cluster });
         config
     }

@@ -3,6 +3,7 @@
 mod expiry;
 mod forged;
 mod joining;
+mod named;
 mod reload;
 
 use raftwork::base::{limits, ClusterId, Error};
@@ -103,7 +104,7 @@ fn whoever_has_the_right_certificate_is_let_in_and_known() {
     for (security, role) in [(home.node(), Role::Node), (home.client("web.1"), Role::client("web.1").unwrap())] {
         let dialer = dial(at(&listener), security, |_| ());
         dialer.up();
-        assert_eq!(told.recv_timeout(WAIT).unwrap(), Some(Certified { cluster: SHOP, role }));
+        assert_eq!(told.recv_timeout(WAIT).unwrap(), Some(Certified { cluster: SHOP, role, node: None }));
         for id in 0..100 {
             assert!(dialer.dialer.send(encode(9, id, b"words").unwrap()));
         }
@@ -112,7 +113,7 @@ fn whoever_has_the_right_certificate_is_let_in_and_known() {
         }
     }
     let (_, other) = connect(&at(&listener), &home.node(), Instant::now() + WAIT).unwrap();
-    assert_eq!(other, Some(Certified { cluster: SHOP, role: Role::Node }));
+    assert_eq!(other, Some(Certified { cluster: SHOP, role: Role::Node, node: None }));
 }
 
 /// Threat 1: nobody without the right certificate gets as far as a frame.

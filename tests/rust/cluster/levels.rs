@@ -25,11 +25,11 @@ fn u3_what_is_above_the_level_is_refused_for_good_by_a_member_that_follows() {
     assert!(matches!(&started, Err(Error::Invalid(_))), "{started:?}");
 }
 
-/// What a member that the group does not know says first at the port for members, of a release that speaks these versions.
-fn hello(node: &Node, oldest: u8, newest: u8) -> Vec<u8> {
+/// What a member says first at the port for members to another, of a release that speaks these versions.
+pub fn hello(from: u64, node: &Node, oldest: u8, newest: u8) -> Vec<u8> {
     let (cluster, group) = node.cluster();
     let mut words = [&b"RAFTMEMB"[..], &[oldest, 0, newest, 0, 5], b"9.9.9", &cluster.0].concat();
-    [group.0, 4_711, node.id().0].iter().for_each(|number| words.extend_from_slice(&number.to_le_bytes()));
+    [group.0, from, node.id().0].iter().for_each(|number| words.extend_from_slice(&number.to_le_bytes()));
     words.push(1);
     words.extend_from_slice(&machine::LEVEL.to_le_bytes());
     words.extend_from_slice(&[11, 0]);
@@ -42,7 +42,7 @@ fn u1_a_member_that_also_speaks_the_next_version_is_welcome_and_one_that_speaks_
     let cluster = Cluster::new(1);
     let answer = |oldest, newest| {
         let mut stream = TcpStream::connect(cluster.addresses[0].resolve().unwrap()[0]).unwrap();
-        stream.write_all(&hello(cluster.node(0), oldest, newest)).unwrap();
+        stream.write_all(&hello(4_711, cluster.node(0), oldest, newest)).unwrap();
         let mut frames = Frames::new();
         loop {
             match frames.take().unwrap() {

@@ -23,15 +23,15 @@ impl Forger {
         Self { authority: home.authority.pem(), key: KeyPair::try_from(&key).unwrap(), dir, made: 0 }
     }
 
-    /// The files of a certificate with this URI and all uses.
-    fn forge(&mut self, uri: &str) -> raftwork::net::pki::IssuedFiles {
+    /// The files of a certificate with these URIs and all uses.
+    fn forge(&mut self, uris: &[&str]) -> raftwork::net::pki::IssuedFiles {
         self.made += 1;
         let dir = self.dir.path().join(self.made.to_string());
         // A good one, whose certificate is replaced by one for the same key.
         let good = Authority::create(SHOP).unwrap().issue_node(&[]).unwrap().save(&dir, "node").unwrap();
         let key = KeyPair::try_from(&PrivateKeyDer::from_pem_file(&good.key).unwrap()).unwrap();
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let mut issuer = CertificateParams::default();
         issuer.distinguished_name = DistinguishedName::new();
@@ -43,13 +43,17 @@ impl Forger {
     }
 
     pub fn tls(&mut self, uri: &str) -> Arc<Tls> {
-        let files = self.forge(uri);
-        Tls::from_files(files.authority, files.certificate, files.key).unwrap()
+        self.tls_of(&[uri]).unwrap()
+    }
+
+    pub fn tls_of(&mut self, uris: &[&str]) -> Result<Arc<Tls>, Error> {
+        let files = self.forge(uris);
+        Tls::from_files(files.authority, files.certificate, files.key)
     }
 
     /// Connects without a look at the other side's certificate. Returns what it is told, and what the other side noted.
     pub fn connect_blindly(&mut self, listener: &Listener, uri: &str) -> (String, String) {
-        let files = self.forge(uri);
+        let files = self.forge(&[uri]);
         let chain = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])

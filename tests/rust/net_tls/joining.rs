@@ -98,7 +98,7 @@ fn a_joiner_gets_a_certificate_for_its_own_key() {
     let invitation = Invitation::parse(&line).unwrap();
     let joining = Security::Tls(Tls::joining(invitation.authority));
     let (stream, other) = connect(&invitation.address, &joining, Instant::now() + WAIT).unwrap();
-    assert_eq!(other, Some(Certified { cluster: SHOP, role: Role::Node }));
+    assert_eq!(other, Some(Certified { cluster: SHOP, role: Role::Node, node: None }));
     let key = NewKey::generate().unwrap();
     stream.write_first(encode(1, 7, &key.request(&["shop-2", "10.0.0.2"]).unwrap()).unwrap()).unwrap();
     let mut frames = Frames::new();
@@ -115,7 +115,7 @@ fn a_joiner_gets_a_certificate_for_its_own_key() {
     };
     let files = issued.save(&home.dir.path().join("joined"), "node").unwrap();
     let tls = Tls::from_files(files.authority, files.certificate, files.key).unwrap();
-    assert_eq!(tls.own().unwrap(), Certified { cluster: SHOP, role: Role::Node });
+    assert_eq!(tls.own().unwrap(), Certified { cluster: SHOP, role: Role::Node, node: None });
     connect(&at(&home.listener(Admit::NODES)), &Security::Tls(tls), Instant::now() + WAIT).unwrap();
 }
 

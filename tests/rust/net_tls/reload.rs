@@ -27,7 +27,7 @@ fn files_that_do_not_fit_together_are_refused_with_the_file_and_the_fix() {
     let files = issue(&home, 90);
     let tls = load(&files).unwrap();
     assert!(expiry(90).contains(&tls.expires_at().unwrap()));
-    assert_eq!(tls.own().unwrap(), Certified { cluster: SHOP, role: Role::Node });
+    assert_eq!(tls.own().unwrap(), Certified { cluster: SHOP, role: Role::Node, node: None });
     let expect = |path: &Path, why: &str| {
         let Err(error) = load(&files) else { panic!("loaded, though {why}") };
         let error = error.to_string();
