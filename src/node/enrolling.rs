@@ -129,8 +129,8 @@ impl Shared {
         Ok(out.into_bytes())
     }
 
-    /// A new certificate for this node, in its files. Answers until when it is good.
-    pub(super) fn renew(self: &Arc<Self>) -> Result<Millis> {
+    /// A new certificate for this node, in its files, as `actor` wants. Answers until when it is good.
+    pub(super) fn renew(self: &Arc<Self>, actor: &str) -> Result<Millis> {
         let tls = self.own_tls()?;
         let key = NewKey::generate()?;
         let request = key.request(&[])?;
@@ -143,6 +143,8 @@ impl Shared {
         tls.replace(&key.pem(), &certificate)?;
         let until = tls.expires_at().unwrap_or_default();
         log::info!("the certificate of this node was renewed; it is good until {} ms after 1970", until.0);
+        let days = until.since(self.config.clock.wall()).0 / 86_400_000;
+        self.note(actor, "certificate.renew", &format!("of {}, good for {days} days", self.identity.node));
         Ok(until)
     }
 
@@ -167,7 +169,7 @@ impl Shared {
         let own = self.own_tls().ok().and_then(|tls| tls.own());
         match own.and_then(|own| own.node).filter(|node| *node != self.identity.node) {
             None => Ok(()),
-            Some(node) => self.renew().map(drop).map_err(|error| {
+            Some(node) => self.renew("node").map(drop).map_err(|error| {
                 Error::Foreign(format!(
                     "the certificate of this node is that of node {node}, whose data are not here, and it gets no other: \
                      {error}"
@@ -202,7 +204,7 @@ impl Shared {
         if !ends && is_own {
             return;
         }
-        let Err(error) = self.renew() else { return };
+        let Err(error) = self.renew("node") else { return };
         match own.node {
             _ if ends => log::warn!("the certificate of this node ends in {} days, and: {error}", left.0 / 86_400_000),
             Some(other) => {

@@ -79,26 +79,40 @@ impl Shared {
                 self.note(actor, "member.remove", &node.to_string());
                 Ok(nothing(()))
             }
-            (3, 1) => self.transfer().map(nothing),
-            (4, 1) => self.snapshot_now().map(nothing),
+            (3, 1) => {
+                self.transfer()?;
+                self.note(actor, "leader.transfer", &format!("away from {}", self.identity.node));
+                Ok(nothing(()))
+            }
+            (4, 1) => {
+                self.snapshot_now()?;
+                self.note(actor, "snapshot.take", &format!("on {}", self.identity.node));
+                Ok(nothing(()))
+            }
             (20, 5) => self.order_token(actor, &mut reader),
             (21, 2) => self.revoke_token(actor, reader.str()?),
             (22, 1) => Ok(self.token_rows()),
             (23, 1) => Ok(self.act_rows()),
             (24, 2) => self.invite(actor, reader.str()?).map(|text| one(|out| out.str(&text))),
-            (25, 1) => self.renew().map(|until| one(|out| out.u64(until.0))),
+            (25, 1) => self.renew(actor).map(|until| one(|out| out.u64(until.0))),
             (26, 1) => {
                 let level = self.finalize()?;
                 self.note(actor, "level.set", &level.to_string());
                 Ok(one(|out| out.u64(level)))
             }
-            (5, 2) => self.begin_backup(reader.bool()?).map(|number| Writer::new().u64(number).as_bytes().to_vec()),
+            (5, 2) => {
+                let history = reader.bool()?;
+                let number = self.begin_backup(history)?;
+                let with = if history { "with" } else { "without" };
+                self.note(actor, "backup.make", &format!("on {}, {with} finished jobs", self.identity.node));
+                Ok(one(|out| out.u64(number)))
+            }
             (6, 3) => {
                 let piece = self.backup_piece(reader.u64()?, reader.u64()?)?;
                 Ok(Writer::with_capacity(piece.len() + 5).bin(&piece).as_bytes().to_vec())
             }
             (8, 3) => {
-                let done = self.replace(NodeId(reader.u64()?), reader.str()?)?;
+                let done = self.replace(actor, NodeId(reader.u64()?), reader.str()?)?;
                 Ok(Writer::new().bool(done).as_bytes().to_vec())
             }
             (9, 3) => {

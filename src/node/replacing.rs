@@ -26,14 +26,19 @@ impl Plan {
     fn lives(&self) -> bool {
         self.asked.elapsed() < LIFE
     }
+
+    fn is_for(&self, old: NodeId, address: &str) -> bool {
+        (self.old, self.address.as_str()) == (old, address)
+    }
 }
 
 impl Shared {
-    /// Plans that the node at `address` replaces `old`, or finds that it has. True: it is done.
+    /// Plans that the node at `address` replaces `old`, or finds that it has. True: it is done. Who asks is remembered with the
+    /// plan, and not again while it lives: a command asks again and again.
     ///
     /// # Errors
     /// `NotCommitted`: not here or not now. `Invalid`: `old` is no member.
-    pub(super) fn replace(self: &Arc<Self>, old: NodeId, address: &str) -> Result<bool> {
+    pub(super) fn replace(self: &Arc<Self>, actor: &str, old: NodeId, address: &str) -> Result<bool> {
         self.check_running()?;
         let address = Address::parse(address)?.to_string();
         if self.leads.lock().is_none() {
@@ -49,12 +54,20 @@ impl Shared {
                 Err(Error::NotCommitted("this node led and is to go: another one leads now, ask it".into()))
             }
             None => {
-                *self.replacing.lock() = Some(Plan { old, address, asked: Instant::now() });
+                let about = format!("{old} by the node at {address}");
+                let mut planned = self.replacing.lock();
+                let known = planned.as_ref().is_some_and(|plan| plan.lives() && plan.is_for(old, &address));
+                *planned = Some(Plan { old, address, asked: Instant::now() });
+                drop(planned);
+                if !known {
+                    self.note(actor, "member.replace", &about);
+                }
                 Ok(false)
             }
             Some(_) if there => {
                 // It was promoted beside the old one: the plan was not here yet.
                 self.change(MemberChange::Remove(old), false)?;
+                self.note(actor, "member.remove", &old.to_string());
                 Ok(true)
             }
             Some(_) => {
@@ -75,7 +88,7 @@ impl Shared {
     /// Whether a node without data may come to the address of this member: it is there to replace it.
     pub(super) fn is_replaced_at(&self, old: NodeId, address: &str) -> bool {
         let planned = self.replacing.lock();
-        planned.as_ref().is_some_and(|plan| plan.lives() && plan.old == old && plan.address == address)
+        planned.as_ref().is_some_and(|plan| plan.lives() && plan.is_for(old, address))
     }
 
     fn listed_at(&self, address: &str) -> Vec<NodeId> {

@@ -84,6 +84,9 @@ def test_replace_puts_a_new_disk_in_the_place_of_a_dead_member(raftwork: Any, cl
     found = voters(raftwork, cluster)
     assert found[cluster.listen[dead]] == answer["by"] != old
     assert len(found) == 3
+    acts = raftwork("cluster", "audit", "--storage", cluster.url, "--json").json
+    replaced = [act["about"] for act in acts if act["what"] == "member.replace"]
+    assert replaced == [f"{old} by the node at {cluster.listen[dead]}"], "once, however often it is asked for"
     status = raftwork("cluster", "status", "--storage", cluster.url, "--json")
     assert (status.status, status.json["problems"]) == (0, [])
 

@@ -152,6 +152,21 @@ def test_what_was_done_is_told_with_who_did_it(founded: Founded) -> None:
     assert ("invitation", "invitation.use") in told
 
 
+def test_acts_of_operators_on_one_node_are_told_with_who_asked(founded: Founded, tmp_path: Path) -> None:
+    admin = {"RAFTWORK_TLS_CA": founded.ca, "RAFTWORK_TOKEN": founded.make_token("on-call", "admin", "read")}
+    before = len(command("cluster", "audit", at=founded.at(1)))
+    url = ("--storage", founded.url)
+    command("cluster", "snapshot", *url, at=tmp_path, **admin)
+    command("cluster", "backup", str(tmp_path / "shop.rwb"), *url, at=tmp_path, **admin)
+    command("cluster", "transfer-leader", *url, at=tmp_path, **admin)
+    command("cluster", "renew", at=founded.at(1))
+    acts = command("cluster", "audit", at=founded.at(1))[before:]
+    told = [(act["actor"], act["what"]) for act in acts]
+    by_token = [("token/on-call", what) for what in ("snapshot.take", "backup.make", "leader.transfer")]
+    assert told == [*by_token, ("local", "certificate.renew")], acts
+    assert "good for 89 days" in acts[-1]["about"]
+
+
 class Relay:
     """Passes connections at one port on to another."""
 
