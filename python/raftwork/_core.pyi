@@ -41,10 +41,10 @@ class Client:
             path: the data directory.
             options: a map: `ttl_ms` (500 to 3,600,000, default 15,000: how long the session lives without a sign of
                 life), `kind` ("client" or "worker"), `labels` (texts by name), `segment_bytes`, `snapshot_bytes`,
-                `health_listen` ("host:port" where probes and metrics are answered), `metrics_open` (a boolean: metrics also to
+                `max_jobs`, `max_state_bytes` (what the state may hold before this node accepts no more jobs), `health_listen` ("host:port" where probes and metrics are answered), `metrics_open` (a boolean: metrics also to
                 other machines), `open_timeout_ms` (how long to wait for an owner that is starting, default 30,000),
                 `owner_patience_ms` (how long calls wait for the owner of a member's directory, default 20,000). To be one of several nodes: `listen`, `listen_clients`, `advertise`, `advertise_clients` ("host:port"), `members`
-                or `join` (lists of such), `name`, and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
+                or `join` (lists of such), `name`, `client_rate`, `max_clients`, `follower_log_bytes`, and `tls_ca`, `tls_certificate`, `tls_key` (files, all three), or `insecure` (a
                 boolean: plain connections to other machines).
 
         Raises:

@@ -262,6 +262,8 @@ class Raftwork(AsyncDoor, Enqueueing, Outgoing, Recurring, Locking):
                     submit_timeout_ms=settings["submit_timeout"],
                     segment_bytes=settings["segment_bytes"],
                     snapshot_bytes=settings["snapshot_bytes"],
+                    max_jobs=settings["max_jobs"],
+                    max_state_bytes=settings["max_state_bytes"],
                     network=Network.of(settings),
                 )
             return self._storage

@@ -39,6 +39,8 @@ class Settings(TypedDict, total=False):
     session_ttl: Duration
     segment_bytes: int | None
     snapshot_bytes: int | None
+    max_jobs: int | None
+    max_state_bytes: int | None
     compress_above: int | None
     encryption_keys: str | None
     encryption_key_file: str | os.PathLike[str] | None
@@ -62,6 +64,8 @@ class Settings(TypedDict, total=False):
     token_file: str | os.PathLike[str] | None
     first_token: str | None
     client_rate: int | None
+    max_clients: int | None
+    follower_log_bytes: int | None
     release: str | datetime | None
     outbox: str | None
 
@@ -175,6 +179,16 @@ SETTINGS: Final[dict[str, Setting]] = {
         None,
         "Log written between two snapshots, 1 MiB to 16 GiB.",
     ),
+    "max_jobs": Setting(
+        _optional(_whole("max_jobs", 1, 10_000_000)),
+        None,
+        "Jobs in memory beyond which a node accepts no more, 1 to 10,000,000; none: as many.",
+    ),
+    "max_state_bytes": Setting(
+        _optional(_whole("max_state_bytes", 1 << 20, 8 << 30)),
+        None,
+        "Memory of the state beyond which a node accepts no more jobs, 1 MiB to 8 GiB; none: 8 GiB.",
+    ),
     "release": Setting(
         _optional(_release),
         None,
@@ -228,6 +242,11 @@ SETTINGS: Final[dict[str, Setting]] = {
     "token_file": _networked("token_file", "File that holds the token, mode 0600, in place of token."),
     "first_token": _networked("first_token", "SHA-256 of a token that may do all in a cluster that this node begins."),
     "client_rate": _networked("client_rate", "Requests a second of one client at this node, 1 to 1,000,000,000."),
+    "max_clients": _networked("max_clients", "Connections of clients at this node, 1 to 65,536; none: 1,024."),
+    "follower_log_bytes": _networked(
+        "follower_log_bytes",
+        "Log kept in memory for members that fell behind, who need no snapshot then, 1 MiB to 16 GiB; none: 16 MiB.",
+    ),
 }
 """Every setting: its check, default and meaning. Durations are in milliseconds once checked."""
 

@@ -92,6 +92,10 @@ class Network:
     """SHA-256 of the token that may do everything in a cluster which this node begins. None: there is none."""
     client_rate: int | None = None
     """Requests a second of one client, by its name, at this node. None: the core's default."""
+    max_clients: int | None = None
+    """Connections of clients at this node. None: the core's default."""
+    follower_log_bytes: int | None = None
+    """Bytes of log that stay in memory for members that fell behind. None: the core's default."""
 
     @classmethod
     def of(cls, settings: Gettable) -> Network:
@@ -165,8 +169,8 @@ class Network:
             )
         if self.node_name is not None:
             told["name"] = self.node_name
-        if self.client_rate is not None:
-            told["client_rate"] = self.client_rate
+        bounds = ("client_rate", "max_clients", "follower_log_bytes")
+        told |= {name: getattr(self, name) for name in bounds if getattr(self, name) is not None}
         if self.first_token is not None:
             told["first_token"] = bytes.fromhex(self.first_token)
         for name in ("listen", "listen_clients"):
@@ -348,10 +352,10 @@ def _check_hash(value: Any) -> str:
     return value.removeprefix("sha256:")
 
 
-def _check_client_rate(value: Any) -> int:
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 1_000_000_000:
-        raise ConfigError(f"client_rate={value!r} is not a whole number from 1 to 1,000,000,000.")
+def _check_whole(value: Any, name: str, least: int, most: int, of: str = "") -> int:
+    number = int(value) if isinstance(value, str) and value.isascii() and value.strip().isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        raise ConfigError(f"{name}={value!r} is not a whole number{of} from {least:,} to {most:,}.")
     return number
 
 
@@ -387,15 +391,6 @@ def _check_election(value: Any) -> int:
         raise ConfigError(error.message) from None
 
 
-def _check_snapshot_rate(value: Any) -> int:
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 << 20 <= number <= 1 << 34:
-        raise ConfigError(
-            f"snapshot_rate={value!r} is not a whole number of bytes a second from {1 << 20:,} to {1 << 34:,}."
-        )
-    return number
-
-
 CHECKS: Final = {
     "listen": lambda value: check_address(value, "listen"),
     "listen_clients": lambda value: check_address(value, "listen_clients"),
@@ -405,7 +400,7 @@ CHECKS: Final = {
     "join": lambda value: check_addresses(value, "join"),
     "node_name": lambda value: _check_name(value, "node_name"),
     "election_timeout": _check_election,
-    "snapshot_rate": _check_snapshot_rate,
+    "snapshot_rate": lambda value: _check_whole(value, "snapshot_rate", 1 << 20, 1 << 34, " of bytes a second"),
     "health_listen": lambda value: check_address(value, "health_listen"),
     "metrics_open": lambda value: check_truth(value, "metrics_open"),
     "tls_ca": lambda value: check_file("tls_ca", value),
@@ -415,6 +410,8 @@ CHECKS: Final = {
     "token": _check_token,
     "token_file": lambda value: check_file("token_file", value),
     "first_token": _check_hash,
-    "client_rate": _check_client_rate,
+    "client_rate": lambda value: _check_whole(value, "client_rate", 1, 1_000_000_000),
+    "max_clients": lambda value: _check_whole(value, "max_clients", 1, 1 << 16),
+    "follower_log_bytes": lambda value: _check_whole(value, "follower_log_bytes", 1 << 20, 1 << 34, " of bytes"),
 }
 """Turns what the user wrote for a field into its plain form, or raises ConfigError."""

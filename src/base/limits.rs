@@ -29,7 +29,8 @@ pub const PRIORITY_MAX: i64 = 100;
 pub const DEPTH_MAX: usize = 32;
 /// Items of one array or map that a decoder accepts.
 pub const ITEMS_MAX: usize = 65_536;
-/// Jobs in memory, those that finished and are not archived yet included. About 600 bytes each.
+/// Jobs in memory, those that finished and are not archived yet included. About 600 bytes each. All versions that share a
+/// log must agree on it; a node may be told less.
 pub const JOBS_MAX: usize = 10_000_000;
 /// Different job specifications (function and options) alive at once.
 pub const SPECS_MAX: usize = 100_000;
@@ -99,7 +100,8 @@ pub const META_BYTES_MAX: usize = 16 << 10;
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// Labels of one session, each a name and a text.
 pub const LABELS_MAX: usize = 32;
-/// What the state machine may hold by its own estimate; beyond it enqueueing is refused, everything else goes on.
+/// What the state machine may hold by its own estimate; beyond it enqueueing is refused, everything else goes on. A node may
+/// be told less.
 pub const MACHINE_BYTES_MAX: u64 = 8 << 30;
 /// Items that one `Tick` or `Evict` may touch, so that upkeep never stalls the group.
 pub const UPKEEP_ITEMS_MAX: usize = 1_000;
@@ -123,7 +125,7 @@ pub const ATTACHED_REQUESTS_MAX: usize = 4_096;
 pub const ATTACHED_PROCESSES_MAX: usize = 1_024;
 /// Bytes that may wait for a peer that reads slowly. Its connection ends beyond.
 pub const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Connections from other machines at one port. Each takes two threads.
+/// Connections from other machines at one port, unless a setting says otherwise. Each takes two threads.
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Of these, connections that have not shown yet who they are: a flood of them must leave room and memory to others.
 pub const STRANGERS_MAX: usize = 64;
@@ -187,7 +189,8 @@ pub const SEGMENT_BYTES: usize = 32 << 20;
 pub const LOG_BYTES_SNAPSHOT: u64 = 64 << 20;
 /// Bytes of log that are never exceeded: writers wait for the snapshot instead.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of entries that a member keeps in memory for others that fell behind, so that they need no snapshot.
+/// Bytes of entries that a member keeps in memory for others that fell behind, so that they need no snapshot; unless a setting
+/// says otherwise.
 pub const LOG_BYTES_FOR_PEERS: usize = 16 << 20;
 /// Bytes of a snapshot that one member sends to another within a second: a part of the network, and less than a disk writes.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;

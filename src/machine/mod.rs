@@ -14,6 +14,7 @@
 //! access    tokens, invitations, and who did what about the cluster
 //! stored    a job as bytes; record: as others see it       image     the whole state as bytes; load: and back
 //! needs     what a request is about, for whoever judges whether its sender may; coming: the jobs that it is about to bring
+//! bounds    what a node lets in before it enters the log, by its settings
 //! view      questions that change nothing; filter, search: which jobs a person means
 //! ```
 //!
@@ -31,6 +32,7 @@ mod anew;
 mod audit;
 mod batches;
 mod blob;
+mod bounds;
 mod bucket;
 mod change;
 mod claims;
@@ -99,6 +101,7 @@ use unique::Unique;
 
 pub use access::{Act, Digest, Invited, Token};
 pub use blob::Blob;
+pub use bounds::Bounds;
 pub use cluster::{listed_by, Member};
 pub use coming::Coming;
 pub use command::check;

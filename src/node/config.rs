@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, ClusterId, Error, GroupId, Result};
 use crate::disk::{Disk, RealDisk};
+use crate::machine::Bounds;
 use crate::net::{Address, Admit, ListenerConfig, Security};
 use crate::replica::ELECTION_TICKS;
 
@@ -49,6 +50,10 @@ pub struct ClusterConfig {
     pub first_token: Option<[u8; 32]>,
     /// Requests a second of one client, by its name, at this node.
     pub client_rate: u64,
+    /// Connections of clients at this node.
+    pub clients_max: usize,
+    /// Bytes of entries that stay in memory for members that fell behind.
+    pub log_bytes_for_peers: usize,
 }
 
 impl ClusterConfig {
@@ -68,6 +73,8 @@ impl ClusterConfig {
             security: Security::Plain,
             first_token: None,
             client_rate: limits::CLIENT_RATE,
+            clients_max: limits::CONNECTIONS_MAX,
+            log_bytes_for_peers: limits::LOG_BYTES_FOR_PEERS,
         }
     }
 
@@ -86,7 +93,8 @@ impl ClusterConfig {
 
     /// How to listen for clients.
     pub fn clients_listener(&self) -> Result<ListenerConfig> {
-        Ok(ListenerConfig::new("the clients' port", self.clients()?, self.security.clone(), Admit::ANYBODY))
+        let config = ListenerConfig::new("the clients' port", self.clients()?, self.security.clone(), Admit::ANYBODY);
+        Ok(ListenerConfig { connections_max: self.clients_max, ..config })
     }
 
     /// Where other members reach this node.
@@ -135,6 +143,8 @@ pub struct NodeConfig {
     pub snapshot_bytes: u64,
     /// Bytes of log since the last snapshot at which writers wait for it.
     pub log_bytes_max: u64,
+    /// What the state may hold before this node lets no more jobs in. Better the same on all members of a cluster.
+    pub bounds: Bounds,
     /// Where probes and metrics are answered over HTTP. Nothing: nowhere.
     pub health_listen: Option<Address>,
     /// Whether metrics are answered there to other machines too, without encryption.
@@ -162,6 +172,7 @@ impl NodeConfig {
             segment_bytes: limits::SEGMENT_BYTES,
             snapshot_bytes: limits::LOG_BYTES_SNAPSHOT,
             log_bytes_max: limits::LOG_BYTES_MAX,
+            bounds: Bounds::default(),
             health_listen: None,
             metrics_open: false,
             archive: true,

@@ -169,6 +169,8 @@ impl Shared {
             map.number("jobs", machine.len() as u64).number("state_bytes", machine.bytes());
             map.number("now_ms", machine.clock().0);
         }
+        let bounds = &self.config.bounds;
+        map.number("jobs_max", bounds.jobs as u64).number("state_bytes_max", bounds.bytes);
         let alarms = self.alarms(figures.stalled);
         map.put("alarms", |writer| {
             writer.array(alarms.len());
@@ -239,6 +241,18 @@ impl Shared {
         }
     }
 
+    /// An alarm while there is little room for more jobs.
+    fn filling(&self) -> Option<String> {
+        let (bounds, machine) = (&self.config.bounds, self.machine.read());
+        let nearly = |held: u64, most: u64| held > most / 10 * 9;
+        let held = match (machine.len() as u64, machine.bytes()) {
+            (jobs, _) if nearly(jobs, bounds.jobs as u64) => format!("{jobs} jobs of {} (max_jobs)", bounds.jobs),
+            (_, bytes) if nearly(bytes, bounds.bytes) => format!("{bytes} bytes of {} (max_state_bytes)", bounds.bytes),
+            _ => return None,
+        };
+        Some(format!("the state is nearly full: {held}; when it is, enqueueing is refused and everything else goes on"))
+    }
+
     /// What somebody should look at, in whole sentences.
     pub(super) fn alarms(&self, stalled: bool) -> Vec<String> {
         let mut alarms = Vec::new();
@@ -249,6 +263,7 @@ impl Shared {
         if stalled {
             alarms.push("the disk is full: writes wait for room".into());
         }
+        alarms.extend(self.filling());
         alarms.extend(self.stamp.lock().alarm().map(str::to_owned));
         if let Some(trouble) = self.tls().and_then(Tls::trouble) {
             alarms.push(format!("the changed certificate files are not used, the old ones stay in force: {trouble}"));

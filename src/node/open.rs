@@ -20,7 +20,7 @@ use super::stamp::Stamp;
 use super::wakeups::Wakeups;
 use super::{anew, founding, ClusterConfig, Node, NodeConfig, Shared};
 use crate::archive::{self, Archive};
-use crate::base::{limits, ClusterId, Error, NodeId, Result};
+use crate::base::{ClusterId, Error, NodeId, Result};
 use crate::disk::{check_not_shared, differs, ensure_dir, gone, Disk, Founding, Identity, Lock, Origin, RealDisk};
 use crate::machine::record;
 use crate::net::{Admit, Listener, ListenerConfig, Security};
@@ -60,7 +60,8 @@ impl Node {
             segment_bytes: config.segment_bytes,
             snapshot_bytes: config.snapshot_bytes,
             log_bytes_max: config.log_bytes_max,
-            log_bytes_for_peers: limits::LOG_BYTES_FOR_PEERS,
+            log_bytes_for_peers: config.cluster.as_ref().map_or(0, |cluster| cluster.log_bytes_for_peers),
+            bounds: config.bounds,
             now: config.clock.wall(),
             newcomer: newcomer(&config, beginning),
             alone: config.cluster.is_none(),

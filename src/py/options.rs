@@ -24,6 +24,12 @@ const TTL_MS: std::ops::RangeInclusive<u64> = 500..=3_600_000;
 const ELECTION_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
 const SNAPSHOT_RATE: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 34;
 
+/// What the state may hold, connections of clients, and log for members that fell behind.
+const JOBS: std::ops::RangeInclusive<u64> = 1..=limits::JOBS_MAX as u64;
+const STATE_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=limits::MACHINE_BYTES_MAX;
+const CLIENTS: std::ops::RangeInclusive<u64> = 1..=1 << 16;
+const FOLLOWER_LOG_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 34;
+
 fn within(range: std::ops::RangeInclusive<u64>, name: &str, number: u64) -> Result<u64> {
     if range.contains(&number) {
         return Ok(number);
@@ -161,6 +167,8 @@ struct Membership {
     client_rate: Option<u64>,
     election_timeout_ms: Option<u64>,
     snapshot_rate: Option<u64>,
+    clients_max: Option<usize>,
+    log_bytes_for_peers: Option<usize>,
 }
 
 impl Membership {
@@ -193,6 +201,14 @@ impl Membership {
             }
             "snapshot_rate" => {
                 self.snapshot_rate = Some(within(SNAPSHOT_RATE, key, reader.u64()?)?);
+                return Ok(true);
+            }
+            "max_clients" => {
+                self.clients_max = Some(within(CLIENTS, key, reader.u64()?)? as usize);
+                return Ok(true);
+            }
+            "follower_log_bytes" => {
+                self.log_bytes_for_peers = Some(within(FOLLOWER_LOG_BYTES, key, reader.u64()?)? as usize);
                 return Ok(true);
             }
             "name" => {
@@ -237,6 +253,8 @@ impl Membership {
             security,
             first_token,
             client_rate,
+            clients_max: self.clients_max.unwrap_or(own.clients_max),
+            log_bytes_for_peers: self.log_bytes_for_peers.unwrap_or(own.log_bytes_for_peers),
             ..own
         }))
     }
@@ -316,6 +334,8 @@ pub fn open(path: &str, bytes: &[u8]) -> Result<(NodeConfig, Options, Duration)>
         match key {
             "segment_bytes" => config.segment_bytes = usize::try_from(reader.u64()?).unwrap_or(usize::MAX),
             "snapshot_bytes" => config.snapshot_bytes = reader.u64()?,
+            "max_jobs" => config.bounds.jobs = within(JOBS, key, reader.u64()?)? as usize,
+            "max_state_bytes" => config.bounds.bytes = within(STATE_BYTES, key, reader.u64()?)?,
             "open_timeout_ms" => open_timeout_ms = reader.u64()?,
             "owner_patience_ms" => config.owner_patience = Duration::from_millis(reader.u64()?),
             "health_listen" => config.health_listen = Some(Address::parse(reader.str()?)?),

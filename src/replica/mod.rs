@@ -14,6 +14,7 @@
 //! * Entries are applied once each, in order, with stamps that never go back (T1).
 
 mod apply;
+mod bounds;
 mod digests;
 mod doubt;
 pub mod entry;
@@ -34,7 +35,6 @@ pub mod wire;
 mod words;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +42,10 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::base::planted::{has, Bug};
-use crate::base::{ClusterId, Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
+use crate::base::{Error, LogIndex, Millis, NodeId, Result, SessionId, Term};
 use crate::consensus::{Action, ConfState, Core, EntryType, Event, Placed};
-use crate::disk::{Disk, Identity};
-use crate::machine::{Effects, Machine};
+use crate::disk::Identity;
+use crate::machine::{Bounds, Effects, Machine};
 use crate::snapshot::SnapshotStore;
 use crate::wal::{HardState, Wal};
 
@@ -56,7 +56,7 @@ use forward::Forwards;
 pub use log_store::{LogCache, Position};
 use members::{Changing, Watch};
 pub use members::{Members, PeerProgress};
-pub use open::{load_snapshot, rehearse, write_state, Opened, FIRST};
+pub use open::{load_snapshot, rehearse, write_state, Newcomer, Opened, ReplicaConfig, FIRST};
 pub use others::{others_on, Others};
 pub use persist::Herald;
 use reads::Reads;
@@ -68,37 +68,6 @@ use tickets::Tickets;
 pub use upkeep::{Capture, SnapshotWritten, Upkeep};
 pub use wire::{Letter, Note};
 pub use words::Word;
-
-/// Where a replica lives and how large its log may become.
-#[derive(Clone, Debug)]
-pub struct ReplicaConfig {
-    pub disk: Arc<dyn Disk>,
-    pub dir: PathBuf,
-    pub segment_bytes: usize,
-    /// Bytes of log since the last snapshot that make the next one due.
-    pub snapshot_bytes: u64,
-    /// Bytes of log since the last snapshot at which `has_room` turns false.
-    pub log_bytes_max: u64,
-    /// Bytes of entries before the newest snapshot that stay in memory for members that fell behind.
-    pub log_bytes_for_peers: usize,
-    /// When a new directory is made: the time to write into its identity.
-    pub now: Millis,
-    /// When a new directory is made: whom it belongs to. Nothing: a group of its own with one member.
-    pub newcomer: Option<Newcomer>,
-    /// Whether this process reaches no other member: then a directory that names others is refused.
-    pub alone: bool,
-}
-
-/// A member of a group that begins with several, each of which makes its directory from the same list; or a node that
-/// joins a group.
-#[derive(Clone, Debug)]
-pub struct Newcomer {
-    pub cluster: ClusterId,
-    /// Never used before in this cluster: an id means a disk, and goes with it.
-    pub node: NodeId,
-    /// All first members, this one included. Nobody: it joins, and waits for the leader to send it a state.
-    pub voters: Vec<NodeId>,
-}
 
 /// Where letters to peers go, at once: those of a leader leave before its own disk has the entries. It must not block.
 pub type Outbox = Box<dyn FnMut(Letter) + Send>;
@@ -191,6 +160,8 @@ pub struct Replica<T> {
     /// What consensus asked for and is not done yet: empty between turns, unless the disk is full.
     actions: VecDeque<Action>,
     upkeep: Upkeep,
+    /// What the state may hold before this member lets no more in.
+    bounds: Bounds,
     outbox: Outbox,
     herald: Option<Herald>,
     /// The end of the log was cut where it may have been acknowledged.
@@ -279,6 +250,7 @@ impl<T> Replica<T> {
             return Ok(());
         }
         let proposals = self.refuse_judgements(proposals, turn);
+        let proposals = self.refuse_beyond(proposals, turn);
         if self.role() != Role::Leader {
             self.answer_peers(&Error::NotCommitted("this node does not lead".into()));
             if !proposals.is_empty() {

@@ -10,7 +10,7 @@
 //! that is how it is told from a member that lost something: the log of every member begins with one.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -25,18 +25,51 @@ use super::reads::Reads;
 use super::suspicion::Suspicion;
 use super::tickets::Tickets;
 use super::upkeep::metadata;
-use super::{Newcomer, Outbox, Replica, ReplicaConfig, Turn, Upkeep};
+use super::{Outbox, Replica, Turn, Upkeep};
 use crate::base::planted::{has, Bug};
-use crate::base::{ClusterId, Error, GroupId, JobId, LogIndex, NodeId, Result, Term};
+use crate::base::{ClusterId, Error, GroupId, JobId, LogIndex, Millis, NodeId, Result, Term};
 use crate::consensus::{ConfState, Core, CoreConfig, Entry, Event, HardState, LogStore, Role};
 use crate::disk::{ensure_dir, quarantine, Disk, Identity};
-use crate::machine::{Loader, Machine, STATE_VERSION};
+use crate::machine::{Bounds, Loader, Machine, STATE_VERSION};
 use crate::snapshot::{self, SnapshotMeta, SnapshotStore};
 use crate::wal::{self, Group, Mark, Recovered, Wal, WalConfig};
 
 /// A new group begins with a snapshot of the empty state here, so that a later member must fetch it and with it learns
 /// who the first members were.
 pub const FIRST: Mark = Mark { index: 1, term: 1 };
+
+/// Where a replica lives and how large its log and its state may become.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub segment_bytes: usize,
+    /// Bytes of log since the last snapshot that make the next one due.
+    pub snapshot_bytes: u64,
+    /// Bytes of log since the last snapshot at which `has_room` turns false.
+    pub log_bytes_max: u64,
+    /// Bytes of entries before the newest snapshot that stay in memory for members that fell behind.
+    pub log_bytes_for_peers: usize,
+    /// What the state may hold before this member lets no more in.
+    pub bounds: Bounds,
+    /// When a new directory is made: the time to write into its identity.
+    pub now: Millis,
+    /// When a new directory is made: whom it belongs to. Nothing: a group of its own with one member.
+    pub newcomer: Option<Newcomer>,
+    /// Whether this process reaches no other member: then a directory that names others is refused.
+    pub alone: bool,
+}
+
+/// A member of a group that begins with several, each of which makes its directory from the same list; or a node that
+/// joins a group.
+#[derive(Clone, Debug)]
+pub struct Newcomer {
+    pub cluster: ClusterId,
+    /// Never used before in this cluster: an id means a disk, and goes with it.
+    pub node: NodeId,
+    /// All first members, this one included. Nobody: it joins, and waits for the leader to send it a state.
+    pub voters: Vec<NodeId>,
+}
 
 /// What was noticed while opening and did not prevent it.
 #[derive(Clone, Debug, Default)]
@@ -150,6 +183,7 @@ impl<T> Replica<T> {
             leaderless: 0,
             actions: VecDeque::new(),
             upkeep: Upkeep::new(config, newest),
+            bounds: config.bounds,
             outbox,
             herald: None,
             suspicion,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use raftwork::base::{ClusterId, GroupId, LogIndex, Millis, NodeId};
 use raftwork::disk::{Identity, RealDisk};
-use raftwork::machine::{Effects, Machine, Mode};
+use raftwork::machine::{Bounds, Effects, Machine, Mode};
 use raftwork::replica::{entry as framed, Proposal, Replica, ReplicaConfig, SnapshotWritten, Turn};
 use raftwork::snapshot::{SnapshotMeta, SnapshotStore};
 use raftwork::wal::{inspect_on, Group, HardState, Mark, Wal, WalConfig, WalEntry};
@@ -316,6 +316,7 @@ fn node_config(dir: &Path) -> ReplicaConfig {
         snapshot_bytes: 1 << 30,
         log_bytes_max: 2 << 30,
         log_bytes_for_peers: 0,
+        bounds: Bounds::default(),
         now: Millis(1_700_000_000_000),
         newcomer: None,
         alone: true,

@@ -1,5 +1,6 @@
 //! A replica over the fake disk: what was answered survives, what was refused never happens, whatever the disk does.
 
+mod full;
 mod salvage;
 mod starts;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use raftwork::base::{Error, JobId, Millis, Result};
 use raftwork::disk::fake::{Fault, Op};
 use raftwork::disk::{Disk, FakeDisk};
+use raftwork::machine::Bounds;
 use raftwork::replica::{entry, Proposal, Replica, ReplicaConfig, SnapshotWritten, Turn};
 
 use crate::requests::{enqueue, job};
@@ -32,6 +34,7 @@ fn config(disk: &FakeDisk) -> ReplicaConfig {
         snapshot_bytes: 1 << 30,
         log_bytes_max: 2 << 30,
         log_bytes_for_peers: 0,
+        bounds: Bounds::default(),
         now: Millis(1_000),
         newcomer: None,
         alone: true,

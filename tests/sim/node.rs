@@ -9,7 +9,7 @@ use raftwork::base::{ClusterId, Error, Millis, NodeId, SessionId, Term};
 use raftwork::consensus::{MemberChange, Role, SnapshotMetadata};
 use raftwork::disk::fake::Op;
 use raftwork::disk::FakeDisk;
-use raftwork::machine;
+use raftwork::machine::{self, Bounds};
 use raftwork::node::stamp::Stamp;
 use raftwork::node::wakeups::Wakeups;
 use raftwork::replica::{
@@ -173,6 +173,7 @@ impl Node {
             snapshot_bytes,
             log_bytes_max: 1 << 30,
             log_bytes_for_peers: (snapshot_bytes % 3_000) as usize,
+            bounds: Bounds::default(),
             now: self.wall(now),
             newcomer: Some(Newcomer {
                 cluster: ClusterId([7; 16]),

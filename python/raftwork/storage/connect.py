@@ -34,6 +34,8 @@ def connect(
     submit_timeout_ms: int = 30_000,
     segment_bytes: int | None = None,
     snapshot_bytes: int | None = None,
+    max_jobs: int | None = None,
+    max_state_bytes: int | None = None,
     network: Network | None = None,
 ) -> Storage:
     """The storage that a URL names.
@@ -43,6 +45,7 @@ def connect(
         session_ttl_ms: silence, in milliseconds, after which this process counts as dead.
         submit_timeout_ms: longest wait of one write.
         segment_bytes, snapshot_bytes: sizes of the log, for the process that owns a node. None: the core's defaults.
+        max_jobs, max_state_bytes: what the state may hold before that node accepts no more jobs. None: all that it can.
         network: how this process is on the network, but for what the URL says otherwise. None: not at all.
 
     Raises:
@@ -71,6 +74,8 @@ def connect(
         submit_timeout_ms=submit_timeout_ms,
         segment_bytes=segment_bytes,
         snapshot_bytes=snapshot_bytes,
+        max_jobs=max_jobs,
+        max_state_bytes=max_state_bytes,
         network=network_of(url, network),
     )
 

@@ -28,6 +28,7 @@ class RaftStorage(ClientStorage):
         session_ttl_ms: silence, in milliseconds, after which this process counts as dead.
         submit_timeout_ms: longest wait of one write.
         segment_bytes, snapshot_bytes: sizes of the log, for the process that owns the node. None: the core's defaults.
+        max_jobs, max_state_bytes: what the state may hold before that node accepts no more jobs. None: all that it can.
         network: how the node is one of several, for the process that owns it. None: it is alone and has no port.
         labels: shown with this process's sessions.
 
@@ -43,6 +44,8 @@ class RaftStorage(ClientStorage):
         submit_timeout_ms: int = 30_000,
         segment_bytes: int | None = None,
         snapshot_bytes: int | None = None,
+        max_jobs: int | None = None,
+        max_state_bytes: int | None = None,
         network: Network | None = None,
         labels: dict[str, str] | None = None,
     ) -> None:
@@ -55,10 +58,13 @@ class RaftStorage(ClientStorage):
         self.owner_patience_ms: int | None = None
         """How long, in milliseconds, this process waits for the node of a member's directory, which it must not open
         itself without the settings of that member. None: the core's default, 20,000."""
-        if segment_bytes is not None:
-            self._options["segment_bytes"] = segment_bytes
-        if snapshot_bytes is not None:
-            self._options["snapshot_bytes"] = snapshot_bytes
+        sizes = {
+            "segment_bytes": segment_bytes,
+            "snapshot_bytes": snapshot_bytes,
+            "max_jobs": max_jobs,
+            "max_state_bytes": max_state_bytes,
+        }
+        self._options |= {name: value for name, value in sizes.items() if value is not None}
 
     def _connect(self) -> _core.Client:
         patience = {} if self.owner_patience_ms is None else {"owner_patience_ms": self.owner_patience_ms}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raftwork import ConfigError, ForeignDirectory, JobState, Raftwork, StorageError, UniqueConflict, serde
+from raftwork import ConfigError, ForeignDirectory, JobState, Overloaded, Raftwork, StorageError, UniqueConflict, serde
 from raftwork.storage.base import NewJob, result_succeeded
 from raftwork.storage.raft import RaftStorage
 from raftwork.testing.conformance.making import PATIENCE, Worker, known, new, put, spec
@@ -57,6 +57,23 @@ def test_nothing_is_made_before_first_use(directory: Path) -> None:
 def test_the_directory_is_private(storage: RaftStorage, directory: Path) -> None:
     put(storage)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_node_accepts_as_many_jobs_as_its_setting_says_and_workers_go_on(directory: Path) -> None:
+    with Raftwork("shop", f"raft:///{directory}", max_jobs=3) as app:
+
+        @app.task
+        def add(a: int, b: int) -> int:
+            return a + b
+
+        jobs = [add.enqueue(number, 1) for number in range(3)]
+        with pytest.raises(Overloaded, match="max_jobs"):
+            add.enqueue(9, 1)
+        health = app.storage.health()
+        assert (health["jobs"], health["jobs_max"]) == (3, 3)
+        assert any("nearly full: 3 jobs of 3 (max_jobs)" in alarm for alarm in health["alarms"]), health["alarms"]
+        with app.running():
+            assert [job.result(timeout=PATIENCE) for job in jobs] == [1, 2, 3]
 
 
 def test_jobs_results_and_counts_survive_closing(directory: Path) -> None:

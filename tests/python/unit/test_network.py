@@ -81,6 +81,29 @@ def test_the_core_is_told_what_was_set_and_paths_are_absolute(tmp_path: Path, mo
     assert not Raftwork("shop", "raft:///jobs").storage.capabilities.replicated
 
 
+def test_bounds_of_a_node_reach_the_core_from_settings_and_from_the_url() -> None:
+    given: dict[str, Any] = {
+        "max_jobs": 500,
+        "max_state_bytes": 1 << 30,
+        "max_clients": 7,
+        "follower_log_bytes": 1 << 20,
+    }
+    app = Raftwork("shop", "raft:///jobs?client_rate=9", listen="a:1", members="a:1", **given)
+    assert told(app.storage) == {"listen": "a:1", "members": ["a:1"], "client_rate": 9, **given}
+    # A node alone has no clients on other machines and no members that fall behind.
+    assert told(Raftwork("shop", "raft:///jobs", **given).storage) == {"max_jobs": 500, "max_state_bytes": 1 << 30}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("max_jobs", 0), ("max_jobs", 10_000_001), ("max_state_bytes", 1 << 10), ("max_state_bytes", "much"),
+     ("max_clients", 0), ("max_clients", True), ("follower_log_bytes", 5), ("follower_log_bytes", -1)],
+)  # fmt: skip
+def test_a_bound_out_of_its_range_is_refused_by_its_name(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name}=.* is not a whole number"):
+        Raftwork("shop", **{name: wrong})
+
+
 def test_the_url_wins_over_the_settings() -> None:
     network = Network(listen="a:1", members=("a:1", "b:2"))
     joining = connect("raft:///jobs?listen=c:3&join=d:4&node_name=the%20third")

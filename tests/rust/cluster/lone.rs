@@ -7,6 +7,7 @@ use raftwork::client::patience::Patience;
 use raftwork::client::request::Failure;
 use raftwork::client::{Client, Options, Role};
 use raftwork::disk::Lock;
+use raftwork::machine::Bounds;
 use raftwork::replica::{Newcomer, Replica, ReplicaConfig};
 
 use super::*;
@@ -74,6 +75,7 @@ fn a_node_that_waits_for_its_first_state_is_not_opened_without_its_settings() {
         snapshot_bytes: 1 << 30,
         log_bytes_max: 2 << 30,
         log_bytes_for_peers: 0,
+        bounds: Bounds::default(),
         now: Millis(1),
         newcomer: Some(Newcomer { cluster: ClusterId([1; 16]), node: NodeId(7), voters: Vec::new() }),
         alone: false,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use raftwork::base::{ClusterId, Error, Millis, NodeId, Result};
 use raftwork::consensus::{MemberChange, MessageType, Role};
 use raftwork::disk::FakeDisk;
+use raftwork::machine::Bounds;
 use raftwork::replica::{
     entry, Letter, Members, Newcomer, Opened, Proposal, Replica, ReplicaConfig, SnapshotWritten, Turn,
 };
@@ -79,6 +80,7 @@ impl Group {
             snapshot_bytes: 1 << 30,
             log_bytes_max: 2 << 30,
             log_bytes_for_peers: 0,
+            bounds: Bounds::default(),
             now: Millis(1_000),
             newcomer: Some(node.newcomer.clone()),
             alone: false,
