@@ -87,6 +87,12 @@ pub fn is_answered(kind: Kind) -> bool {
     matches!(kind, Kind::Submit | Kind::View | Kind::Wait | Kind::Health | Kind::Metrics | Kind::Fresh | Kind::Order)
 }
 
+/// Whether a frame is heard and gets no answer. Who says too many of these is heard later: there is no word to refuse them
+/// with, and a worker whose wish to be woken was dropped would sleep for ever.
+pub fn is_heard(kind: Kind) -> bool {
+    matches!(kind, Kind::Watch | Kind::Unwatch | Kind::Arm | Kind::Disarm | Kind::Lines | Kind::ForgetWait)
+}
+
 /// The number with which a question or an order begins.
 fn number(payload: &[u8]) -> Result<u64> {
     let mut reader = Reader::new(payload);

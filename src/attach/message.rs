@@ -214,6 +214,7 @@ pub fn encode_event(event: WatchEvent) -> Vec<u8> {
         WatchEvent::SessionClosed => (4, None, 0),
         WatchEvent::NodeClosed => (5, None, 0),
         WatchEvent::Granted(..) | WatchEvent::Lines(_) => unreachable!("it has a form of its own"),
+        WatchEvent::Refused => unreachable!("a reply says so"),
     };
     let mut out = Writer::new();
     out.array(3).u64(number);

@@ -8,6 +8,7 @@
 //! quota     how much one client may ask for in a second
 //! server    the owner's side: lets processes in
 //! door      who is let in, and what each frame needs
+//! registered  what one connection may have at a time
 //! peer      the owner's side of one attached process
 //! remote    the attached side
 //! silence   whether the owner hangs
@@ -19,6 +20,7 @@ pub mod message;
 mod peer;
 pub mod place;
 mod quota;
+mod registered;
 pub mod remote;
 pub mod server;
 mod silence;

@@ -2,23 +2,24 @@
 //!
 //! When the process ends, so do its sessions: the leases that it holds are crashed at once, not after their time to live.
 
-use super::backend::{Backend, View, WaitId, WatchEvent, WatchId, Watcher};
+use super::backend::{Backend, Done, View, WatchEvent, Watcher};
 use super::door;
 use super::message::{self, Greeting};
 use super::place::Other;
 use super::quota::{Quota, Quotas};
+use super::registered::{Registered, Unanswered};
 use super::wire::{self, Kind};
 use crate::base::codec::Reader;
 use crate::base::{limits, Error, Result, SessionId};
 use crate::net::{Accepted, Frame, Frames, Outgoing, Stream};
 use crate::node::access::{Capability, Principal};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
-/// Watches, and waits, of one process.
-const REGISTERED_MAX: usize = limits::INBOX_REQUESTS_MAX;
+/// Between two looks whether a client that says too much may say more.
+const HELD_BACK: Duration = Duration::from_millis(20);
 /// Operations that only the node itself may write, whoever asks: expire, tick, evict, restore, and what is about the cluster:
 /// members, digests, feature level, tokens, invitations and notes.
 const OWN_OPERATIONS: [u64; 13] = [3, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24];
@@ -33,23 +34,28 @@ pub struct Peer {
     principal: OnceLock<Principal>,
     /// What it may ask for in a second, if there is a bound.
     quota: OnceLock<Arc<Quota>>,
-    requests: AtomicUsize,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    sessions: BTreeSet<SessionId>,
-    watches: BTreeMap<u64, WatchId>,
-    /// Nothing until the backend has named the wait.
-    waits: BTreeMap<u64, Option<WaitId>>,
+    /// It said too much, which was told.
+    held_back: AtomicBool,
+    requests: Unanswered,
+    questions: Unanswered,
+    orders: Unanswered,
+    registered: Mutex<Registered>,
 }
 
 impl Peer {
     pub fn new(backend: Arc<dyn Backend>, outgoing: Arc<Outgoing>, closing: Arc<AtomicBool>) -> Arc<Self> {
-        let (requests, state) = (AtomicUsize::new(0), Mutex::default());
-        let (principal, quota) = (OnceLock::new(), OnceLock::new());
-        Arc::new(Self { backend, outgoing, closing, principal, quota, requests, state })
+        Arc::new(Self {
+            backend,
+            outgoing,
+            closing,
+            principal: OnceLock::new(),
+            quota: OnceLock::new(),
+            held_back: AtomicBool::new(false),
+            requests: Unanswered::default(),
+            questions: Unanswered::default(),
+            orders: Unanswered::default(),
+            registered: Mutex::default(),
+        })
     }
 
     /// Who it is. Nobody before its first words.
@@ -149,6 +155,7 @@ impl Peer {
     fn handle(self: &Arc<Self>, frame: Frame) -> Result<()> {
         let kind = Kind::of(&frame)?;
         let (id, payload) = (frame.id, frame.payload);
+        self.hold_back(kind, payload.len())?;
         if let Err(refused) = self.admit(kind, &payload) {
             self.reply(id, Err(refused));
             return Ok(());
@@ -158,38 +165,31 @@ impl Peer {
             Kind::View => self.view(id, &payload),
             Kind::Health => self.reply(id, self.backend.health()),
             Kind::Metrics => self.reply(id, self.backend.metrics()),
-            Kind::Fresh => {
-                let peer = self.clone();
-                self.backend
-                    .fresh(Box::new(move |done| peer.reply(id, done.map(|upto| upto.0.to_le_bytes().to_vec()))));
-            }
-            Kind::Order => {
-                let (peer, actor) = (self.clone(), self.who()?.name());
-                self.backend.order(actor, payload, Box::new(move |answer| peer.reply(id, answer)));
-            }
+            Kind::Fresh => self.fresh(id),
+            Kind::Order => self.order(id, payload)?,
             Kind::Wait => self.wait(id, &payload)?,
             Kind::ForgetWait => {
-                let wait = self.state.lock().waits.remove(&id).flatten();
+                let wait = self.registered.lock().end_wait(id);
                 if let Some(wait) = wait {
                     self.backend.forget_wait(wait);
                 }
             }
             Kind::Watch => self.watch(id, &payload)?,
             Kind::Unwatch => {
-                let watch = self.state.lock().watches.remove(&id);
+                let watch = self.registered.lock().end_watch(id);
                 if let Some(watch) = watch {
                     self.backend.unwatch(watch);
                 }
             }
             Kind::Arm => self.arm(id, &payload)?,
             Kind::Disarm => {
-                let watch = self.state.lock().watches.get(&id).copied();
+                let watch = self.registered.lock().watch_of(id);
                 if let Some(watch) = watch {
                     self.backend.disarm(watch);
                 }
             }
             Kind::Lines => {
-                let watch = self.state.lock().watches.get(&id).copied();
+                let watch = self.registered.lock().watch_of(id);
                 if let Some(watch) = watch {
                     let (ask, answer) = message::decode_lines(&payload)?;
                     self.backend.told_lines(watch, ask, answer);
@@ -200,7 +200,7 @@ impl Peer {
                 let peer = self.clone();
                 let done = move |lives: Result<()>| {
                     if lives.is_ok() {
-                        peer.state.lock().sessions.insert(session);
+                        peer.registered.lock().lives(session, Instant::now());
                     }
                     peer.reply(id, lives.map(|()| Vec::new()));
                 };
@@ -212,11 +212,60 @@ impl Peer {
     }
 
     fn view(self: &Arc<Self>, id: u64, payload: &[u8]) {
-        let peer = self.clone();
-        match View::decode(payload) {
-            Ok(view) => self.backend.view(view, Box::new(move |answer| peer.reply(id, answer))),
+        let view = View::decode(payload);
+        match view
+            .and_then(|view| self.questions.begin("unanswered questions", limits::ATTACHED_REQUESTS_MAX).map(|()| view))
+        {
+            Ok(view) => self.backend.view(view, self.answering(id, |peer| &peer.questions)),
             Err(error) => self.reply(id, Err(error)),
         }
+    }
+
+    fn fresh(self: &Arc<Self>, id: u64) {
+        match self.questions.begin("unanswered questions", limits::ATTACHED_REQUESTS_MAX) {
+            Ok(()) => {
+                let answer = self.answering(id, |peer| &peer.questions);
+                self.backend.fresh(Box::new(move |done| answer(done.map(|upto| upto.0.to_le_bytes().to_vec()))));
+            }
+            Err(error) => self.reply(id, Err(error)),
+        }
+    }
+
+    fn order(self: &Arc<Self>, id: u64, order: Vec<u8>) -> Result<()> {
+        match self.orders.begin("unanswered orders", limits::ORDERS_MAX) {
+            Ok(()) => self.backend.order(self.who()?.name(), order, self.answering(id, |peer| &peer.orders)),
+            Err(error) => self.reply(id, Err(error)),
+        }
+        Ok(())
+    }
+
+    /// Answers, and counts one less of these without an answer.
+    fn answering(self: &Arc<Self>, id: u64, of: fn(&Self) -> &Unanswered) -> Done<Vec<u8>> {
+        let peer = self.clone();
+        Box::new(move |answer| {
+            of(&peer).end();
+            peer.reply(id, answer);
+        })
+    }
+
+    /// Hears what nobody answers no faster than this client may say it: what it says beyond waits in the socket.
+    fn hold_back(&self, kind: Kind, bytes: usize) -> Result<()> {
+        let Some(quota) = self.quota.get().filter(|_| door::is_heard(kind)) else { return Ok(()) };
+        if quota.pay_to_say(bytes).is_ok() {
+            return Ok(());
+        }
+        if !self.held_back.swap(true, Ordering::Relaxed) {
+            let (name, rate) = (self.who()?.name(), quota.rate());
+            log::warn!("{name} says more than {rate} things a second (client_rate), and is heard so much later");
+        }
+        // What it asked for before does not wait with it.
+        self.backend.call();
+        while quota.pay_to_say(bytes).is_err() {
+            if self.outgoing.wait_ended(HELD_BACK) {
+                return Err(Error::Closed);
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a frame that this client may not send, or not now.
@@ -228,9 +277,19 @@ impl Peer {
             self.who()?.must(&capability)?;
         }
         match (kind, message::decode_session(payload)) {
-            (Kind::Heartbeat, Ok(session)) => self.backend.check_session(self.who()?, session),
+            (Kind::Heartbeat, Ok(session)) => self.admit_beat(session),
             _ => Ok(()),
         }
+    }
+
+    fn admit_beat(&self, session: SessionId) -> Result<()> {
+        if let Some(quota) = self.quota.get() {
+            let free = self.registered.lock().beats_freely(session, Instant::now());
+            if !free {
+                quota.pay_to_say(0)?;
+            }
+        }
+        self.backend.check_session(self.who()?, session)
     }
 
     fn submit(self: &Arc<Self>, id: u64, request: Vec<u8>) {
@@ -245,17 +304,10 @@ impl Peer {
             Ok(request) => request,
             Err(error) => return self.reply(id, Err(error)),
         };
-        if self.requests.fetch_add(1, Ordering::Relaxed) >= limits::ATTACHED_REQUESTS_MAX {
-            self.requests.fetch_sub(1, Ordering::Relaxed);
-            let error = format!("{} requests of this process are unanswered", limits::ATTACHED_REQUESTS_MAX);
-            return self.reply(id, Err(Error::Overloaded(error)));
+        match self.requests.begin("unanswered requests", limits::ATTACHED_REQUESTS_MAX) {
+            Ok(()) => self.backend.queue(request, self.answering(id, |peer| &peer.requests)),
+            Err(error) => self.reply(id, Err(error)),
         }
-        let peer = self.clone();
-        let done = move |answer| {
-            peer.requests.fetch_sub(1, Ordering::Relaxed);
-            peer.reply(id, answer);
-        };
-        self.backend.queue(request, Box::new(done));
     }
 
     /// Who is at the other end. Frames are only handled after the greeting.
@@ -265,35 +317,42 @@ impl Peer {
 
     fn wait(self: &Arc<Self>, id: u64, payload: &[u8]) -> Result<()> {
         let job = message::decode_job(payload)?;
-        let mut state = self.state.lock();
-        if state.waits.len() >= REGISTERED_MAX {
-            drop(state);
-            self.reply(id, Err(Error::Overloaded(format!("{REGISTERED_MAX} waits of this process"))));
+        let registered = self.registered.lock().wait(id);
+        if !self.told(id, registered)? {
             return Ok(());
         }
-        state.waits.insert(id, None);
-        drop(state);
         let peer = self.clone();
         let done = move |end: Result<()>| {
-            peer.state.lock().waits.remove(&id);
+            peer.registered.lock().end_wait(id);
             peer.reply(id, end.map(|()| Vec::new()));
         };
         let wait = self.backend.wait_finished(job, Box::new(done));
-        if let Some(entry) = self.state.lock().waits.get_mut(&id) {
-            *entry = Some(wait);
-        }
+        self.registered.lock().named(id, wait);
         Ok(())
+    }
+
+    /// Whether it may. What it has too much of, it is told by the number of what it asked; any other error ends the connection.
+    fn told(&self, id: u64, may: Result<()>) -> Result<bool> {
+        match may {
+            Ok(()) => Ok(true),
+            Err(error @ Error::Overloaded(_)) => {
+                self.reply(id, Err(error));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn watch(self: &Arc<Self>, id: u64, payload: &[u8]) -> Result<()> {
         let session = message::decode_session(payload)?;
         self.backend.check_session(self.who()?, session)?;
-        if self.state.lock().watches.len() >= REGISTERED_MAX {
-            return Err(Error::Overloaded(format!("{REGISTERED_MAX} watches of one process")));
+        let room = self.registered.lock().check_watch(id);
+        if !self.told(id, room)? {
+            return Ok(());
         }
         let sink = Arc::new(Sink { peer: Arc::downgrade(self), id });
         let watch = self.backend.watch(session, sink);
-        self.state.lock().watches.insert(id, watch);
+        self.registered.lock().watch(id, watch);
         Ok(())
     }
 
@@ -304,7 +363,11 @@ impl Peer {
         if queues.iter().any(|queue| who.must(&Capability::Work((*queue).into())).is_err()) {
             return Ok(());
         }
-        let watch = self.state.lock().watches.get(&id).copied();
+        let asked = self.registered.lock().ask(id, &queues, &functions);
+        let watch = match asked {
+            Ok(watch) => watch,
+            Err(error) => return self.told(id, Err(error)).map(drop),
+        };
         if watch.is_some_and(|watch| self.backend.arm(watch, &queues, &functions)) {
             self.say(Kind::Event, id, &message::encode_event(WatchEvent::Ready));
         }
@@ -333,9 +396,10 @@ impl Peer {
 
     /// `ended`: so has the process, and with it its sessions.
     fn clean_up(&self, ended: bool) {
-        let State { sessions, watches, waits } = std::mem::take(&mut *self.state.lock());
-        watches.into_values().for_each(|watch| self.backend.unwatch(watch));
-        waits.into_values().flatten().for_each(|wait| self.backend.forget_wait(wait));
+        let registered = std::mem::take(&mut *self.registered.lock());
+        let (sessions, watches, waits) = registered.into_parts();
+        watches.into_iter().for_each(|watch| self.backend.unwatch(watch));
+        waits.into_iter().for_each(|wait| self.backend.forget_wait(wait));
         if ended && !self.closing.load(Ordering::Acquire) {
             sessions.into_iter().for_each(|session| self.backend.lapse(session));
         }

@@ -305,9 +305,16 @@ impl Remote {
     }
 
     fn answered(&self, id: u64, payload: &[u8]) {
-        let question = self.state.lock().questions.remove(&id);
+        let mut state = self.state.lock();
+        let (question, refused) = (state.questions.remove(&id), state.watches.remove(&id));
+        drop(state);
         if let Some(question) = question {
             question.answer(message::decode_reply(payload));
+        }
+        // A watch gets no answer but that it may not be.
+        if let (Some(sink), Err(error)) = (refused, message::decode_reply(payload)) {
+            log::error!("a node does not tell this process when there is work: {error}");
+            sink.event(WatchEvent::Refused);
         }
     }
 

@@ -25,12 +25,13 @@ pub enum Kind {
     Wait = 4,
     /// Forget the `Wait` with this request id. No answer.
     ForgetWait = 5,
-    /// This connection wants the events of a session; the request id names the watch. Answer: `Event` frames.
+    /// This connection wants the events of a session; the request id names the watch. Answer: `Event` frames; a
+    /// `Reply` with an error if the connection has as many as it may.
     Watch = 6,
     /// No more events for this watch. No answer.
     Unwatch = 7,
     /// Tell this watch once when a claim of these queues and functions could succeed. Answer: an `Event`,
-    /// sooner or later.
+    /// sooner or later; a `Reply` with an error if it waits for more than it may.
     Arm = 8,
     /// The session lives, and belongs to this connection. Answer: `Reply` without bytes.
     Heartbeat = 9,

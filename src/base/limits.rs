@@ -119,8 +119,19 @@ pub const ARCHIVE_EXPIRE_RECORDS: usize = 2_000;
 pub const INBOX_REQUESTS_MAX: usize = 65_536;
 /// Bytes waiting in a node's inbox.
 pub const INBOX_BYTES_MAX: usize = 64 << 20;
-/// Requests that one attached process may have outstanding.
+/// Requests that one attached process may have outstanding, and the same of questions about the state.
 pub const ATTACHED_REQUESTS_MAX: usize = 4_096;
+/// Orders of an operator that one attached process may have outstanding. Each takes a thread.
+pub const ORDERS_MAX: usize = 16;
+/// Watches of one attached process: one for each lane of each worker in it, and one for its locks.
+pub const WATCHES_MAX: usize = 4_096;
+/// Bytes of the names of queues and functions that the watches of one process wait for jobs of.
+pub const ASKED_BYTES_MAX: usize = 16 << 20;
+/// Waits for the ends of jobs of one process.
+pub const WAITS_MAX: usize = 65_536;
+/// Signs of life of one session that are further apart than this count against no rate. Those of a healthy one are: the
+/// shortest time to live is half a second.
+pub const BEAT_FREE_MS: u64 = 100;
 /// Processes attached to one node over its Unix socket.
 pub const ATTACHED_PROCESSES_MAX: usize = 1_024;
 /// Bytes that may wait for a peer that reads slowly. Its connection ends beyond.

@@ -476,6 +476,7 @@ impl Watcher for Sink {
             WatchEvent::Ready => keeper.ask_again(),
             WatchEvent::SessionClosed => keeper.end(&Error::SessionExpired),
             WatchEvent::NodeClosed => keeper.end(&Error::Closed),
+            WatchEvent::Refused => keeper.end(&Error::Overloaded("this process watches too much at its node".into())),
             WatchEvent::Cancel(..) | WatchEvent::Lost(..) | WatchEvent::Lines(_) => {}
         }
     }

@@ -397,6 +397,10 @@ impl Watcher for Sink {
             WatchEvent::Lines(ask) => shared.asked(&mut state, ask),
             WatchEvent::SessionClosed => shared.end_locked(&mut state, Error::SessionExpired),
             WatchEvent::NodeClosed => shared.end_locked(&mut state, Error::Closed),
+            WatchEvent::Refused => {
+                let why = "this process has more workers, or waits for more queues and tasks, than its node allows one";
+                shared.end_locked(&mut state, Error::Overloaded(why.into()));
+            }
             WatchEvent::Granted(..) => {}
         }
     }

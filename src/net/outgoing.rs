@@ -199,6 +199,14 @@ impl Outgoing {
         }
     }
 
+    /// Waits so long, or until the connection has ended. True: it has.
+    pub fn wait_ended(&self, span: Duration) -> bool {
+        let until = Instant::now() + span;
+        let mut state = self.state.lock();
+        while !state.ended && !self.changed.wait_until(&mut state, until).timed_out() {}
+        state.ended
+    }
+
     /// Ends the connection in both directions.
     pub fn end(&self) {
         self.end_locked(&mut self.state.lock(), None);

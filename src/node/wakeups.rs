@@ -48,6 +48,8 @@ pub enum WatchEvent {
     Lines(lines::Ask),
     /// The session ended; all its leases are gone.
     SessionClosed,
+    /// The node tells this watcher nothing: its process has as many watches, or waits for as much, as it may.
+    Refused,
     /// The node stopped or was closed.
     NodeClosed,
 }
