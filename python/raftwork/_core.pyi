@@ -139,6 +139,10 @@ class Client:
     def health(self) -> bytes:
         """The state of the node for people: a map."""
 
+    def certificate(self) -> tuple[int, str | None] | None:
+        """When the own certificate of a client of a cluster expires, in milliseconds since 1970, and from 30 days before on (or
+        a third of its life, if that is less) what to do about it. None: it has none, or this process is a node."""
+
     def metrics(self) -> bytes:
         """What the node counts: the text that Prometheus reads."""
 

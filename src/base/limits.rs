@@ -177,6 +177,8 @@ pub const READY_LAG_ENTRIES: u64 = 20_000;
 pub const READY_STALENESS_MS: u64 = 2_000;
 /// Before a certificate expires, health gives the alarm for so long.
 pub const CERTIFICATE_ALARM_MS: u64 = 14 * 24 * 3_600_000;
+/// Before the certificate of a client expires, it says so for this long, or for a third of its life if that is less.
+pub const CERTIFICATE_WARNING_MS: u64 = 30 * 24 * 3_600_000;
 /// A peer whose machine confirms nothing for this long has vanished.
 pub const SILENCE_MS: u64 = 5_000;
 /// A node that a client heard nothing from for this long, while it waits for an answer, is asked something that costs it

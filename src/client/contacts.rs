@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::certificate::OwnCertificate;
 use super::patience::{Patience, Slot};
 use crate::attach::message::Greeting;
 use crate::attach::remote::{Question, Remote, FAR_GREETING_WAIT};
@@ -28,6 +29,7 @@ const FRESH_WAIT: Duration = Duration::from_secs(3);
 pub struct Contacts {
     addresses: Vec<Address>,
     security: Security,
+    pub(super) certificate: Option<OwnCertificate>,
     /// What this client shows to say who it is, if not a certificate.
     token: Option<Secret>,
     /// Which of them to try first.
@@ -43,7 +45,8 @@ impl Contacts {
         }
         // Not all clients begin with the same member.
         let next = AtomicUsize::new(std::process::id() as usize % addresses.len());
-        Ok(Self { addresses, security, token: None, next })
+        let certificate = OwnCertificate::of(&security);
+        Ok(Self { addresses, security, certificate, token: None, next })
     }
 
     /// The same, saying who this client is by a token.

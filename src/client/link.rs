@@ -22,6 +22,7 @@
 //!   opened any more, see `crashes`.
 
 use super::backoff::Backoff;
+use super::certificate::OwnCertificate;
 use super::contacts::Contacts;
 use super::crashes::Crashes;
 use super::patience::Patience;
@@ -30,7 +31,7 @@ use crate::attach::message::Greeting;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::server::Server;
 use crate::attach::{WaitId, WatchEvent, WatchId, Watcher};
-use crate::base::{ClusterId, Error, GroupId, Result, SessionId};
+use crate::base::{ClusterId, Error, GroupId, Millis, Result, SessionId};
 use crate::node::{self, Node, NodeConfig};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -321,6 +322,26 @@ impl Link {
         match (&self.at, self.owner()) {
             (Whereabouts::Cluster(_), Owner::Other(remote)) => Some(remote.mind_silence()),
             _ => None,
+        }
+    }
+
+    /// See `certificate`. Never blocks for long.
+    pub fn mind_certificate(&self) {
+        if let Some(own) = self.own_certificate() {
+            own.mind();
+        }
+    }
+
+    /// When the own certificate expires, and from thirty days before on what to do about it. A node tells that of its own itself.
+    pub fn certificate(&self) -> Option<(Millis, Option<String>)> {
+        let own = self.own_certificate()?;
+        Some((own.expires_at()?, own.alarm()))
+    }
+
+    fn own_certificate(&self) -> Option<&OwnCertificate> {
+        match &self.at {
+            Whereabouts::Cluster(contacts) => contacts.certificate.as_ref(),
+            Whereabouts::Directory(_) => None,
         }
     }
 

@@ -15,6 +15,7 @@
 //! memory     the state machine alone
 //! link       a directory or a cluster, and the node that answers for it
 //! contacts   the members of a cluster, as a client knows them
+//! certificate  the own one of a client, that ends
 //! takeover   finding the next owner
 //! probe      asks one member how it is
 //! founding   a new cluster's files, and those of one more machine
@@ -27,6 +28,7 @@
 mod asking;
 mod backoff;
 pub mod buffer;
+mod certificate;
 pub mod contacts;
 mod crashes;
 pub mod fetcher;
@@ -171,7 +173,10 @@ impl Client {
             Holder::Link(link) => {
                 let (link, locks) = (Arc::downgrade(link), locks.clone());
                 Some(Heart::start(move || {
-                    let silence = link.upgrade().and_then(|link| link.mind_silence());
+                    let silence = link.upgrade().and_then(|link| {
+                        link.mind_certificate();
+                        link.mind_silence()
+                    });
                     silence.into_iter().fold(locks.look(), std::time::Duration::min)
                 })?)
             }
@@ -307,6 +312,15 @@ impl Client {
     pub fn health(&self) -> Result<Vec<u8>> {
         self.check_process()?;
         self.backend().health()
+    }
+
+    /// When the own certificate of a client of a cluster expires, and from thirty days before on what to do about it. Nothing:
+    /// it has none.
+    pub fn certificate(&self) -> Option<(Millis, Option<String>)> {
+        match &self.holder {
+            Holder::Memory(_) => None,
+            Holder::Link(link) => link.certificate(),
+        }
     }
 
     /// What the node counts: the text that Prometheus reads.

@@ -9,7 +9,7 @@
 use super::certified::Certified;
 use super::private::{rename_private, write_private, Dir};
 use super::tls::provider;
-use super::validity::end_of_life;
+use super::validity::{begin_of_life, end_of_life};
 use crate::base::{Error, Result};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
@@ -36,6 +36,7 @@ pub type Stamp = Option<[i64; 7]>;
 /// What was read from the files.
 pub struct Credentials {
     pub own: Certified,
+    pub begins: UnixTime,
     pub expires: UnixTime,
     pub authorities: Arc<RootCertStore>,
     /// With the authorities' own certificates behind, for those who know only a fingerprint.
@@ -105,17 +106,21 @@ impl Files {
             authorities.add(authority.clone()).map_err(|error| broken(&self.authority, error))?;
         }
         let own = Certified::of(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
-        let expires = self.check_chain(&chain, &authorities)?;
+        let (begins, expires) = self.check_chain(&chain, &authorities)?;
         chain.extend(authorities_der.into_iter().filter(|authority| !chain.contains(authority)).collect::<Vec<_>>());
         let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| {
             broken(key_file, format!("is not the key of the certificate {}: {error}", self.certificate.display()))
         })?;
-        Ok(Credentials { own, expires, authorities: Arc::new(authorities), key: Arc::new(key) })
+        Ok(Credentials { own, begins, expires, authorities: Arc::new(authorities), key: Arc::new(key) })
     }
 
-    /// Whether others of the cluster would accept the own certificate. Returns when it expires. One that has expired is not
-    /// refused here: jobs of this machine go on without the others, who say what is wrong.
-    fn check_chain(&self, chain: &[CertificateDer<'static>], authorities: &RootCertStore) -> Result<UnixTime> {
+    /// Whether others of the cluster would accept the own certificate. Returns from when to when it is good. One that has
+    /// expired is not refused here: jobs of this machine go on without the others, who say what is wrong.
+    fn check_chain(
+        &self,
+        chain: &[CertificateDer<'static>],
+        authorities: &RootCertStore,
+    ) -> Result<(UnixTime, UnixTime)> {
         let parsed = ParsedCertificate::try_from(&chain[0]).map_err(|error| broken(&self.certificate, error))?;
         let algorithms = provider().signature_verification_algorithms.all;
         let at = |time| verify_server_cert_signed_by_trust_anchor(&parsed, authorities, &chain[1..], time, algorithms);
@@ -127,7 +132,9 @@ impl Files {
         }
         match at(end.min(now)) {
             // Only a client's: it is good for connecting, and listening with it is refused by those who connect.
-            Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. })) => Ok(end),
+            Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. })) => {
+                Ok((begin_of_life(at), end))
+            }
             Err(error) => Err(broken(
                 &self.certificate,
                 format!("is not accepted by the authority in {}: {error}", self.authority.display()),

@@ -13,7 +13,7 @@ use super::security::Admit;
 use super::socket::Socket;
 use super::validity::Validity;
 use super::Stream;
-use crate::base::{ClusterId, Error, Millis, Result};
+use crate::base::{limits, ClusterId, Error, Millis, Result};
 use parking_lot::Mutex;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -143,6 +143,15 @@ impl Tls {
     /// When the own certificate expires, in milliseconds since the Unix epoch. Nothing while joining.
     pub fn expires_at(&self) -> Option<Millis> {
         self.credentials().map(|credentials| Millis(credentials.expires.as_secs().saturating_mul(1000)))
+    }
+
+    /// How long the own certificate is good, once that is less than thirty days and than a third of its life: somebody should
+    /// put a new one in its place.
+    pub fn ends_in(&self, now: Millis) -> Option<Millis> {
+        let credentials = self.credentials()?;
+        let [begins, expires] = [credentials.begins, credentials.expires].map(|at| at.as_secs().saturating_mul(1000));
+        let soon = (expires.saturating_sub(begins) / 3).min(limits::CERTIFICATE_WARNING_MS);
+        Some(Millis(expires.saturating_sub(now.0))).filter(|left| left.0 < soon)
     }
 
     /// Why the files that are there now are not used.

@@ -49,6 +49,15 @@ pub fn end_of_life<T>(judge: impl FnOnce(UnixTime) -> Result<T, rustls::Error>) 
     }
 }
 
+/// From when on a certificate is good, told in the same way; 1970 if that is not known.
+pub fn begin_of_life<T>(judge: impl FnOnce(UnixTime) -> Result<T, rustls::Error>) -> UnixTime {
+    let start = UnixTime::since_unix_epoch(Duration::ZERO);
+    match judge(start) {
+        Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => not_before,
+        _ => start,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

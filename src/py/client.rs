@@ -158,6 +158,10 @@ impl Client {
         Ok(PyBytes::new(py, &health))
     }
 
+    fn certificate(&self, py: Python<'_>) -> PyResult<Option<(u64, Option<String>)>> {
+        Ok(self.checked(py)?.certificate().map(|(expires, alarm)| (expires.0, alarm)))
+    }
+
     fn serve_health(&self, py: Python<'_>, address: &str) -> PyResult<String> {
         let inner = self.checked(py)?;
         let bound = Address::parse(address).and_then(|address| py.detach(|| inner.serve_health(&address)));

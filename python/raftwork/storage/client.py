@@ -129,6 +129,10 @@ class ClientStorage(ClientFlows, ClientChanges, ClientLines, Storage):
         if "role" in found:
             found["raft_role"] = found["role"]
         found["role"] = client.role()
+        certificate = client.certificate()
+        if certificate is not None:
+            found["client_certificate_expires_ms"], alarm = certificate
+            found["alarms"] = [*found.get("alarms", ()), *([] if alarm is None else [alarm])]
         found.setdefault("durability", "fsync" if self.capabilities.durable else "none")
         found.setdefault("status", "alarm" if found.get("alarms") else "ok")
         return found
