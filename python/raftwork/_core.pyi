@@ -63,8 +63,8 @@ class Client:
 
         Args:
             options: a map: `nodes` (a list of "host:port" where members serve clients), and as in `open` the `tls_`
-                keys, `insecure`, `ttl_ms`, `kind`, `labels`, `open_timeout_ms` (here: how long to wait for a member
-                that answers).
+                keys, `insecure`, `ttl_ms`, `kind`, `labels`, `open_timeout_ms` (here: how long to wait for a member that
+                answers), and `cluster_id` (the one cluster that may answer; without it the first one that does).
 
         Raises:
             ClusterUnreachable: no member answered; the message says of each why.

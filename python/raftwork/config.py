@@ -66,6 +66,7 @@ class Settings(TypedDict, total=False):
     client_rate: int | None
     max_clients: int | None
     follower_log_bytes: int | None
+    cluster_id: str | None
     release: str | datetime | None
     outbox: str | None
 
@@ -247,6 +248,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         "follower_log_bytes",
         "Log kept in memory for members that fell behind, who need no snapshot then, 1 MiB to 16 GiB; none: 16 MiB.",
     ),
+    "cluster_id": _networked("cluster_id", "The cluster that a client is of; none: the one that first answers it."),
 }
 """Every setting: its check, default and meaning. Durations are in milliseconds once checked."""
 

@@ -96,6 +96,8 @@ class Network:
     """Connections of clients at this node. None: the core's default."""
     follower_log_bytes: int | None = None
     """Bytes of log that stay in memory for members that fell behind. None: the core's default."""
+    cluster_id: str | None = None
+    """The cluster that a client is of. None: the one that first answers it."""
 
     @classmethod
     def of(cls, settings: Gettable) -> Network:
@@ -189,11 +191,13 @@ class Network:
             ConfigError: as `node_options`; or the file of the token cannot be read, or others can read it.
         """
         token = self._token()
+        told: dict[str, Any] = {} if self.cluster_id is None else {"cluster_id": self.cluster_id}
         if token is None:
-            return self._protection()
+            return self._protection() | told
+        told["token"] = token
         if self.tls_ca is not None and self.tls_certificate is None and self.tls_key is None:
-            return {"tls_ca": os.path.abspath(self.tls_ca), "token": token}
-        return self._protection() | {"token": token}
+            return {"tls_ca": os.path.abspath(self.tls_ca)} | told
+        return self._protection() | told
 
     def _token(self) -> str | None:
         if self.token is not None and self.token_file is not None:
@@ -352,6 +356,12 @@ def _check_hash(value: Any) -> str:
     return value.removeprefix("sha256:")
 
 
+def _check_cluster(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{32}", value.replace("-", "")):
+        raise ConfigError(f"cluster_id={value!r} is not the id of a cluster. `raftwork cluster status` shows it.")
+    return value
+
+
 def _check_whole(value: Any, name: str, least: int, most: int, of: str = "") -> int:
     number = int(value) if isinstance(value, str) and value.isascii() and value.strip().isdecimal() else value
     if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
@@ -413,5 +423,6 @@ CHECKS: Final = {
     "client_rate": lambda value: _check_whole(value, "client_rate", 1, 1_000_000_000),
     "max_clients": lambda value: _check_whole(value, "max_clients", 1, 1 << 16),
     "follower_log_bytes": lambda value: _check_whole(value, "follower_log_bytes", 1 << 20, 1 << 34, " of bytes"),
+    "cluster_id": _check_cluster,
 }
 """Turns what the user wrote for a field into its plain form, or raises ConfigError."""

@@ -11,7 +11,7 @@ use super::place::{Address, Other};
 use super::silence::{Silence, Step, QUIET};
 use super::wire::{self, Kind};
 use crate::base::codec::Writer;
-use crate::base::{limits, Error, JobId, LogIndex, Result, SessionId};
+use crate::base::{limits, ClusterId, Error, JobId, LogIndex, Result, SessionId};
 use crate::net::{self, Frame, Frames, Outgoing, Security, Stream};
 use crate::node::repeated;
 use parking_lot::Mutex;
@@ -81,6 +81,8 @@ pub struct Remote {
     outgoing: Arc<Outgoing>,
     /// The owner as it introduced itself.
     pub owner: Greeting,
+    /// The cluster in its certificate, if it showed one.
+    certified: Option<ClusterId>,
     state: Mutex<State>,
 }
 
@@ -102,7 +104,7 @@ impl Remote {
         let other = Other::of(&stream)?;
         let stream = Stream::unix(stream);
         stream.set_deadline(Some(Instant::now() + GREETING_WAIT))?;
-        Self::over(stream, other, own, ended)
+        Self::over(stream, other, own, None, ended)
     }
 
     /// As `connect`, to a node over the network.
@@ -113,12 +115,18 @@ impl Remote {
         patience: Duration,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Arc<Self>> {
-        let (stream, _) = net::connect(address, security, Instant::now() + patience)?;
-        Self::over(stream, Other::far(), own, ended)
+        let (stream, certified) = net::connect(address, security, Instant::now() + patience)?;
+        Self::over(stream, Other::far(), own, certified.map(|certified| certified.cluster), ended)
     }
 
     /// The greeting on a stream that has a deadline, and what follows it.
-    fn over(stream: Stream, other: Other, own: Greeting, ended: impl FnOnce() + Send + 'static) -> Result<Arc<Self>> {
+    fn over(
+        stream: Stream,
+        other: Other,
+        own: Greeting,
+        certified: Option<ClusterId>,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<Self>> {
         let stream = Arc::new(stream);
         let mut frames = Frames::new();
         let owner = greet(&stream, &other, &mut frames, own)?;
@@ -128,7 +136,7 @@ impl Remote {
         let asks_for_lines = false;
         let silence = Silence::new(Instant::now());
         let state = State { questions, watches, ended: false, asks_for_lines, silence };
-        let remote = Arc::new(Self { outgoing, owner, state: Mutex::new(state) });
+        let remote = Arc::new(Self { outgoing, owner, certified, state: Mutex::new(state) });
         let reading = remote.clone();
         std::thread::Builder::new()
             .name("raftwork-read".into())
@@ -140,6 +148,11 @@ impl Remote {
             })
             .map_err(|error| Error::disk("start a thread", "raftwork-read", &error))?;
         Ok(remote)
+    }
+
+    /// The cluster that the owner is of: what its certificate says, or else what it says itself.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.certified.or(self.owner.cluster)
     }
 
     /// Asks. After the end of the connection the question waits to be an orphan.

@@ -1,12 +1,13 @@
 //! Asking whoever owns the directory at the moment: the link as a backend.
 
-use super::link::{begin_watch, Link, Owner, Wait, Watch};
+use super::link::{begin_watch, Link, Owner, State, Wait, Watch};
 use super::patience::{Patience, Slot};
 use crate::attach::backend::Check;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::{Ask, Backend, Done, View, WaitId, WatchId, Watcher};
 use crate::base::{limits, Error, JobId, LogIndex, Result, SessionId};
 use crate::node::Node;
+use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,10 @@ impl Link {
     fn park(&self, question: Question) -> Option<u64> {
         let state = self.state.lock();
         match &state.owner {
+            Owner::Sought(_) if state.refused.is_some() => {
+                refuse(state, question);
+                None
+            }
             Owner::Sought(parked) if parked.lock().len() < PARKED_MAX => {
                 parked.lock().push(question);
                 None
@@ -144,6 +149,7 @@ impl Link {
         match &state.owner {
             // `lost` has not run yet, and will take it.
             Owner::Other(remote) if ended.is_some_and(|ended| Arc::ptr_eq(remote, ended)) => remote.keep(question),
+            Owner::Sought(_) if state.refused.is_some() => refuse(state, question),
             Owner::Sought(parked) => parked.lock().push(question),
             owner => {
                 let owner = owner.clone();
@@ -151,6 +157,15 @@ impl Link {
                 self.ask_owner(&owner, question);
             }
         }
+    }
+}
+
+/// The members know that this client may not be let in, so it does not wait for one.
+fn refuse(state: MutexGuard<'_, State>, question: Question) {
+    let refused = state.refused.clone();
+    drop(state);
+    if let Some(error) = refused {
+        question.answer(Err(error));
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Each is up to twice as long as the one before. Far away, where many clients lose the same node in one moment, none comes
 //! back together with the others: a pause lasts between a half and the whole of its span.
+//!
+//! Whoever is refused for what it shows comes back the more seldom, as that changes rarely.
 
 use std::time::{Duration, Instant};
 
+use crate::base::limits;
 use crate::net::random;
 
 /// The first pause: short, as a take-over is to be over soon.
@@ -16,16 +19,21 @@ const SOON: Duration = Duration::from_secs(3);
 /// The longest after that, to a cluster: each try is a handshake with each of its members.
 const MOST_FAR: Duration = Duration::from_secs(1);
 
+/// The first and the longest after a refusal of the token.
+const REFUSED: Duration = Duration::from_secs(1);
+const REFUSED_MOST: Duration = Duration::from_millis(limits::DENIED_PAUSE_MS);
+
 pub struct Backoff {
     began: Instant,
     span: Duration,
+    refused: Duration,
     far: bool,
 }
 
 impl Backoff {
     /// `far`: what is sought is a cluster, not the owner of a directory on this machine.
     pub fn new(far: bool, now: Instant) -> Self {
-        Self { began: now, span: FIRST, far }
+        Self { began: now, span: FIRST, refused: REFUSED, far }
     }
 
     /// After a try that found nobody.
@@ -33,6 +41,13 @@ impl Backoff {
         let most = if self.far && now - self.began > SOON { MOST_FAR } else { MOST };
         let span = self.span;
         self.span = (span * 2).min(most);
+        self.about(span)
+    }
+
+    /// After a try that found somebody who knows that this client may not be let in.
+    pub fn refused(&mut self) -> Duration {
+        let span = self.refused;
+        self.refused = (span * 2).min(REFUSED_MOST);
         self.about(span)
     }
 
@@ -60,6 +75,15 @@ mod tests {
         let spans: Vec<_> = (0..7).map(|_| backoff.next(began).as_millis()).collect();
         assert_eq!(spans, [2, 4, 8, 16, 32, 50, 50]);
         assert_eq!(backoff.next(began + 60_000 * MS), 50 * MS);
+    }
+
+    #[test]
+    fn who_is_refused_comes_back_more_and_more_seldom() {
+        let mut backoff = Backoff::new(true, Instant::now());
+        for whole in [1, 2, 4, 8, 16, 30, 30] {
+            let pause = backoff.refused();
+            assert!((whole * 500 * MS..=whole * 1_000 * MS).contains(&pause), "{pause:?} of {whole} s");
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct State {
     pub held: BTreeSet<SessionId>,
     /// The cluster that the first owner had: another in its place is refused.
     pub known: Option<(ClusterId, GroupId)>,
+    /// While the next is sought: the members know that this client may not be let in, so nobody waits for the next try.
+    pub(super) refused: Option<Error>,
     /// When the node of this process last failed.
     pub failed_at: Option<Instant>,
     pub(super) crashes: Crashes,
@@ -123,6 +125,7 @@ impl Link {
                 waits: BTreeMap::new(),
                 held: BTreeSet::new(),
                 known: None,
+                refused: None,
                 failed_at: None,
                 crashes: Crashes::default(),
                 awaited: None,
@@ -290,7 +293,7 @@ impl Link {
             watch.there = begin_watch(&owner, watch.session, watch.sink.clone());
             sinks.push(watch.sink.clone());
         }
-        (state.known, state.awaited) = (state.known.or(cluster_of(&owner)), None);
+        (state.known, state.awaited, state.refused) = (state.known.or(cluster_of(&owner)), None, None);
         state.owner = owner.clone();
         self.changed.notify_all();
         drop(state);

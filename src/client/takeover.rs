@@ -7,6 +7,7 @@
 //! * Of a member's directory only who has the settings of that member becomes the owner; the others wait for it. When it
 //!   stays away, their calls are told so, each soon after it is made, until it is back.
 //! * Another process gets the first chance after a failure here, as the fault may be with this process alone.
+//! * A token that is refused is shown again the more seldom, up to twice a minute; meanwhile every call is told so at once.
 //! * What opening again cannot mend ends the search: the same panic for the third time, see `crashes`, or a state that
 //!   differs where the directory could not be made to say so. From then on every question is answered with why.
 
@@ -94,7 +95,9 @@ impl Link {
         let mut backoff = Backoff::new(matches!(self.at, Whereabouts::Cluster(_)), Instant::now());
         let (mut logged, mut told) = (None, None);
         loop {
-            let pause = match self.find_owner_guarded() {
+            let found = self.find_owner_guarded();
+            self.note_refusal(found.as_ref().err());
+            let pause = match found {
                 Ok(owner) => return self.install(owner),
                 Err(Error::Busy { .. }) => backoff.next(Instant::now()),
                 Err(error @ Error::CrashLoop(_)) => return self.give_up(&error),
@@ -115,14 +118,24 @@ impl Link {
                         log::error!("no node answers for {}: {error}", self.place());
                     }
                     self.refuse_parked(&error);
+                    let refused = matches!(error, Error::Unauthenticated(_));
                     logged = Some(error);
-                    backoff.about(RETRY_BROKEN)
+                    if refused {
+                        backoff.refused()
+                    } else {
+                        backoff.about(RETRY_BROKEN)
+                    }
                 }
             };
             if !self.pause(pause) {
                 return;
             }
         }
+    }
+
+    /// Whoever asks while the members know that this client may not be let in is told at once.
+    fn note_refusal(&self, error: Option<&Error>) {
+        self.state.lock().refused = error.filter(|error| matches!(error, Error::Unauthenticated(_))).cloned();
     }
 
     /// A panic while opening must not leave the questions without anybody who looks for their owner.

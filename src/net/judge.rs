@@ -85,11 +85,13 @@ impl Judge {
         let other_cluster = |error: Error| (CertificateError::Other(OtherError(Arc::new(error.clone()))), error);
         let theirs = Certified::of(certificate).map_err(other_cluster)?;
         match self.trust {
-            Trust::Authorities(_, Some(cluster)) if cluster != theirs.cluster => Err(other_cluster(Error::Foreign(format!(
-                "the other side's certificate is for cluster {}, the own one for cluster {cluster}; check the address, or \
-                 issue a certificate of this cluster",
+            Trust::Authorities(_, Some(cluster)) if cluster != theirs.cluster => {
+                Err(other_cluster(Error::Foreign(format!(
+                "the other side's certificate is for cluster {}, and this side works with cluster {cluster}; check the \
+                 address, or issue a certificate of this cluster",
                 theirs.cluster
-            )))),
+            ))))
+            }
             _ if !self.admit.lets_in(&theirs.role) => {
                 let error = Error::Foreign(format!(
                     "the other side's certificate is for the role {}, and only {} may be there; use the other port, or a \

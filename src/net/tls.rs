@@ -58,8 +58,9 @@ enum Source {
     Files(Box<Watched>),
     /// Has none itself, and trusts the authority with this fingerprint.
     Joining(Fingerprint),
-    /// Has none itself, and trusts these authorities: for a client with a token.
-    Authorities(Arc<RootCertStore>, Option<ClusterId>),
+    /// Has none itself, and trusts these authorities: for a client with a token. As soon as it is known of which cluster that is,
+    /// only for this one.
+    Authorities(Arc<RootCertStore>, OnceLock<ClusterId>),
 }
 
 /// Files, and what is in force of them.
@@ -109,9 +110,19 @@ impl Tls {
                 .add(certificate.clone())
                 .map_err(|error| Error::Invalid(format!("{} {error}", authority.display())))?;
         }
-        // One of ours names its cluster; another's does not, and whatever it signs is trusted.
-        let cluster = authority_of(&found[0]).ok();
-        Ok(Arc::new(Self(Source::Authorities(Arc::new(authorities), cluster))))
+        let tls = Self(Source::Authorities(Arc::new(authorities), OnceLock::new()));
+        // One of ours names its cluster; another's does not, and may sign for several.
+        if let Ok(cluster) = authority_of(&found[0]) {
+            tls.pin(cluster);
+        }
+        Ok(Arc::new(tls))
+    }
+
+    /// From now on nobody of another cluster is let in, for whoever has no certificate that names one. The first call counts.
+    pub fn pin(&self, cluster: ClusterId) {
+        if let Source::Authorities(_, pinned) = &self.0 {
+            pinned.get_or_init(|| cluster);
+        }
     }
 
     /// The files, if the certificates are in some.
@@ -172,7 +183,9 @@ impl Tls {
     pub(super) fn connect(&self, socket: Arc<Socket>) -> Result<(Stream, Certified)> {
         let (trust, own) = match &self.0 {
             Source::Joining(fingerprint) => (Trust::Fingerprint(*fingerprint), None),
-            Source::Authorities(authorities, cluster) => (Trust::Authorities(authorities.clone(), *cluster), None),
+            Source::Authorities(authorities, cluster) => {
+                (Trust::Authorities(authorities.clone(), cluster.get().copied()), None)
+            }
             Source::Files(watched) => {
                 let own = watched.look();
                 (Trust::Authorities(own.authorities.clone(), Some(own.own.cluster)), Some(own))

@@ -1,7 +1,7 @@
 //! The options of the doors: MessagePack maps with text keys. An unknown key is refused, not ignored.
 
 use crate::base::codec::Reader;
-use crate::base::{limits, Error, Millis, Result};
+use crate::base::{limits, ClusterId, Error, Millis, Result};
 use crate::client::contacts::Contacts;
 use crate::client::fetcher::Wish;
 use crate::client::reading::{Consistency, Reading};
@@ -104,6 +104,7 @@ struct Protection {
     key: Option<String>,
     insecure: bool,
     token: Option<Secret>,
+    cluster: Option<ClusterId>,
 }
 
 impl Protection {
@@ -114,6 +115,12 @@ impl Protection {
             "tls_key" => &mut self.key,
             "token" => {
                 self.token = Some(Secret::parse(reader.str()?)?);
+                return Ok(true);
+            }
+            "cluster_id" => {
+                let cluster = ClusterId::parse(reader.str()?);
+                self.cluster =
+                    Some(cluster.ok_or_else(|| Error::Invalid("cluster_id has 32 hexadecimal digits".into()))?);
                 return Ok(true);
             }
             "insecure" => {
@@ -128,12 +135,15 @@ impl Protection {
 
     /// What protects the connections of a client, and the token that it shows.
     fn of_client(mut self) -> Result<(Security, Option<Secret>)> {
-        let token = self.token.take();
+        let (token, cluster) = (self.token.take(), self.cluster);
         let shown = token.is_some() && self.certificate.is_none() && self.key.is_none() && !self.insecure;
         let security = match self.ca.clone().filter(|_| shown) {
             Some(ca) => Security::Tls(Tls::of_authority(Path::new(&ca))?),
             None => self.security()?,
         };
+        if let (Security::Tls(tls), Some(cluster)) = (&security, cluster) {
+            tls.pin(cluster);
+        }
         Ok((security, token))
     }
 
@@ -276,8 +286,10 @@ pub fn connect(bytes: &[u8]) -> Result<(Contacts, Options, Duration)> {
         }
         Ok(true)
     })?;
+    let cluster = protection.cluster;
     let (security, token) = protection.of_client()?;
-    Ok((Contacts::new(nodes, security)?.with_token(token), options, Duration::from_millis(open_timeout_ms)))
+    let contacts = Contacts::new(nodes, security)?.with_token(token).of_cluster(cluster);
+    Ok((contacts, options, Duration::from_millis(open_timeout_ms)))
 }
 
 /// Options of `look_at_member`: its address, protection, and how long to wait.

@@ -4,6 +4,7 @@ mod expiry;
 mod forged;
 mod joining;
 mod named;
+mod pinned;
 mod reload;
 
 use raftwork::base::{limits, ClusterId, Error};
@@ -146,7 +147,10 @@ fn whoever_lacks_the_right_certificate_is_refused_with_the_reason() {
     let other = forger.tls(&format!("raftwork://{}/node", ClusterId([8; 16])));
     // Whoever connects looks first, and finds another cluster on the other side.
     let told = dial(at(&listener), Security::Tls(other), |_| ());
-    assert!(told.down().to_string().contains(&format!("for cluster {SHOP}, the own one for cluster 08080808")));
+    assert!(told
+        .down()
+        .to_string()
+        .contains(&format!("for cluster {SHOP}, and this side works with cluster 08080808")));
     // A dishonest one does not look.
     let (alert, why) = forger.connect_blindly(&listener, &format!("raftwork://{}/node", ClusterId([8; 16])));
     assert!(alert.contains("belongs to another cluster"), "{alert}");

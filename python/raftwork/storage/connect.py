@@ -23,7 +23,7 @@ from raftwork.storage.remote import RemoteStorage
 
 __all__ = ["connect", "network_of", "nodes_of", "path_of"]
 
-OF_CLIENTS: Final = ("tls_ca", "tls_certificate", "tls_key", "insecure", "token_file")
+OF_CLIENTS: Final = ("tls_ca", "tls_certificate", "tls_key", "insecure", "token_file", "cluster_id")
 """Options of `raftwork://`. Whoever is no node has nothing to say of the others."""
 
 

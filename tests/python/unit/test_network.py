@@ -94,6 +94,18 @@ def test_bounds_of_a_node_reach_the_core_from_settings_and_from_the_url() -> Non
     assert told(Raftwork("shop", "raft:///jobs", **given).storage) == {"max_jobs": 500, "max_state_bytes": 1 << 30}
 
 
+def test_a_client_says_which_cluster_may_answer() -> None:
+    uuid = "01234567-89ab-cdef-0123-456789abcdef"
+    for storage in (
+        connect("raftwork://127.0.0.1:1", network=Network(cluster_id=uuid)),
+        connect(f"raftwork://127.0.0.1:1?cluster_id={uuid}"),
+    ):
+        assert told(storage) == {"nodes": ["127.0.0.1:1"], "cluster_id": uuid}
+    assert told(connect("raft:///jobs", network=Network(listen="a:1", cluster_id=uuid))) == {"listen": "a:1"}
+    with pytest.raises(ConfigError, match="is not the id of a cluster"):
+        Raftwork("shop", cluster_id="shop")
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [("max_jobs", 0), ("max_jobs", 10_000_001), ("max_state_bytes", 1 << 10), ("max_state_bytes", "much"),
