@@ -172,11 +172,12 @@ impl Remote {
                 return id;
             }
         };
+        let now = Instant::now();
         if state.questions.is_empty() {
-            state.silence.asked(Instant::now());
+            state.silence.asked(now);
         }
         state.questions.insert(id, question);
-        state.silence.said(frame.len());
+        state.silence.said(now, frame.len());
         if !state.ended {
             // Queued under the lock, so that questions arrive in the order of their numbers.
             self.outgoing.send(frame);

@@ -4,6 +4,7 @@
 //! nothing came for so long ── ask it what costs it nothing ── HANG without a word ──> it hangs
 //!    QUIET, since the last word or the first open question    where an answer is waited for
 //!    QUIET_WATCHING, since the last word                      where only events are
+//!    IDLE_WORD, since the last question                       in any case: the node ends connections that say nothing
 //! ```
 //!
 //! HANG is longer behind what was sent since the last word, as the question has to get through behind it.
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 /// See `Silence`. Also how long until the next look where nothing is waited for.
 pub const QUIET: Duration = Duration::from_millis(limits::QUIET_MS);
 const QUIET_WATCHING: Duration = Duration::from_millis(limits::QUIET_WATCHING_MS);
+const IDLE_WORD: Duration = Duration::from_millis(limits::IDLE_WORD_MS);
 const HANG: Duration = Duration::from_millis(limits::HANG_MS);
 /// A slower line is taken for a node that hangs.
 const SLOWEST_BYTES_S: usize = 256 << 10;
@@ -27,6 +29,8 @@ pub struct Silence {
     heard: Instant,
     /// When a question was asked while no other was without an answer.
     asked: Instant,
+    /// When the last question was asked, besides others or not.
+    spoke: Instant,
     /// Bytes that were sent since: the question stands behind them.
     said: usize,
     /// When it was asked whether it lives, if nothing came since.
@@ -46,7 +50,7 @@ pub enum Step {
 
 impl Silence {
     pub fn new(now: Instant) -> Self {
-        Self { heard: now, asked: now, said: 0, knocked: None }
+        Self { heard: now, asked: now, spoke: now, said: 0, knocked: None }
     }
 
     /// Something came.
@@ -54,9 +58,9 @@ impl Silence {
         (self.heard, self.said, self.knocked) = (now, 0, None);
     }
 
-    /// So many bytes were sent.
-    pub fn said(&mut self, bytes: usize) {
-        self.said += bytes;
+    /// A question of so many bytes was sent.
+    pub fn said(&mut self, now: Instant, bytes: usize) {
+        (self.spoke, self.said) = (now, self.said + bytes);
     }
 
     /// How long the question whether it lives may take: what was sent before it has to get through first.
@@ -77,10 +81,11 @@ impl Silence {
         }
         let answer = waits.then(|| self.heard.max(self.asked) + QUIET);
         let event = watches.then(|| self.heard + QUIET_WATCHING);
-        let Some(due) = answer.into_iter().chain(event).min() else { return Step::Wait(QUIET) };
-        let left = due.saturating_duration_since(now);
+        let idle = self.spoke + IDLE_WORD;
+        let left = answer.into_iter().chain(event).fold(idle, Instant::min).saturating_duration_since(now);
         if !left.is_zero() {
-            return Step::Wait(left);
+            // A question may come meanwhile.
+            return Step::Wait(if waits || watches { left } else { left.min(QUIET) });
         }
         self.knocked = Some(now);
         Step::Knock(self.hang())
@@ -111,7 +116,7 @@ mod tests {
         let began = Instant::now();
         let mut silence = Silence::new(began);
         silence.asked(began);
-        silence.said(4 * SLOWEST_BYTES_S);
+        silence.said(began, 4 * SLOWEST_BYTES_S);
         let hang = HANG + Duration::from_secs(4);
         assert_eq!(silence.look(began + QUIET, true, false), Step::Knock(hang));
         assert_eq!(silence.look(began + QUIET + HANG, true, false), Step::Wait(hang - HANG));
@@ -140,6 +145,7 @@ mod tests {
                 Step::Wait(left) => left,
                 Step::Knock(_) => {
                     knocks += 1;
+                    silence.said(now, 10);
                     silence.heard(now + MS);
                     MS
                 }
@@ -157,8 +163,38 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_nothing_asks_nothing() {
+    fn who_waits_for_nothing_asks_nothing_until_it_is_idle_for_long() {
         let began = Instant::now();
-        assert_eq!(Silence::new(began).look(began + 60 * HANG, false, false), Step::Wait(QUIET));
+        let mut silence = Silence::new(began);
+        assert_eq!(silence.look(began + IDLE_WORD - QUIET - MS, false, false), Step::Wait(QUIET));
+        assert_eq!(silence.look(began + IDLE_WORD - MS, false, false), Step::Wait(MS));
+        let mut now = began + IDLE_WORD;
+        for _ in 0..10 {
+            assert_eq!(silence.look(now, false, false), Step::Knock(HANG), "or it loses its place");
+            silence.said(now, 10);
+            silence.heard(now + MS);
+            assert_eq!(silence.look(now + IDLE_WORD - MS, false, false), Step::Wait(MS));
+            now += IDLE_WORD;
+        }
+    }
+
+    #[test]
+    fn who_only_hears_says_a_word_now_and_then() {
+        let began = Instant::now();
+        let (mut silence, mut now, mut last) = (Silence::new(began), began, began);
+        // One event after the other, and nothing to say about them.
+        while now < began + 5 * IDLE_WORD {
+            match silence.look(now, false, true) {
+                Step::Knock(_) => {
+                    silence.said(now, 10);
+                    last = now;
+                }
+                step => assert!(matches!(step, Step::Wait(_)), "it lives"),
+            }
+            assert!(now - last <= IDLE_WORD + QUIET, "{:?}", now - last);
+            now += QUIET;
+            silence.heard(now);
+        }
+        assert!(last > began);
     }
 }

@@ -181,6 +181,12 @@ pub const CERTIFICATE_ALARM_MS: u64 = 14 * 24 * 3_600_000;
 pub const CERTIFICATE_WARNING_MS: u64 = 30 * 24 * 3_600_000;
 /// A peer whose machine confirms nothing for this long has vanished.
 pub const SILENCE_MS: u64 = 5_000;
+/// A connection over which nothing comes for this long is ended by the side that accepted it: its place is for others. What is
+/// cut off by mistake connects again.
+pub const IDLE_MS: u64 = 300_000;
+/// A client that said nothing for this long asks whether the node lives: it keeps its place, also if one such question is lost.
+pub const IDLE_WORD_MS: u64 = 100_000;
+const _: () = assert!(2 * IDLE_WORD_MS + HANG_MS < IDLE_MS);
 /// A node that a client heard nothing from for this long, while it waits for an answer, is asked something that costs it
 /// nothing.
 pub const QUIET_MS: u64 = 1_000;

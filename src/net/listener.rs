@@ -8,6 +8,7 @@
 //! * Where a certificate does not say who it is, a first frame says nothing: whoever serves such connections says when they
 //!   have shown who they are, see `Listener::of_strangers`.
 //! * Memory is taken for what has arrived, and of a stranger nothing longer than the first frame is read.
+//! * Whoever is known keeps its place by words: one that says nothing for minutes gives it back.
 
 use super::inherited::Noted;
 use super::outgoing::EndOnDrop;
@@ -50,6 +51,8 @@ pub struct ListenerConfig {
     pub first_frame: Duration,
     /// A connection whose machine confirms nothing for so long ends.
     pub silence: Duration,
+    /// One over which nothing comes for so long ends, however alive its machine is, unless `Stream::set_idle` says otherwise.
+    pub idle: Duration,
     /// Bytes that may wait for a slow reader.
     pub waiting_bytes_max: usize,
 }
@@ -68,6 +71,7 @@ impl ListenerConfig {
             handshake: Duration::from_millis(limits::HANDSHAKE_MS),
             first_frame: Duration::from_millis(limits::FIRST_FRAME_MS),
             silence: Duration::from_millis(limits::SILENCE_MS),
+            idle: Duration::from_millis(limits::IDLE_MS),
             waiting_bytes_max: limits::WAITING_BYTES_MAX,
         }
     }
@@ -369,6 +373,7 @@ impl Place {
         };
         frames.raise_limit(limits::FRAME_BYTES_MAX);
         stream.set_deadline(None)?;
+        stream.set_idle(Some(config.idle))?;
         let stream = Arc::new(stream);
         let mut stranger = Some(Known { shared: self.shared.clone(), number: self.number, socket: socket.clone() });
         if self.shared.admits {

@@ -8,6 +8,7 @@
 //!   whether they are whole.
 //! * A TLS session is over with its certificates, see `validity`: nothing that arrives later is read, and a read that waits
 //!   ends.
+//! * Where that is wanted, a read that waits for too long ends too, see `set_idle`.
 
 use super::judge;
 use super::packet::failed;
@@ -21,15 +22,19 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Ciphertext taken off the socket at once: as much as a reader of plaintext asks for.
 const RECEIVE_BYTES: usize = 64 << 10;
+/// The system takes no time of zero for one.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// One connected stream.
 pub struct Stream {
     socket: Arc<Socket>,
     session: Option<Session>,
+    /// How long a read may wait while there is no deadline, if there is a bound.
+    idle: Mutex<Option<Duration>>,
 }
 
 /// A TLS session whose handshake is over.
@@ -53,7 +58,7 @@ impl Stream {
     }
 
     pub(super) fn plain(socket: Arc<Socket>) -> Self {
-        Self { socket, session: None }
+        Self { socket, session: None, idle: Mutex::new(None) }
     }
 
     /// TLS, after the handshake.
@@ -62,23 +67,41 @@ impl Stream {
         connection.set_buffer_limit(None);
         let received = Ciphertext { bytes: vec![0; RECEIVE_BYTES].into(), start: 0, end: 0 };
         let (connection, received) = (Mutex::new(connection), Mutex::new(received));
-        Self { socket, session: Some(Session { validity, connection, received }) }
+        Self { socket, session: Some(Session { validity, connection, received }), idle: Mutex::new(None) }
     }
 
     /// Whatever is read and written from now on must be over then, or fails with `TimedOut`. Nothing: no such end.
     pub fn set_deadline(&self, deadline: Option<Instant>) -> Result<()> {
         self.socket.set_deadline(deadline)?;
-        match &self.session {
-            Some(session) if deadline.is_none() => {
-                self.look_later(session).map_err(|error| failed("set a time-out of", error))
-            }
-            _ => Ok(()),
-        }
+        self.begin_wait()
     }
 
-    /// Has the next read that waits return when it is time to look at the certificates.
-    fn look_later(&self, session: &Session) -> std::io::Result<()> {
-        self.socket.set_read_timeout(Some(session.validity.next_look(UnixTime::now())))
+    /// From now on a read to which nothing comes for so long fails with `TimedOut`. Nothing: it may wait for ever. While there
+    /// is a deadline, that counts.
+    pub fn set_idle(&self, idle: Option<Duration>) -> Result<()> {
+        *self.idle.lock() = idle;
+        self.begin_wait()
+    }
+
+    fn begin_wait(&self) -> Result<()> {
+        if self.socket.has_deadline() {
+            return Ok(());
+        }
+        self.limit_wait(*self.idle.lock()).map_err(|error| failed("set a time-out of", error))
+    }
+
+    /// Has the next read that waits return after so long, or when it is time to look at the certificates.
+    fn limit_wait(&self, left: Option<Duration>) -> std::io::Result<()> {
+        let look = self.session.as_ref().map(|session| session.validity.next_look(UnixTime::now()));
+        let span = look.into_iter().chain(left).min();
+        self.socket.set_read_timeout(span.map(|span| span.max(WAIT_MIN)))
+    }
+
+    /// A read of the socket waited in vain, in a read of the stream that began then. False: that has waited for too long.
+    fn wait_on(&self, since: Instant) -> std::io::Result<bool> {
+        let left = self.idle.lock().map(|idle| idle.saturating_sub(since.elapsed()));
+        self.limit_wait(left)?;
+        Ok(left.is_none_or(|left| !left.is_zero()))
     }
 
     /// Writes all of it on this thread. Only before there is an `Outgoing`: it would come between its frames.
@@ -160,7 +183,7 @@ impl Session {
 impl Read for &Stream {
     fn read(&mut self, plain: &mut [u8]) -> std::io::Result<usize> {
         let Some(session) = &self.session else { return (&*self.socket).read(plain) };
-        let mut received = session.received.lock();
+        let (since, mut received) = (Instant::now(), session.received.lock());
         loop {
             session.check()?;
             match session.open(&mut received, plain) {
@@ -170,9 +193,10 @@ impl Read for &Stream {
             (received.start, received.end) = (0, 0);
             match (&*self.socket).read(&mut received.bytes) {
                 Ok(count @ 1..) => received.end = count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.socket.has_deadline() => {
-                    self.look_later(session)?;
-                }
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock
+                        && !self.socket.has_deadline()
+                        && self.wait_on(since)? => {}
                 // Perhaps the other side was the first to look.
                 ended => return session.check().and(ended),
             }

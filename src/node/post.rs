@@ -346,6 +346,9 @@ impl Shared {
 
     fn read_letters(&self, accepted: Accepted, from: NodeId) -> Result<()> {
         let Accepted { stream, mut frames, .. } = accepted;
+        // Two that do not lead have nothing to say to each other while all goes well. There is one such connection of each
+        // member, and the system notices when its machine is gone.
+        stream.set_idle(None)?;
         loop {
             let mut arrived = Vec::new();
             while let Some(frame) = frames.take()? {

@@ -1,6 +1,7 @@
 //! Attached processes: the socket, what a bad peer can do, what the end of a process means.
 
 pub mod bounds;
+mod idle;
 mod refused;
 
 use raftwork::attach::message::{decode_error, decode_lines, decode_reply, encode_error, encode_event, Greeting};

@@ -2,6 +2,7 @@
 
 mod expiry;
 mod forged;
+mod idle;
 mod joining;
 mod named;
 mod pinned;

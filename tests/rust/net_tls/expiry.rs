@@ -10,7 +10,7 @@ fn short(home: &Home, name: &str) -> Arc<Tls> {
 }
 
 /// Reads until the end, and tells why that came.
-fn listen(security: Security) -> (Listener, std::sync::mpsc::Receiver<Error>) {
+pub fn listen(config: ListenerConfig) -> (Listener, std::sync::mpsc::Receiver<Error>) {
     let (tell, told) = channel();
     let serve = move |accepted: Accepted| {
         let Accepted { stream, outgoing, mut frames, hello, .. } = accepted;
@@ -22,9 +22,9 @@ fn listen(security: Security) -> (Listener, std::sync::mpsc::Receiver<Error>) {
                 Err(error) => break error,
             }
         };
-        tell.send(why).unwrap();
+        drop(tell.send(why)); // The test may be over.
     };
-    (Listener::start(config(security, Admit::NODES), serve).unwrap(), told)
+    (Listener::start(config, serve).unwrap(), told)
 }
 
 fn says(error: &Error, whose: &str) {
@@ -38,7 +38,7 @@ fn a_silent_connection_ends_with_a_certificate_of_either_side_and_both_say_why()
     let (short, long) = (Security::Tls(short(&home, "short")), home.node());
     let sides = [(long.clone(), short.clone(), "own", "other side's"), (short, long, "other side's", "own")];
     let running = sides.map(|(accepts, connects, near, far)| {
-        let (listener, told) = listen(accepts);
+        let (listener, told) = listen(config(accepts, Admit::NODES));
         let dialer = dial(at(&listener), connects, |_| ());
         dialer.up();
         (listener, told, dialer, near, far)
@@ -53,7 +53,7 @@ fn a_silent_connection_ends_with_a_certificate_of_either_side_and_both_say_why()
 #[test]
 fn a_busy_connection_ends_too() {
     let home = Home::new();
-    let (listener, told) = listen(home.node());
+    let (listener, told) = listen(config(home.node(), Admit::NODES));
     let (stream, _) = connect(&at(&listener), &Security::Tls(short(&home, "short")), Instant::now() + WAIT).unwrap();
     let words = encode(1, 7, b"words").unwrap();
     while stream.write_first(words.clone()).is_ok() {}
@@ -63,7 +63,7 @@ fn a_busy_connection_ends_too() {
 #[test]
 fn whoever_was_renewed_meanwhile_is_connected_again() {
     let home = Home::new();
-    let (listener, told) = listen(home.node());
+    let (listener, told) = listen(config(home.node(), Admit::NODES));
     let renewed = short(&home, "renewed");
     let dialer = dial(at(&listener), Security::Tls(renewed.clone()), |_| ());
     dialer.up();

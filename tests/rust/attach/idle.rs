@@ -1,0 +1,29 @@
+//! A client of another machine that is let in and then says nothing.
+
+use super::*;
+use raftwork::net::{Address, Admit, ListenerConfig, Security};
+use std::net::TcpListener;
+use std::time::Instant;
+
+#[test]
+fn a_client_that_says_nothing_more_gives_its_place_back_and_may_come_again() {
+    let owner = owner();
+    // A port that nobody listens at.
+    let address = Address::from(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let idle = Duration::from_millis(300);
+    let config = ListenerConfig::new("test", address.clone(), Security::Plain, Admit::ANYBODY);
+    owner.server.listen(ListenerConfig { idle, ..config }, 1_000).unwrap();
+    let served = owner.server.tally();
+    for _ in 0..2 {
+        let (send, ended) = channel();
+        let began = Instant::now();
+        let gone = move || drop(send.send(()));
+        let remote = Remote::connect_far(&address, &Security::Plain, greeting(), WAIT, gone).unwrap();
+        let session = open_session(&remote);
+        ended.recv_timeout(WAIT).expect("it is let go");
+        assert!(began.elapsed() >= idle);
+        crate::node::support::until(|| served().served == 0);
+        let (near, _) = attach(owner.dir.path());
+        assert_eq!(beat(&near, session), Ok(()), "its session is another matter");
+    }
+}
