@@ -77,7 +77,7 @@ impl Shared {
     fn send_pieces(&self, talk: &mut Talk, meta: &SnapshotMeta) -> Result<()> {
         talk.say(post::ASK, &place(meta))?;
         let mut offset = talk.hear_taken(meta)?.unwrap_or(0);
-        let (began, skipped) = (Instant::now(), offset);
+        let (began, mut sent) = (Instant::now(), 0);
         let rate =
             self.config.cluster.as_ref().map_or(limits::SNAPSHOT_BYTES_PER_SECOND, |cluster| cluster.snapshot_rate);
         let mut refusals = 0;
@@ -89,6 +89,8 @@ impl Shared {
             payload.extend_from_slice(&bytes);
             talk.say(post::PIECE, &payload)?;
             self.counters.snapshot_bytes_sent.add(bytes.len() as u64);
+            // Not how far it is: what was refused took its share too.
+            sent += bytes.len() as u64;
             match talk.hear_taken(meta)? {
                 Some(upto) if last && upto == offset + bytes.len() as u64 => return Ok(()),
                 Some(upto) => offset = upto,
@@ -96,7 +98,7 @@ impl Shared {
                 None => return Err(Error::Invalid("the member refused the state twice".into())),
             }
             self.check_running()?;
-            let spent = Duration::from_secs_f64(offset.saturating_sub(skipped) as f64 / rate as f64);
+            let spent = Duration::from_secs_f64(sent as f64 / rate as f64);
             self.ticks.pause(spent.saturating_sub(began.elapsed()).min(LOOK_EVERY));
         }
     }

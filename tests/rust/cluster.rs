@@ -10,13 +10,14 @@ mod lone;
 mod moves;
 mod rights;
 mod starts;
+mod transfers;
 
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raftwork::base::{ClusterId, Error, JobId, LogIndex, NodeId, SessionId};
+use raftwork::base::{limits, ClusterId, Error, JobId, LogIndex, NodeId, SessionId};
 use raftwork::disk::{Disk, RealDisk};
 use raftwork::net::{Address, Authority, Security, Tls};
 use raftwork::node::{ClusterConfig, Node, NodeConfig, WatchEvent};
@@ -27,22 +28,35 @@ use crate::far::Gate;
 use crate::node::support::{beat, log_lines, until, view, BadDisk, Events, Mood, OwnClock, PATIENCE};
 use crate::requests::*;
 
-/// Silence of the leader until an election, as it is unless it is told otherwise.
-const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Addresses on this machine that nobody listens at.
 fn addresses(count: usize) -> Vec<Address> {
     let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     held.iter().map(|listener| Address::from(listener.local_addr().unwrap())).collect()
 }
 
+/// What the members are told, all of them the same.
+struct Told {
+    security: Security,
+    /// All that they send each other passes through gates.
+    gated: bool,
+    election_timeout: Duration,
+    snapshot_rate: u64,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        let (election_timeout, snapshot_rate) = (Duration::from_secs(1), limits::SNAPSHOT_BYTES_PER_SECOND);
+        Self { security: Security::Plain, gated: false, election_timeout, snapshot_rate }
+    }
+}
+
 /// Members and their directories.
 pub struct Cluster {
     dir: TempDir,
     addresses: Vec<Address>,
+    told: Told,
     /// Of each.
     securities: Vec<Security>,
-    election_timeout: Duration,
     nodes: Vec<Option<Arc<Node>>>,
     /// What each reads the time from.
     pub clocks: Vec<Arc<OwnClock>>,
@@ -52,33 +66,34 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(count: usize) -> Self {
-        Self::with(count, Security::Plain, false, ELECTION_TIMEOUT)
+        Self::with(count, Told::default())
     }
 
     /// As `new`; its leader may be silent for so long that no test sees an election by time-out.
     pub fn patient(count: usize) -> Self {
-        Self::with(count, Security::Plain, false, PATIENCE)
+        Self::with(count, Told { election_timeout: PATIENCE, ..Told::default() })
     }
 
     /// As `new`; all that members send each other passes through gates.
     pub fn gated(count: usize) -> Self {
-        Self::with(count, Security::Plain, true, ELECTION_TIMEOUT)
+        Self::with(count, Told { gated: true, ..Told::default() })
     }
 
-    fn with(count: usize, security: Security, gated: bool, election_timeout: Duration) -> Self {
-        let mut cluster = Self::unopened(count, security, gated, election_timeout);
+    fn with(count: usize, told: Told) -> Self {
+        let mut cluster = Self::unopened(count, told);
         cluster.open_all();
         cluster.wait_for_voters(count);
         cluster
     }
 
-    fn unopened(count: usize, security: Security, gated: bool, election_timeout: Duration) -> Self {
+    fn unopened(count: usize, told: Told) -> Self {
         log_lines();
         let dir = TempDir::new().unwrap();
         let (addresses, nodes) = (addresses(count), vec![None; count]);
         let clocks = (0..count + 1).map(|_| Arc::default()).collect();
-        let gates = if gated { addresses.iter().map(Gate::before).collect() } else { Vec::new() };
-        Self { dir, addresses, securities: vec![security; count + 1], election_timeout, nodes, clocks, gates }
+        let gates = if told.gated { addresses.iter().map(Gate::before).collect() } else { Vec::new() };
+        let securities = vec![told.security.clone(); count + 1];
+        Self { dir, addresses, told, securities, nodes, clocks, gates }
     }
 
     /// All at once: the first time they wait for each other.
@@ -97,8 +112,9 @@ impl Cluster {
         let members = if self.gates.is_empty() { self.addresses.clone() } else { listed };
         let cluster = ClusterConfig::new(self.addresses[number].clone(), members);
         let advertise = self.gates.get(number).map(|gate| gate.address.clone());
-        let (security, election_timeout) = (self.securities[number].clone(), self.election_timeout);
-        config.cluster = Some(ClusterConfig { security, election_timeout, advertise, ..cluster });
+        let Told { election_timeout, snapshot_rate, .. } = self.told;
+        let security = self.securities[number].clone();
+        config.cluster = Some(ClusterConfig { security, election_timeout, snapshot_rate, advertise, ..cluster });
         config
     }
 
@@ -108,6 +124,18 @@ impl Cluster {
 
     pub fn open(&mut self, number: usize) {
         self.nodes[number] = Some(Node::open(self.config(number)).unwrap());
+    }
+
+    /// Opens one more node, which joins and becomes a voter; gives its number.
+    fn join(&mut self) -> usize {
+        let (number, first) = (self.nodes.len(), self.addresses.clone());
+        self.addresses.extend(addresses(1));
+        let mut config = self.config(number);
+        let joins = ClusterConfig::new(self.addresses[number].clone(), first);
+        config.cluster = Some(ClusterConfig { joins: true, ..joins });
+        self.nodes.push(Some(Node::open(config).unwrap()));
+        self.wait_for_voters(number + 1);
+        number
     }
 
     pub fn close(&mut self, number: usize) {
@@ -207,7 +235,7 @@ fn a1_when_the_leader_closes_another_leads_at_once() {
     let began = Instant::now();
     cluster.close(leader);
     payload(&settle(&other, enqueue(job(2), 64)));
-    assert!(began.elapsed() < cluster.election_timeout, "nobody waited for an election: {:?}", began.elapsed());
+    assert!(began.elapsed() < cluster.told.election_timeout, "nobody waited for an election: {:?}", began.elapsed());
 }
 
 #[test]
@@ -356,19 +384,14 @@ fn d5_a_member_with_an_old_copy_of_its_directory_catches_up_and_loses_nothing() 
 fn a_node_joins_becomes_a_voter_and_another_leaves() {
     let mut cluster = Cluster::new(3);
     payload(&settle(cluster.node(0), enqueue(job(1), 64)));
-    let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
-    cluster.addresses.push(address.clone());
-    let mut config = cluster.config(3);
-    config.cluster = Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, first) });
-    cluster.nodes.push(Some(Node::open(config).unwrap()));
-    cluster.wait_for_voters(4);
+    let added = cluster.join();
     let gone = cluster.follower();
     let id = cluster.node(gone).id();
     cluster.remove(id);
     until(|| cluster.node(gone).has_failed());
     cluster.nodes[gone] = None;
     cluster.wait_for_voters(3);
-    let added = cluster.node(3);
+    let added = cluster.node(added);
     payload(&settle(added, enqueue(job(2), 64)));
     fresh(added).unwrap();
     assert_eq!(jobs(added), 2);
@@ -414,7 +437,7 @@ fn members_with_certificates_form_the_cluster_that_these_name() {
     let files = Authority::create(cluster_id).unwrap().issue_node(&[]).unwrap().save(&dir.path().join("tls"), "node");
     let files = files.unwrap();
     let tls = Tls::from_files(files.authority, files.certificate, files.key).unwrap();
-    let cluster = Cluster::with(3, Security::Tls(tls), false, ELECTION_TIMEOUT);
+    let cluster = Cluster::with(3, Told { security: Security::Tls(tls), ..Told::default() });
     for number in 1..=9u64 {
         payload(&settle(cluster.node(number as usize % 3), enqueue(job(number), 64)));
     }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::spawn;
 use std::time::{Duration, Instant};
@@ -33,24 +33,40 @@ pub struct Gate {
     pub address: Address,
     /// Ways that pass through it now, two for each connection.
     ways: Arc<AtomicUsize>,
-    stalled: Arc<(Mutex<bool>, Condvar)>,
+    valve: Arc<Valve>,
+}
+
+/// What becomes of what comes to a gate.
+struct Valve {
+    stalled: Mutex<bool>,
+    changed: Condvar,
+    /// A connection breaks off when more than this has passed in one direction.
+    bytes_max: AtomicU64,
+    broken: AtomicUsize,
+}
+
+impl Default for Valve {
+    fn default() -> Self {
+        let (stalled, changed) = (Mutex::new(false), Condvar::new());
+        Self { stalled, changed, bytes_max: AtomicU64::new(u64::MAX), broken: AtomicUsize::new(0) }
+    }
 }
 
 impl Gate {
     pub fn before(member: &Address) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::from(listener.local_addr().unwrap());
-        let gate = Self { address, ways: Arc::default(), stalled: Arc::default() };
-        let (ways, stalled, member) = (gate.ways.clone(), gate.stalled.clone(), member.to_string());
+        let gate = Self { address, ways: Arc::default(), valve: Arc::default() };
+        let (ways, valve, member) = (gate.ways.clone(), gate.valve.clone(), member.to_string());
         spawn(move || {
             for inner in listener.incoming().flatten() {
                 let Ok(outer) = TcpStream::connect(&member) else { continue };
                 for (from, to) in [(&inner, &outer), (&outer, &inner)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let (ways, stalled) = (ways.clone(), stalled.clone());
+                    let (ways, valve) = (ways.clone(), valve.clone());
                     ways.fetch_add(1, Ordering::Relaxed);
                     spawn(move || {
-                        pass_on(&from, &to, &stalled);
+                        pass_on(&from, &to, &valve);
                         ways.fetch_sub(1, Ordering::Relaxed);
                     });
                 }
@@ -60,8 +76,18 @@ impl Gate {
     }
 
     pub fn set_stalled(&self, stalled: bool) {
-        *self.stalled.0.lock() = stalled;
-        self.stalled.1.notify_all();
+        *self.valve.stalled.lock() = stalled;
+        self.valve.changed.notify_all();
+    }
+
+    /// From now on a connection breaks off when more than this passes in one direction.
+    pub fn break_off_after(&self, bytes: u64) {
+        self.valve.bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many did.
+    pub fn broken(&self) -> usize {
+        self.valve.broken.load(Ordering::Relaxed)
     }
 
     fn is_used(&self) -> bool {
@@ -94,10 +120,15 @@ fn leaving_once(member: &Address) -> Address {
     address
 }
 
-fn pass_on(mut from: &TcpStream, mut to: &TcpStream, (stalled, changed): &(Mutex<bool>, Condvar)) {
-    let mut buffer = [0; 64 << 10];
+fn pass_on(mut from: &TcpStream, mut to: &TcpStream, valve: &Valve) {
+    let (mut buffer, mut passed) = ([0; 64 << 10], 0);
     while let Ok(bytes @ 1..) = from.read(&mut buffer) {
-        changed.wait_while(&mut stalled.lock(), |stalled| *stalled);
+        valve.changed.wait_while(&mut valve.stalled.lock(), |stalled| *stalled);
+        passed += bytes as u64;
+        if passed > valve.bytes_max.load(Ordering::Relaxed) {
+            valve.broken.fetch_add(1, Ordering::Relaxed);
+            break;
+        }
         if to.write_all(&buffer[..bytes]).is_err() {
             break;
         }

@@ -59,13 +59,29 @@ pub fn enqueue_as(ids: &[JobId], queue: &str, function: &str, args: usize, delay
 
 /// As `enqueue_as`, with so much time in the archive.
 pub fn enqueue_kept(ids: &[JobId], queue: &str, function: &str, args: usize, delay_ms: u64, keep_ms: u64) -> Vec<u8> {
+    enqueue_bytes(ids, queue, function, &vec![7; args], delay_ms, keep_ms)
+}
+
+/// As `enqueue`, with arguments that nothing makes smaller.
+pub fn enqueue_noise(id: JobId, args: usize) -> Vec<u8> {
+    let mut noise = u64::from_be_bytes(id.0[8..].try_into().unwrap()) + 1;
+    let byte = |_| {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        (noise >> 32) as u8
+    };
+    enqueue_bytes(&[id], "q", "f", &(0..args).map(byte).collect::<Vec<_>>(), 0, 60_000)
+}
+
+fn enqueue_bytes(ids: &[JobId], queue: &str, function: &str, args: &[u8], delay_ms: u64, keep_ms: u64) -> Vec<u8> {
     request(|writer| {
         writer.array(3).u64(4).array(1);
         writer.array(14).str(function).str(queue).i64(0).u64(3).u64(3).nil().u64(keep_ms).u64(keep_ms).array(0);
         writer.u64(0).nil().nil().u64(0).bin(&[]);
         writer.array(ids.len());
         for id in ids {
-            writer.array(6).id(*id).u64(0).bin(&vec![7; args]).u64(delay_ms).nil().nil();
+            writer.array(6).id(*id).u64(0).bin(args).u64(delay_ms).nil().nil();
         }
     })
 }

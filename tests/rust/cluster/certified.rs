@@ -29,7 +29,7 @@ struct Shop {
 
 impl Shop {
     fn new() -> Self {
-        let mut cluster = Cluster::unopened(3, Security::Plain, false, ELECTION_TIMEOUT);
+        let mut cluster = Cluster::unopened(3, Told::default());
         let authority = Authority::create(SHOP).unwrap();
         let certify = |name: String| {
             let dir = cluster.dir.path().join(name);

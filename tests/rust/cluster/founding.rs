@@ -25,7 +25,7 @@ fn without_data(addresses: &[Address]) -> Vec<Listener> {
 
 /// A list of so many whose first member has begun the group, and ended before the others joined.
 fn begun(count: usize) -> Cluster {
-    let cluster = Cluster::unopened(count, Security::Plain, false, ELECTION_TIMEOUT);
+    let cluster = Cluster::unopened(count, Told::default());
     let others = without_data(&cluster.addresses[1..]);
     waits_in_vain(hasty(&cluster, 0, SOON));
     others.iter().for_each(Listener::end);

@@ -46,13 +46,8 @@ fn a_node_that_was_away_or_is_new_fetches_the_history_and_a_deletion_reaches_eve
     let whole = |node: &Node| archived(node) == 310 && field_texts(&node.health(), "alarms").is_empty();
     until(|| whole(cluster.node(away)));
 
-    let (address, first) = (addresses(1).remove(0), cluster.addresses.clone());
-    cluster.addresses.push(address.clone());
-    let mut config = cluster.config(3);
-    config.cluster = Some(ClusterConfig { joins: true, ..ClusterConfig::new(address, first) });
-    cluster.nodes.push(Some(Node::open(config).unwrap()));
-    cluster.wait_for_voters(4);
-    until(|| whole(cluster.node(3)));
+    let new = cluster.join();
+    until(|| whole(cluster.node(new)));
 
     payload(&settle(cluster.node(other), delete(job(7))));
     until(|| (0..4).all(|number| archived(cluster.node(number)) == 309));
