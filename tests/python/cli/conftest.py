@@ -1,4 +1,4 @@
-"""A directory with an application, and the command line in it: inside this process, or as a process of its own."""
+"""A directory with an application, a cluster, and the command line: inside this process, or as a process of its own."""
 
 import json
 import subprocess
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from raftwork.cli import main
+from raftwork.testing.cluster import Cluster
 from support.command_line import start
 
 SHOP = '''
@@ -85,6 +86,13 @@ def process(shop: Path) -> Run:
         return Answer(running.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three nodes that serve; the test may kill them."""
+    with Cluster(tmp_path) as cluster:
+        yield cluster
 
 
 @pytest.fixture

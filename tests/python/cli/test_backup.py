@@ -3,7 +3,6 @@
 import stat
 import threading
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,7 @@ from raftwork import Raftwork, _core
 from raftwork.errors import ForeignDirectory
 from raftwork.testing.cluster import Cluster
 from raftwork.worker.scheduler import Scheduler
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
-        yield cluster
-
-
-def send(number: int) -> int:
-    return number
+from support.jobs import send
 
 
 def enqueue(url: str, numbers: range) -> list[str]:

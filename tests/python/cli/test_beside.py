@@ -1,7 +1,6 @@
 """A member's directory: processes beside its node, and commands while that is down."""
 
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,7 @@ from raftwork import ForeignDirectory, Raftwork, _core
 from raftwork.storage.raft import RaftStorage
 from raftwork.testing.cluster import PATIENCE_S, Cluster
 from support.command_line import start
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
-        yield cluster
-
-
-def send(number: int) -> int:
-    return number
+from support.jobs import send
 
 
 def beside(cluster: Cluster, number: int, **settings: Any) -> Raftwork:

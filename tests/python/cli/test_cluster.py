@@ -18,12 +18,6 @@ from support.command_line import start
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
-        yield cluster
-
-
-@pytest.fixture
 def node(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Starts `raftwork node`; what is left is killed at the end."""
     started: list[subprocess.Popen[str]] = []

@@ -2,25 +2,13 @@
 
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from raftwork import Raftwork
 from raftwork.testing.cluster import PATIENCE_S, Cluster
 from support.command_line import start
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
-        yield cluster
-
-
-def send(number: int) -> int:
-    return number
+from support.jobs import send
 
 
 def damage(directory: Path) -> None:

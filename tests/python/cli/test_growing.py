@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from raftwork import CrashLoop, DiskError, DiskFull, ForeignDirectory, NotRunnin
 from raftwork.cli import node
 from raftwork.testing.cluster import PATIENCE_S, Cluster
 from support.command_line import start
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
-        yield cluster
 
 
 def told(process: "subprocess.Popen[str]") -> str:

@@ -6,7 +6,6 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,6 @@ def until(condition: Any) -> None:
     latest = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < latest, "it did not happen"
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
-        yield cluster
 
 
 def test_a_node_answers_probes_and_the_same_numbers_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

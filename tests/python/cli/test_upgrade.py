@@ -3,23 +3,14 @@ tests/rust/upgrade.rs."""
 
 import re
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from raftwork.testing.cluster import PATIENCE_S, Cluster
 
 RELEASE = version("raftwork")
 PAGE = Path(__file__).parents[3] / "docs/operations/upgrade.md"
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
-        yield cluster
 
 
 class Operator:
