@@ -96,7 +96,7 @@ impl Engine {
         match chore {
             Chore::GivenUp(why) => return Err(shared.leave(&why)),
             Chore::Capture(done) => self.wanted.push(done),
-            Chore::Retry => {}
+            Chore::Retry => self.replica.seek_room()?,
             Chore::Captured(written) => {
                 let outcome = written.state_bytes.clone().map(drop);
                 told.extend(self.writing.drain(..).map(|done| (done, outcome.clone())));
@@ -277,7 +277,7 @@ impl Shared {
         let nobody_leads = engine.replica.leader().is_none();
         let in_doubt = engine.replica.doubts().is_some();
         self.inbox.hold_requests(stalled || nobody_leads || in_doubt || !engine.replica.has_room());
-        if stalled {
+        if engine.replica.is_full() {
             self.maintenance.retry_later();
         }
         let mut figures = self.figures.lock();

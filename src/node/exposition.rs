@@ -109,7 +109,7 @@ impl Shared {
         page.gauge("applied_index", "The newest entry that is part of the state.", figures.applied.0);
         let staleness = self.staleness().map_or(f64::NAN, |age| age.0 as f64 / 1e3);
         page.gauge("staleness_seconds", "How old the state can be at most; NaN: nobody knows.", staleness);
-        page.gauge("alarms", "What somebody should look at, see health.", self.alarms(figures.stalled).len());
+        page.gauge("alarms", "What somebody should look at, see health.", self.alarms().len());
         page.counter("elections_total", "Elections that this node began.", self.counters.elections.get());
         page.counter("leader_changes_total", "Changes of who leads.", self.counters.leader_changes.get());
     }
@@ -137,7 +137,7 @@ impl Shared {
         page.gauge("log_bytes", "Log on disk.", figures.log_bytes);
         page.gauge("snapshot_index", "The entry of the newest snapshot.", figures.snapshot_index.0);
         page.gauge("snapshot_bytes", "Size of the newest snapshot.", figures.snapshot_bytes);
-        page.gauge("disk_full", "Whether writes wait for room.", u8::from(figures.stalled));
+        page.gauge("disk_full", "Whether the disk is full: writes are refused, or wait.", u8::from(figures.full));
         page.histogram("fsync_seconds", "Syncs of the log.", self.syncs.histogram());
         if let Some(expires_ms) = self.certificate_expires_ms() {
             let seconds = expires_ms as f64 / 1e3;

@@ -171,7 +171,7 @@ impl Shared {
         }
         let bounds = &self.config.bounds;
         map.number("jobs_max", bounds.jobs as u64).number("state_bytes_max", bounds.bytes);
-        let alarms = self.alarms(figures.stalled);
+        let alarms = self.alarms();
         map.put("alarms", |writer| {
             writer.array(alarms.len());
             alarms.iter().fold(writer, |writer, alarm| writer.str(alarm))
@@ -223,8 +223,9 @@ impl Shared {
         map
     }
 
-    /// Alarms about states that differ (L6): the one here, or those of others.
-    fn differing(&self, alarms: &mut Vec<String>) {
+    /// Alarms about what the last turn found: states that differ (L6), the one here or those of others, a log that may lack
+    /// its end, and a full disk.
+    fn found(&self, alarms: &mut Vec<String>) {
         let figures = self.figures.lock();
         if let Some(at) = figures.doubts {
             alarms.push(format!(
@@ -238,6 +239,16 @@ impl Shared {
                  differs from a majority stops by itself; if that is member {node}, keep its directory for the report and \
                  bring it back as a new member: raftwork cluster replace {node}"
             ));
+        }
+        if let Some(index) = figures.suspects {
+            alarms.push(format!(
+                "this node votes for nobody: its log ends at {}, and it may have acknowledged entries up to {index}; its end was \
+                 damaged, or its directory is an older copy. It takes what it lacks from the others",
+                figures.index
+            ));
+        }
+        if figures.full {
+            alarms.push("the disk is full: writes are refused, or wait for room".into());
         }
     }
 
@@ -254,15 +265,12 @@ impl Shared {
     }
 
     /// What somebody should look at, in whole sentences.
-    pub(super) fn alarms(&self, stalled: bool) -> Vec<String> {
+    pub(super) fn alarms(&self) -> Vec<String> {
         let mut alarms = Vec::new();
         if let Some(failure) = &*self.failure.lock() {
             alarms.push(format!("the node stopped: {}", failure.cause));
         }
-        self.differing(&mut alarms);
-        if stalled {
-            alarms.push("the disk is full: writes wait for room".into());
-        }
+        self.found(&mut alarms);
         alarms.extend(self.filling());
         alarms.extend(self.stamp.lock().alarm().map(str::to_owned));
         if let Some(trouble) = self.tls().and_then(Tls::trouble) {

@@ -159,7 +159,10 @@ pub(super) struct Figures {
     pub entries: u64,
     /// Entries of the largest group.
     pub group_entries_max: usize,
-    pub stalled: bool,
+    /// The disk has no room for the log.
+    pub full: bool,
+    /// Up to here the log may lack entries that this node acknowledged, so that it votes for nobody.
+    pub suspects: Option<LogIndex>,
     /// The entry whose mark this node differs in and does not know yet who is wrong.
     pub doubts: Option<LogIndex>,
     /// Members that differ, and since when.
@@ -186,7 +189,8 @@ impl Figures {
         self.turns += 1;
         self.entries += applied as u64;
         self.group_entries_max = self.group_entries_max.max(applied);
-        self.stalled = replica.is_stalled();
+        self.full = replica.is_full();
+        self.suspects = replica.suspects();
         self.doubts = replica.doubts();
         self.odd_members = replica.odd_members();
     }

@@ -100,7 +100,7 @@ impl Shared {
     pub(super) fn is_ready(&self) -> bool {
         let figures = self.figures.lock();
         let lag = figures.committed.0.saturating_sub(figures.applied.0);
-        let works = figures.leader.is_some() && !figures.stalled && lag <= limits::READY_LAG_ENTRIES;
+        let works = figures.leader.is_some() && !figures.full && lag <= limits::READY_LAG_ENTRIES;
         drop(figures);
         let known = self.staleness().is_some_and(|age| age.0 <= limits::READY_STALENESS_MS);
         works

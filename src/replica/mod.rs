@@ -159,6 +159,8 @@ pub struct Replica<T> {
     leaderless: u32,
     /// What consensus asked for and is not done yet: empty between turns, unless the disk is full.
     actions: VecDeque<Action>,
+    /// Bytes that the log had no room for when the newest proposals were refused.
+    lacking: Option<u64>,
     upkeep: Upkeep,
     /// What the state may hold before this member lets no more in.
     bounds: Bounds,
@@ -387,11 +389,6 @@ impl<T> Replica<T> {
 
     pub fn wal(&self) -> &Wal {
         &self.wal
-    }
-
-    /// Whether its log may have lost its end, so that it neither votes nor leads.
-    pub fn is_suspect(&self) -> bool {
-        self.suspicion.is_some()
     }
 
     /// What is in memory of the log.

@@ -182,6 +182,7 @@ impl<T> Replica<T> {
             reads: Reads::new(config.disk.random()),
             leaderless: 0,
             actions: VecDeque::new(),
+            lacking: None,
             upkeep: Upkeep::new(config, newest),
             bounds: config.bounds,
             outbox,

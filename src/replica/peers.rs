@@ -146,6 +146,16 @@ impl<T> Replica<T> {
         }
     }
 
+    /// Whether its log may have lost its end, so that it neither votes nor leads.
+    pub fn is_suspect(&self) -> bool {
+        self.suspicion.is_some()
+    }
+
+    /// And up to where it may have acknowledged entries.
+    pub fn suspects(&self) -> Option<LogIndex> {
+        self.suspicion.as_ref().map(Suspicion::upto)
+    }
+
     /// While it is suspect, it has voted in every term that it knows.
     fn spoil_votes(&mut self, turn: &mut Turn<T>) -> Result<()> {
         match &self.suspicion {

@@ -30,7 +30,30 @@ impl<T> Replica<T> {
 
     /// Makes sure that the log has a file with room for entries of so many bytes, while they can still be refused.
     pub(super) fn reserve(&mut self, bytes: usize, entries: usize) -> Result<()> {
-        self.wal.reserve((bytes + entries * ENTRY_HEAD_BYTES + GROUP_HEAD_BYTES) as u64)
+        let bytes = (bytes + entries * ENTRY_HEAD_BYTES + GROUP_HEAD_BYTES) as u64;
+        let outcome = self.wal.reserve(bytes);
+        self.lacking = matches!(outcome, Err(Error::DiskFull(_))).then_some(bytes);
+        outcome
+    }
+
+    /// Whether the disk is full: a write waits for room, or the newest one was refused and there is still none.
+    pub fn is_full(&self) -> bool {
+        self.is_stalled() || self.lacking.is_some()
+    }
+
+    /// Looks again for the room that was lacking when entries were refused, so that it shows when there is some, although
+    /// nobody writes.
+    pub fn seek_room(&mut self) -> Result<()> {
+        let Some(bytes) = self.lacking else { return Ok(()) };
+        self.check_alive()?;
+        match self.wal.reserve(bytes) {
+            Err(Error::DiskFull(_)) => {}
+            outcome => {
+                self.lacking = None;
+                outcome?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what must be durable. A mere move of the commit index waits for the next group: after a crash it is found

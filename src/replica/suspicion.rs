@@ -46,6 +46,11 @@ impl Suspicion {
         Self { upto, told: BTreeMap::new(), gone: BTreeSet::new(), sum: None, ticks: 0 }
     }
 
+    /// Up to here the log may have been acknowledged.
+    pub fn upto(&self) -> LogIndex {
+        self.upto
+    }
+
     /// Whether it is time to ask again.
     pub fn asks(&mut self) -> bool {
         self.ticks += 1;

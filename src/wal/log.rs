@@ -232,12 +232,12 @@ impl Wal {
                 active.dirty_upto = active.position + self.buffer.len() as u64;
                 return Err(error);
             }
-            return Err(self.poison(error));
+            return Err(self.poison_with_file(error));
         }
         if !has(Bug::AnswerBeforeSync) {
             let again = |error| if has(Bug::SyncRetried) { active.file.sync_data() } else { Err(error) };
             if let Err(error) = active.file.sync_data().or_else(again) {
-                return Err(self.poison(error));
+                return Err(self.poison_with_file(error));
             }
         }
         (active.position, active.dirty_upto) = (end, end);
@@ -288,6 +288,17 @@ impl Wal {
             Err(Failure { error, clean: true }) => Err(error),
             Err(Failure { error, clean: false }) => Err(self.poison(error)),
         }
+    }
+
+    /// As `poison`, after a call for the current file. That was made under another name, which the error has.
+    fn poison_with_file(&mut self, error: Error) -> Error {
+        let named = match error {
+            Error::Disk { operation, message, .. } => {
+                Error::Disk { operation, path: self.active.path.display().to_string(), message }
+            }
+            other => other,
+        };
+        self.poison(named)
     }
 
     /// Stops the log for good. A full disk is named differently from here on: it cannot be resumed.

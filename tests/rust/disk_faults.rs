@@ -75,6 +75,17 @@ fn d3_a_sync_that_fails_for_lack_of_room_poisons_and_is_not_called_disk_full() {
     assert!(matches!(wal.append(None, &[entry(1, 1, 100)]), Err(Error::Poisoned(_))));
 }
 
+/// Files of the log are made under other names, which nobody finds any more.
+#[test]
+fn d3_a_failed_sync_is_told_with_the_name_that_the_file_has() {
+    let failing = disk(1);
+    let (mut wal, _) = workload::open(&failing, &identity(), true).expect("it opens");
+    failing.fail(Op::Sync, failing.count(Op::Sync) + 1, Fault::Eio, false);
+    let Err(Error::Disk { path, .. }) = wal.append(None, &[entry(1, 1, 100)]) else { panic!("its sync fails") };
+    assert!(path.contains("/wal/w-"), "{path}");
+    assert!(wal.poisoned().is_some_and(|cause| cause.contains(&path)));
+}
+
 #[test]
 fn d3_a_failed_sync_beside_the_log_stops_the_log_too() {
     let failing = disk(1);

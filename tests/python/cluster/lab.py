@@ -6,11 +6,12 @@ import os
 import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -19,10 +20,13 @@ from cluster.load import Load, Sizes
 from cluster.network import Network
 from cluster.nodes import INSECURE, Nodes
 from cluster.parts import TTL_MS, connect, read
+from cluster.pauses import Moment
 from raftwork import _core
 
-REST_S = 120.0
+REST_S = 60.0
 """How long a healed cluster may take until all jobs have ended. Far more than it should; what it took is reported."""
+LEFT_S = 20.0
+"""How long it may take after the last process of the load has ended until nothing of them is left."""
 HISTORY_S = 60.0
 """How long a node may take to get the history that it lacks. It asks the others again 10 s after one did not answer."""
 
@@ -35,9 +39,12 @@ class Injected:
     """What was done, and when."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    leader_lost: list[tuple[int, bool]] = field(default_factory=list)
-    """Moments, in nanoseconds of CLOCK_MONOTONIC, at which a leader was lost; whether a majority was left."""
-    remarks: Counter[str] = field(default_factory=Counter)
+    """How often each took effect."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """Those that had no effect, or for which there was no time: kind and reason."""
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """What each kind took in all, until each node had all history again."""
+    moments: list[Moment] = field(default_factory=list)
 
 
 @dataclass
@@ -50,15 +57,32 @@ class Lab:
     load: Load
     injected: Injected = field(default_factory=Injected)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    kind: str = ""
+    """The fault that is under way."""
 
     def note(self, kind: str) -> None:
-        """One more injection of this kind."""
+        """One more injection of this kind, which took effect."""
         with self.lock:
             self.injected.kinds[kind] += 1
 
-    def leader_lost(self, majority: bool = True) -> None:
-        """A leader is lost from this moment on. With a majority left, another one leads soon (A1)."""
-        self.injected.leader_lost.append((time.monotonic_ns(), majority))
+    def skip(self, kind: str, why: str) -> None:
+        """One of this kind took no effect."""
+        with self.lock:
+            self.injected.skipped.append((kind, why))
+
+    def now(self, what: str) -> None:
+        """From this moment on writes must be answered soon (A1). What it is: see `pauses`."""
+        self.injected.moments.append(Moment(self.kind, what, time.monotonic_ns()))
+
+    def has_done(self, injections: int, operations: int) -> bool:
+        """Whether there were so many faults, and so many operations were answered."""
+        with self.lock:
+            return self.injected.kinds.total() >= injections and self.load.answers() >= operations
+
+    def sessions_of_clients(self) -> set[int]:
+        """The sessions of the processes that no fault touches: they only enqueue, read and cancel."""
+        pids = {self.load.processes[slot].pid for slot in self.load.clients}
+        return {session for session, _, _, pid, *_ in self.ask((5,)) if pid in pids}
 
     def unfinished(self) -> int:
         """Jobs that have not ended, as a majority knows them."""
@@ -183,9 +207,37 @@ def open_batches(lab: Lab) -> list[str]:
     return [f"batch {row[1]} is {row[2]} with {row[7]} pending members" for row in rows if row[5] is None]
 
 
+def left_waiting(lab: Lab) -> list[str]:
+    """J6: what lives or waits although all processes of the load have ended, in words."""
+    late = time.monotonic() + LEFT_S
+    while (found := _left(lab)) and time.monotonic() < late:
+        time.sleep(0.05)
+    return found
+
+
+def _left(lab: Lab) -> list[str]:
+    own = os.getpid()
+    found = [f"J6: session {row[0]} of process {row[3]} lives" for row in lab.ask((5,)) if row[3] != own]
+    holders, _ = lab.ask((60, None, 1_000))
+    found += [f"J6: session {row[3]} holds `{row[0]}`, and {row[9]} wait for it" for row in holders]
+    answers = lab.nodes.all_health()
+    found += [f"J6: node {number} does not answer" for number in range(lab.nodes.count) if number not in answers]
+    for number, health in answers.items():
+        requests, waits = health["inbox"]["requests"], health["waits"]
+        if requests or waits:
+            found.append(f"J6: at node {number} {requests} requests wait, and {waits} for the end of a job")
+    return found
+
+
 @contextmanager
-def lab(folder: Path, nodes: int) -> Iterator[Lab]:
-    """A cluster under load. Everything of it is gone at the end, whatever happened."""
+def lab(folder: Path, nodes: int, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Lab]:
+    """A cluster, and load that can be started. Everything of it is gone at the end, whatever happened.
+
+    Args:
+        folder: where everything is.
+        nodes: how many.
+        settings: variables for their processes.
+    """
     if os.geteuid() != 0:
         raise RuntimeError("the fault lab needs root: it makes network namespaces and mounts loop devices")
     with ExitStack() as stack:
@@ -193,7 +245,7 @@ def lab(folder: Path, nodes: int) -> Iterator[Lab]:
         stack.callback(network.destroy)
         network.create()
         stack.enter_context(network.inside())
-        cluster = Nodes(folder, network)
+        cluster = Nodes(folder, network, settings)
         stack.callback(cluster.close)
         cluster.create_disks()
         cluster.start()

@@ -48,8 +48,10 @@ class Page:
         """Each sync takes so much longer."""
         struct.pack_into("<i", self._page, 8, ms)
 
-    def fail_syncs(self, count: int) -> None:
-        """So many syncs fail from now on."""
+    def fail_syncs(self, count: int, of: str) -> None:
+        """So many syncs fail from now on, of files with this in their path."""
+        struct.pack_into("<64s", self._page, 32, of.encode())
+        struct.pack_into("<q", self._page, 96, 0)
         struct.pack_into("<i", self._page, 12, count)
 
     @property
@@ -59,6 +61,16 @@ class Page:
     @property
     def slowed(self) -> int:
         return int(struct.unpack_from("<q", self._page, 24)[0])
+
+    @property
+    def again(self) -> int:
+        """Syncs of the file whose sync failed last, asked for by the process that was told of it."""
+        return int(struct.unpack_from("<q", self._page, 96)[0])
+
+    @property
+    def misled(self) -> int:
+        """How often a wrong time was told."""
+        return int(struct.unpack_from("<q", self._page, 104)[0])
 
     def close(self) -> None:
         self._page.close()

@@ -104,6 +104,11 @@ class Network:
         lost = [f"numgen random mod 100 < {percent} drop"]
         self._rules(number, lost, lost)
 
+    def hold_back(self, number: int, others: Iterable[int], bytes_max: int) -> None:
+        """Of what these nodes send to this one, only packets of at most so many bytes arrive: words, and no entries."""
+        places = _set(self.address(other) for other in others)
+        self._rules(number, [f"ip saddr {places} meta length > {bytes_max} drop"], [])
+
     def heal(self, number: int) -> None:
         self._nft(number, "table ip lab\ndelete table ip lab\n")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -25,13 +26,15 @@ ASK_MS = 1_000
 
 INSECURE = {"RAFTWORK_INSECURE": INSECURE_WORDS, ALLOW_INSECURE: "1"}
 """The network is one that the test made, and the wall clocks jump by more than a certificate is valid."""
+SEGMENT = {"RAFTWORK_SEGMENT_BYTES": str(8 << 20)}
+"""Small files of the log: it goes from one to the next every minute, and a full disk is felt soon."""
 
 
 class Nodes(Cluster):
     """A cluster whose nodes have a namespace, a file system and a wall clock each. Use it inside of the network."""
 
-    def __init__(self, directory: Path, network: Network) -> None:
-        super().__init__(directory, network.nodes, INSECURE)
+    def __init__(self, directory: Path, network: Network, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(directory, network.nodes, {**INSECURE, **SEGMENT, **settings})
         self.wires = network
         self.listen = [f"{network.address(number)}:{PORT}" for number in range(network.nodes)]
         self.clients = [f"{network.address(number)}:{PORT + 1}" for number in range(network.nodes)]
@@ -109,10 +112,22 @@ class Nodes(Cluster):
                 return max(leading, key=lambda number: leading[number])
         raise AssertionError(f"no node leads after {PATIENCE_S} s")
 
-    def log(self, number: int) -> str:
-        """The end of what the node wrote to its standard error."""
+    def alarms(self, number: int) -> list[str]:
+        """The alarms of one node; none if it does not answer."""
+        return list((self.look(number) or {}).get("alarms", ()))
+
+    def said(self, number: int) -> int:
+        """How much the node has written to its standard error so far."""
         path = self._log(number)
-        return path.read_text(errors="replace")[-4_000:] if path.exists() else ""
+        return path.stat().st_size if path.exists() else 0
+
+    def log(self, number: int, since: int | None = None) -> str:
+        """What the node wrote to its standard error since it had written so much, or the end of all."""
+        path = self._log(number)
+        if not path.exists():
+            return ""
+        written = path.read_bytes()
+        return written[-4_000 if since is None else since :].decode(errors="replace")
 
     def ended(self, number: int) -> int | None:
         """The exit status of a node whose process ended by itself, and forget it. None: it runs."""

@@ -7,13 +7,19 @@
  *  12  int32  how many syncs fail from now on, with EIO and nothing synced
  *  16  int64  syncs that failed so far
  *  24  int64  syncs that were slowed so far
+ *  32  text   syncs fail of files with this in their path, at most 63 bytes; empty: of any
+ *  96  int64  syncs of the file whose sync had failed, by the process that was told so
+ * 104  int64  wrong times that were told
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <time.h>
@@ -25,10 +31,14 @@ struct page {
     volatile int32_t sync_failures;
     volatile int64_t failed;
     volatile int64_t slowed;
+    char target[64];
+    volatile int64_t again;
+    volatile int64_t misled;
 };
 
 static struct page nothing;
 static struct page *page = &nothing;
+static char failed_path[PATH_MAX];
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("LAB_PAGE");
@@ -52,6 +62,7 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
         if (now < 0) now = 0;
         time->tv_sec = now / 1000000000LL;
         time->tv_nsec = now % 1000000000LL;
+        if (page->offset_ns != 0) __atomic_add_fetch(&page->misled, 1, __ATOMIC_RELAXED);
     }
     return answer;
 }
@@ -72,16 +83,28 @@ time_t time(time_t *result) {
     return now.tv_sec;
 }
 
+static void find_path(int file, char *path) {
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(name, path, PATH_MAX - 1);
+    path[length < 0 ? 0 : length] = 0;
+}
+
 /* Whether this sync fails; takes its time first. */
-static int disturbed(void) {
+static int disturbed(int file) {
     int32_t delay = page->sync_delay_ms;
     if (delay > 0) {
         struct timespec pause = {delay / 1000, (delay % 1000) * 1000000L};
         nanosleep(&pause, NULL);
         __atomic_add_fetch(&page->slowed, 1, __ATOMIC_RELAXED);
     }
-    if (page->sync_failures <= 0) return 0;
+    if (page->sync_failures <= 0 && failed_path[0] == 0) return 0;
+    char path[PATH_MAX];
+    find_path(file, path);
+    if (failed_path[0] != 0 && strcmp(path, failed_path) == 0) __atomic_add_fetch(&page->again, 1, __ATOMIC_RELAXED);
+    if (page->sync_failures <= 0 || !strstr(path, page->target)) return 0;
     if (__atomic_fetch_sub(&page->sync_failures, 1, __ATOMIC_RELAXED) <= 0) return 0;
+    strcpy(failed_path, path);
     __atomic_add_fetch(&page->failed, 1, __ATOMIC_RELAXED);
     errno = EIO;
     return 1;
@@ -90,11 +113,11 @@ static int disturbed(void) {
 int fsync(int file) {
     static int (*real)(int);
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
-    return disturbed() ? -1 : real(file);
+    return disturbed(file) ? -1 : real(file);
 }
 
 int fdatasync(int file) {
     static int (*real)(int);
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-    return disturbed() ? -1 : real(file);
+    return disturbed(file) ? -1 : real(file);
 }

@@ -115,11 +115,6 @@ def test_a_job_that_starts_before_it_is_due_is_found() -> None:
     assert verdict.early([run(began=299_000_000)], fates) == [], "within what clocks may drift"
 
 
-def test_a_pause_is_the_time_until_a_later_write_is_answered() -> None:
-    recorded = history(enqueue(began=0), enqueue(B, 5_000_000, ended=9_000_000, index=9, answer=[0]))
-    assert verdict.pauses_ms(recorded, [2_000_000]) == [7.0]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_checker_reads_what_is_written_here_and_finds_planted_anomalies(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from itertools import cycle
 
 from cluster.injections import LONGER_THAN_TTL_S
 from cluster.lab import Lab
@@ -12,6 +13,7 @@ from cluster.machine import JUMPS_S, YEARS_S, Page
 
 PATIENCE_S = 60.0
 CLOCKS = [*JUMPS_S, *YEARS_S]
+KINDS = {"kill worker", "stop worker", "clock of worker"}
 
 
 class WorkerFaults:
@@ -39,32 +41,39 @@ class WorkerFaults:
 
     def _run(self) -> None:
         try:
-            number = 0
+            workers = list(self.lab.load.workers)
+            # The others never ask what time it is.
+            looking = [slot for slot in workers if slot in self.lab.load.model]
+            turns = cycle([(self._kill, workers), (self._stop, workers), (self._kill, workers), (self._jump, looking)])
             while not self._end.is_set():
-                slot = self._chance.choice(list(self.lab.load.workers))
-                (self._kill, self._stop, self._kill, self._jump)[number % 4](slot)
-                number += 1
+                fault, places = next(turns)
+                fault(self._chance.choice(places))
                 self._end.wait(0.5)
         except BaseException as error:  # Told to whoever ends this thread.
             self._failure = error
 
     def _kill(self, slot: int) -> None:
-        self.lab.note("kill worker")
         self.lab.load.kill(slot)
         self.lab.load.launch(slot)
+        self.lab.note("kill worker")
 
     def _stop(self, slot: int) -> None:
-        self.lab.note("stop worker")
         self.lab.load.pause(slot)
-        self._end.wait(LONGER_THAN_TTL_S)
+        too_short = self._end.wait(LONGER_THAN_TTL_S)
         self.lab.load.resume(slot)
+        if not too_short:
+            self.lab.note("stop worker")
 
     def _jump(self, slot: int) -> None:
-        where = self._chance.choice(CLOCKS)
-        self.lab.note("clock of worker")
-        self.pages[slot].jump(where)
+        page, where = self.pages[slot], self._chance.choice(CLOCKS)
+        misled = page.misled
+        page.jump(where)
         self._end.wait(1.0)
-        self.pages[slot].set_right()
+        page.set_right()
+        if page.misled > misled:
+            self.lab.note("clock of worker")
+        elif not self._end.is_set():
+            self.lab.skip("clock of worker", f"the process of place {slot} did not look at its clock")
 
 
 def kill_all_workers(lab: Lab) -> float:

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use raftwork::base::codec::Reader;
-use raftwork::base::JobId;
+use raftwork::base::{Error, JobId};
 use raftwork::node::{Node, NodeConfig};
 
-use super::support::Home;
+use super::doctor::texts;
+use super::support::{until, Home, Mood};
 use crate::requests::*;
 
 #[test]
@@ -21,6 +22,21 @@ fn health_tells_how_long_a_capture_held_up_writes() {
     node.snapshot_now().unwrap();
     let whole = began.elapsed();
     assert!((1..=whole.as_micros() as u64).contains(&capture_us()), "{} of {whole:?}", capture_us());
+}
+
+/// Writes are refused before they wait for anything, so nothing but this tells why the node answers none.
+#[test]
+fn a3_health_tells_of_a_full_disk_until_there_is_room_although_nobody_writes() {
+    let home = Home::new();
+    let node = Node::open(NodeConfig { segment_bytes: 64 << 10, ..home.config() }).unwrap();
+    let alarms = || texts(&node.health(), "alarms");
+    home.disk.set(Mood::Full);
+    let refused = (0..100).find_map(|number| node.submit(enqueue(job(number), 4_000), None).err());
+    assert!(matches!(refused, Some(Error::DiskFull(_))), "{refused:?}");
+    until(|| alarms() == ["the disk is full: writes are refused, or wait for room"]);
+    assert!(!node.is_ready(), "it can take no writes");
+    home.disk.set(Mood::Good);
+    until(|| alarms().is_empty() && node.is_ready());
 }
 
 #[test]
