@@ -12,7 +12,7 @@ from cluster.steps import GOES_ON, Injection, NotApplied, a_follower, goes_on, s
 
 WRONG = "the wall clock is"
 TRIES = 3
-"""A session may end beside a jump, for want of a sign of life from a machine with other work; not three times in a row."""
+"""A session may end beside a jump, for want of a sign of life on a machine with other work; not three times running."""
 
 
 def clock_of_leader(where: str) -> Injection:

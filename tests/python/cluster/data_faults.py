@@ -43,8 +43,10 @@ def deleted_data(lab: Lab, chance: random.Random) -> None:
 
 
 def rolled_back_data(lab: Lab, chance: random.Random) -> None:
-    """An old copy of a node's data directory is put back: what it answered since then is gone from its disk. Its leader's first
-    words tell it, and it is brought up. What it does meanwhile: `test_old_copy.py`."""
+    """An old copy of a node's data directory is put back: what it answered since then is gone from its disk.
+
+    Its leader's first words tell it, and it is brought up. What it must not do meanwhile: `test_old_copy.py`.
+    """
     number, leader = a_follower(lab, chance), lab.nodes.who_leads()
     term, leading = _term(lab, leader), _member(lab, leader)
     keep_copy(lab, number)
@@ -56,7 +58,9 @@ def rolled_back_data(lab: Lab, chance: random.Random) -> None:
     back(lab, number)
     if lab.nodes.who_leads() != leader or _term(lab, leader) != term:
         raise NotApplied(f"node {leader} led no more, and another leader looks for the end of each log by itself")
-    until(lambda: FOUND_OUT.search(lab.nodes.log(number, said)), f"node {number} is told that its data is an older copy")
+    until(
+        lambda: FOUND_OUT.search(lab.nodes.log(number, said)), f"node {number} is told that its data is an older copy"
+    )
     found = FOUND_OUT.search(lab.nodes.log(number, said))
     assert found is not None
     assert int(found[1]) < int(found[3]), f"that is no older copy: {found[0]}"

@@ -1,5 +1,6 @@
-"""What goes wrong with disks, one function a kind, and what the node whose disk it is must do then: A3 where it is full, D3 where
-a sync fails, D1 where the power is cut.
+"""What goes wrong with disks, one function a kind, and what the node whose disk it is must do then.
+
+A3 where it is full, D3 where a sync fails, D1 where the power is cut.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def slow_disk(lab: Lab, chance: random.Random) -> None:
 
 
 def disk_full_of_leader(lab: Lab, chance: random.Random) -> None:
-    """The leader's log finds no room (A3): it refuses writes by name and says why, and takes them again when there is room."""
+    """The leader's log finds no room (A3): it refuses writes by name, says why, and takes them when there is room."""
     leader = lab.nodes.who_leads()
     with _filled(lab, leader) as (filler, push):
         refused = _push_until(push, filler, lambda: None)
@@ -76,7 +77,7 @@ def disk_full_of_leader(lab: Lab, chance: random.Random) -> None:
 
 
 def disk_full_of_follower(lab: Lab, chance: random.Random) -> None:
-    """A follower's log finds no room (A3): it says so, the others go on, and it catches up by itself when there is room."""
+    """A follower's log finds no room (A3): it says so, the others go on, and it catches up when there is room."""
     follower = a_follower(lab, chance)
     with _filled(lab, follower) as (filler, push):
         full = _push_until(push, filler, lambda: _told_full(lab, follower))
@@ -175,8 +176,10 @@ def failing_sync_of_follower(lab: Lab, chance: random.Random) -> None:
 
 
 def _fail_a_sync_of_the_log(lab: Lab, number: int) -> None:
-    """It stops, says why, and never syncs that file again: what the kernel then said would be no proof. The directory is opened
-    anew, by the same process or by the next one, and what was read is written to another file."""
+    """It stops, says why, and never syncs that file again: what the kernel then said would be no proof.
+
+    The directory is opened anew, by the same process or by the next one, and what was read is written to another file.
+    """
     page, said, failed = lab.nodes.pages[number], lab.nodes.said(number), lab.nodes.pages[number].failed
     page.fail_syncs(1, of="/wal/w-")
     until(lambda: page.failed > failed, f"a sync of the log of node {number} failed")
@@ -184,7 +187,10 @@ def _fail_a_sync_of_the_log(lab: Lab, number: int) -> None:
     stopped = LOG_STOPPED.search(lab.nodes.log(number, said))
     assert stopped is not None
     goes_on(lab)
-    until(lambda: _begun_anew(lab, number, stopped[1]), f"node {number} ended, or writes to another file than {stopped[1]}")
+    until(
+        lambda: _begun_anew(lab, number, stopped[1]),
+        f"node {number} ended, or writes to another file than {stopped[1]}",
+    )
     assert page.again == 0, f"D3: {stopped[1]} was synced again, {page.again} times, after a sync of it had failed"
     assert "the node stops: " in lab.nodes.log(number, said), "the node went on with a log that had stopped"
     if number in lab.nodes.running():

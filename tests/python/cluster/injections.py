@@ -1,6 +1,6 @@
-"""What goes wrong with processes and networks, one function a kind: do it, see that it took effect, make it well, and see that
-work goes on. Disks, data and clocks have files of their own.
+"""What goes wrong with processes and networks, one function a kind. Disks, data and clocks have files of their own.
 
+Each does it, sees that it took effect, makes it well, and sees that work goes on.
 Nothing waits for a time but where the time is the fault itself: a process that is stopped for longer than its session
 lives, links that flap.
 """

@@ -1,7 +1,7 @@
 """How long no write was answered after something went wrong, and after it was made well again (A1).
 
-The figure of a moment is the time until the first answer to a write that began behind it, whoever of the clients asked. The
-bounds are for slow machines that do other work besides: what is promised is 2 s, and what was measured is in the report.
+The figure of a moment is the time until the first answer to a write that began behind it, whoever of the clients asked.
+The bounds are for slow machines that do other work besides: promised are 2 s, and what was measured is in the report.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cluster.verdict import History
 
 LEADER_LOST, STRUCK, HEALED, RESTARTED = "leader lost", "struck", "healed", "restarted"
-"""What a moment is: a leader is gone and a majority is left; something else is wrong; all is well; all nodes are started."""
+"""What a moment is: a leader is gone, others are left; something else is wrong; all is well; all nodes are started."""
 
 LONGEST_MS = {LEADER_LOST: 20_000, STRUCK: 20_000, HEALED: 20_000, RESTARTED: 40_000}
 LOST_MEDIAN_MS = 5_000
@@ -81,10 +81,11 @@ def spread(figures: Sequence[float]) -> str:
 
 def by_kind(pauses: Pauses) -> list[str]:
     """A line for each kind of fault: median and longest after each sort of moment."""
-    kinds = sorted({kind for kind, _ in pauses})
-    return [f"{kind:28}" + ", ".join(_short(pauses, kind, what) for what in LONGEST_MS if (kind, what) in pauses) for kind in kinds]
+    found: dict[str, list[str]] = defaultdict(list)
+    for (kind, what), figures in sorted(pauses.items(), key=lambda item: list(LONGEST_MS).index(item[0][1])):
+        found[kind].append(_short(what, figures))
+    return [f"{kind:28}{', '.join(found[kind])}" for kind in sorted(found)]
 
 
-def _short(pauses: Pauses, kind: str, what: str) -> str:
-    figures = pauses[kind, what]
+def _short(what: str, figures: Sequence[float]) -> str:
     return f"{what} {len(figures)}: {statistics.median(figures):,.0f} / {max(figures):,.0f} ms"

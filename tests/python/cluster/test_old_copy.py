@@ -1,7 +1,7 @@
 """A member with an older copy of its data, when it matters: those that may lead lack what it had acknowledged (D5).
 
-One entry more than the others has whoever leads, and the member whose data is rolled back. Then the leader dies. If the member
-voted, somebody would lead without that entry.
+Whoever leads and the member whose data is rolled back have more entries than the third. Then the leader dies. If the
+member voted, the third would lead without those entries.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ import pytest
 from cluster import pauses
 from cluster.pauses import HEALED, LEADER_LOST, RESTARTED, STRUCK, Moment
 from cluster.test_verdict import B, enqueue, history
+from cluster.verdict import History
 
 MS = 1_000_000
 
 
-def writes(*spans_ms: tuple[int, int]) -> pauses.History:
+def writes(*spans_ms: tuple[int, int]) -> History:
     return history(*(enqueue(B, began * MS, ended=ended * MS, index=9, answer=[0]) for began, ended in spans_ms))
 
 
