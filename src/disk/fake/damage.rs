@@ -10,8 +10,12 @@ use super::{FakeDisk, Op, State};
 pub enum Lie {
     /// Nothing reaches the medium.
     Lost,
-    /// The bytes reach it so many sectors away, in the same file.
+    /// The bytes reach it so many sectors away, in the same file. The newest write of a file is not misdirected: where
+    /// nothing tells that it was made, nobody could find it missing.
     Misdirected(i64),
+    /// The bytes reach it so many sectors further behind, in the same file, also those of the newest write. A write that
+    /// would make the file longer is not misdirected.
+    Behind(usize),
 }
 
 impl FakeDisk {

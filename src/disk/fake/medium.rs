@@ -1,6 +1,6 @@
 //! What one file of the fake disk is made of, and what a cut leaves of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::Lie;
@@ -20,6 +20,8 @@ pub struct Inode {
     hidden: BTreeMap<usize, Vec<u8>>,
     /// The sectors of each write that the disk lied about.
     lied: Vec<Range<usize>>,
+    /// Sectors that a write was put behind, and those that lack it since: that stays, whatever follows (`Lie::Behind`).
+    stays: BTreeSet<usize>,
 }
 
 impl Inode {
@@ -43,7 +45,9 @@ impl Inode {
         }
         self.current[offset..end].copy_from_slice(bytes);
         let sectors = offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES);
-        if lie.is_some() {
+        let all = (self.current.len() / SECTOR_BYTES).max(1);
+        let lie = lie.filter(|lie| !matches!(lie, Lie::Behind(by) if sectors.end + by > all));
+        if matches!(lie, Some(Lie::Lost | Lie::Misdirected(_))) {
             self.lied.push(sectors.clone());
         }
         for sector in sectors {
@@ -55,10 +59,14 @@ impl Inode {
                 }
                 Some(Lie::Misdirected(by)) => {
                     // Within the file: what is beyond its end would only make it longer.
-                    let all = (self.current.len() / SECTOR_BYTES).max(1) as i64;
-                    let victim = (sector as i64 + by).rem_euclid(all) as usize;
+                    let victim = (sector as i64 + by).rem_euclid(all as i64) as usize;
                     self.spoil(victim, &content);
                     self.hidden.insert(sector, content);
+                }
+                Some(Lie::Behind(by)) => {
+                    self.spoil(sector + by, &content);
+                    self.hidden.insert(sector, content);
+                    self.stays.extend([sector, sector + by]);
                 }
             }
         }
@@ -85,6 +93,7 @@ impl Inode {
 
     /// Puts everything that damage hides back in its place.
     pub fn mend(&mut self) {
+        self.stays.clear();
         for (sector, content) in std::mem::take(&mut self.hidden) {
             self.store(sector, &content);
             let start = sector * SECTOR_BYTES;
@@ -104,6 +113,7 @@ impl Inode {
     pub fn accept(&mut self) {
         let current = std::mem::take(&mut self.current);
         self.hidden.retain(|sector, content| Inode::sector(&current, *sector).starts_with(content));
+        self.stays.retain(|sector| self.hidden.contains_key(sector));
         self.current = current;
     }
 
@@ -112,6 +122,7 @@ impl Inode {
             let content = Inode::sector(&self.current, sector);
             self.given_up.remove(&sector);
             self.hidden.remove(&sector);
+            self.stays.remove(&sector);
             self.store(sector, &content);
         }
         self.durable.resize(self.current.len(), 0);
@@ -151,6 +162,7 @@ impl Inode {
     /// A lost write that nothing behind it betrays is not lost: nobody could tell that it was ever made. That goes for all
     /// of it: its end alone looks like a write that was cut short.
     fn keep_what_nothing_betrays(&mut self) {
+        let stays: BTreeMap<usize, Vec<u8>> = self.hidden.extract_if(.., |at, _| self.stays.contains(at)).collect();
         loop {
             let end = self.durable.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / SECTOR_BYTES);
             let is_last =
@@ -163,6 +175,7 @@ impl Inode {
             // Without what was misdirected to behind it, another lost write may be the last one.
             last.into_iter().for_each(|(sector, content)| self.store(sector, &content));
         }
+        self.hidden.extend(stays);
     }
 }
 
@@ -215,6 +228,25 @@ mod tests {
         inode.sync();
         inode.lose(&mut 7);
         assert_eq!([0, 1, 2, 3].map(|sector| inode.current[sector * SECTOR_BYTES]), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_write_that_was_put_behind_stays_there_also_if_it_was_the_last() {
+        let mut inode = Inode::with_content(&[0; 4 * SECTOR_BYTES]);
+        let sectors = |inode: &Inode| [0, 1, 2, 3].map(|sector| inode.current[sector * SECTOR_BYTES]);
+        inode.write(0, &[1; SECTOR_BYTES], None);
+        inode.write(SECTOR_BYTES, &[2; SECTOR_BYTES], Some(Lie::Behind(2)));
+        inode.sync();
+        assert_eq!((sectors(&inode), inode.is_damaged()), ([1, 2, 0, 0], false), "it shows the write until the cut");
+        inode.lose(&mut 7);
+        assert_eq!((sectors(&inode), inode.is_damaged()), ([1, 0, 0, 2], true));
+        inode.mend();
+        assert_eq!((sectors(&inode), inode.is_damaged()), ([1, 2, 0, 0], false));
+        // There is no place behind: it goes where it belongs.
+        inode.write(2 * SECTOR_BYTES, &[3; SECTOR_BYTES], Some(Lie::Behind(2)));
+        inode.sync();
+        inode.lose(&mut 7);
+        assert_eq!(sectors(&inode), [1, 2, 3, 0]);
     }
 
     #[test]
