@@ -27,7 +27,6 @@ mod net_packet;
 mod net_tcp;
 mod net_tls;
 mod node;
-mod planted;
 mod promises;
 mod properties;
 mod reads;

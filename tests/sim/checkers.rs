@@ -181,11 +181,27 @@ impl History {
         self.votes.retain(|(voter, _), candidate| *voter != node || *candidate != node);
     }
 
-    /// A node has applied everything up to this entry: every other node must have the same there (L6).
-    pub fn applied(&mut self, index: LogIndex, term: Term, machine: &Machine, node: NodeId) {
+    /// Who led in this term, if anybody was seen to.
+    pub fn led(&self, term: Term) -> Option<NodeId> {
+        self.leaders.get(&term).copied()
+    }
+
+    /// A node has applied everything up to this entry.
+    pub fn applied(&mut self, index: LogIndex, term: Term, node: NodeId) {
         self.checks += 1;
         let known = *self.terms.entry(index).or_insert(term);
         assert_eq!(known, term, "log matching: entry {index} has term {known} and, on node {node}, {term}");
+    }
+
+    /// Whether a node that was damaged behind this entry has the mark of the others since: one that differs once differs
+    /// from then on.
+    pub fn is_whole(&self, since: LogIndex, machine: &Machine) -> bool {
+        let newest = machine.newest_digest().filter(|(at, _)| *at > since);
+        newest.is_some_and(|(at, mark)| self.marks.get(&at).is_some_and(|(known, _)| *known == mark))
+    }
+
+    /// Every other node must have the same state at this entry (L6).
+    pub fn compares(&mut self, index: LogIndex, machine: &Machine, node: NodeId) {
         if let Some((at, mark)) = machine.newest_digest() {
             let (known, first) = *self.marks.entry(at).or_insert((mark, node));
             assert_eq!(known, mark, "L6: nodes {first} and {node} have other marks of entry {at}");

@@ -10,8 +10,9 @@ use raftwork::replica::{Replica, SnapshotWritten, Turn};
 
 use crate::checkers::{History, Ledger};
 use crate::clients::Client;
+use crate::losses::{Losses, Step};
 use crate::network::{Network, Packet, Place};
-use crate::node::{Node, Ticket};
+use crate::node::{Loss, Node, Ticket};
 use crate::operator::Operator;
 use crate::random::Random;
 use crate::replay::Log;
@@ -51,6 +52,7 @@ pub enum Event {
     Operate,
     Upgrade(usize),
     Raise,
+    Lose(Step),
 }
 
 pub struct Cluster {
@@ -72,12 +74,13 @@ pub struct Cluster {
     pub log: Log,
     pub snapshot_bytes: u64,
     pub snapshots_installed: u64,
-    pub faults: Vec<String>,
+    pub notes: Vec<String>,
     /// Jobs take seconds and not milliseconds.
     pub slow_work: bool,
     /// Faults that this seed has besides those that all have.
     pub swarm: Vec<Storm>,
     pub operator: Operator,
+    pub losses: Losses,
     /// No more faults: everything must come to rest.
     pub calm: bool,
 }
@@ -106,10 +109,11 @@ impl Cluster {
             log: Log::new(JUMP_MAX_MS + 5_000, nodes),
             snapshot_bytes,
             snapshots_installed: 0,
-            faults: Vec::new(),
+            notes: Vec::new(),
             slow_work,
             swarm,
             operator: Operator::new(nodes, seed),
+            losses: Losses::default(),
             calm: false,
         };
         for client in &mut cluster.clients {
@@ -167,6 +171,7 @@ impl Cluster {
             Event::Operate => self.operate(),
             Event::Upgrade(node) => self.upgrade(node, true),
             Event::Raise => self.keep_raising(),
+            Event::Lose(step) => self.lose(step),
         }
     }
 
@@ -184,7 +189,7 @@ impl Cluster {
     // -- nodes ----------------------------------------------------------------------------------------------------
 
     pub fn start(&mut self, node: usize) {
-        if self.nodes[node].is_up() || self.nodes[node].retired {
+        if self.nodes[node].is_up() || self.nodes[node].retired || self.nodes[node].loss == Some(Loss::Machine) {
             return;
         }
         let (count, bytes, now) = (self.operator.first, self.snapshot_bytes, self.now);
@@ -301,6 +306,9 @@ impl Cluster {
         }
         self.observe(node);
         if let Err(error) = outcome {
+            if self.nodes[node].damaged_since().is_some() && matches!(error, Error::Differs(_)) {
+                return self.quarantine(node, &error);
+            }
             let by_the_disk = matches!(&error, Error::Disk { .. } | Error::DiskFull(_))
                 || matches!(&error, Error::Poisoned(cause) if cause.contains("failed on"))
                 || matches!(&error, Error::Corrupt { message, .. } if message.starts_with("cannot be read: "));
@@ -326,6 +334,7 @@ impl Cluster {
             self.answer(node, ticket, answer, spent);
         }
         self.tell_waiting(node, syncs, turn.restored, turn.effects);
+        self.cut_behind_lie(node);
         if turn.removed {
             return self.retire(node);
         }
@@ -341,6 +350,8 @@ impl Cluster {
             (Ticket::Write { client, number }, answer) => {
                 self.send_later(here, Place::Client(client), Packet::Answer { number, answer }, spent);
             }
+            // Nobody hears what it says.
+            (Ticket::Read { .. }, Ok(_)) if self.nodes[node].damaged_since().is_some() => {}
             (Ticket::Read { client, floor, began }, Ok(_)) => {
                 let replica = self.nodes[node].replica.as_ref().expect("it is up");
                 let index = replica.applied().0;
@@ -383,8 +394,14 @@ impl Cluster {
             it.heard = heard;
             self.log.same_members(node, position.index, &replica.members());
             let machine = replica.machine().read();
-            self.history.applied(position.index, position.term, &machine, it.id);
+            self.history.applied(position.index, position.term, it.id);
             self.log.same_level(node, position.index, machine.level());
+            if let Some(since) = it.damaged_since() {
+                // It says nothing about the others, but its marks say whether it came back without the damage.
+                it.loss = it.loss.filter(|_| !self.history.is_whole(since, &machine));
+                return;
+            }
+            self.history.compares(position.index, &machine, it.id);
             if self.clients.iter().any(|client| client.locks.is_some()) {
                 self.ledger.locks.sees(position.index.0, &machine);
             }
@@ -420,7 +437,7 @@ impl Cluster {
             self.history.leads(term, it.id, &replica.members());
         }
         let machine = replica.machine().read();
-        if self.steps.is_multiple_of(GLIMPSE_EVERY) {
+        if self.steps.is_multiple_of(GLIMPSE_EVERY) && it.damaged_since().is_none() {
             self.ledger.record.glimpses(node, self.steps / GLIMPSE_EVERY, &machine);
         }
         if self.steps.is_multiple_of(AUDIT_EVERY) {
@@ -458,7 +475,7 @@ impl Cluster {
         if std::env::var_os("RAFTWORK_SIM_TRACE").is_some() {
             eprintln!("{:>12} {what}", self.now);
         }
-        self.faults.push(format!("{:>12} {what}", self.now));
+        self.notes.push(format!("{:>12} {what}", self.now));
     }
 
     pub fn everybody(&self) -> Vec<Place> {

@@ -5,8 +5,6 @@
 
 extern crate _core as raftwork;
 
-#[path = "../rust/planted.rs"]
-mod by_hand;
 mod checkers;
 mod clients;
 mod cluster;
@@ -18,6 +16,7 @@ mod json;
 mod limits;
 mod linear;
 mod locks;
+mod losses;
 mod membership;
 mod model;
 mod network;
@@ -71,7 +70,8 @@ struct Outcome {
     acknowledged: usize,
     terms: usize,
     snapshots_installed: u64,
-    faults: usize,
+    /// What the fault generator wrote down: faults, their ends, and what followed.
+    notes: usize,
     /// Changes of the members that came into force.
     changes: u64,
     /// Clusters whose feature level was raised.
@@ -92,7 +92,7 @@ impl Outcome {
         self.acknowledged += other.acknowledged;
         self.terms += other.terms;
         self.snapshots_installed += other.snapshots_installed;
-        self.faults += other.faults;
+        self.notes += other.notes;
         self.changes += other.changes;
         self.raised += other.raised;
         self.revoked += other.revoked;
@@ -116,7 +116,7 @@ fn run(seed: u64) -> Outcome {
         acknowledged: cluster.ledger.acknowledged(),
         terms: cluster.history.terms_led(),
         snapshots_installed: cluster.snapshots_installed,
-        faults: cluster.faults.len(),
+        notes: cluster.notes.len(),
         changes: cluster.log.changes(),
         raised: u64::from(cluster.log.level() > LEVEL),
         revoked: cluster.ledger.tokens.revoked(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use raftwork::base::codec::Writer;
-use raftwork::base::{ClusterId, Error, Millis, NodeId, SessionId, Term};
+use raftwork::base::{ClusterId, Error, LogIndex, Millis, NodeId, SessionId, Term};
 use raftwork::consensus::{MemberChange, Role, SnapshotMetadata};
 use raftwork::disk::fake::Op;
 use raftwork::disk::FakeDisk;
@@ -50,6 +50,17 @@ pub enum Ticket {
     Change(MemberChange),
     /// Clients that said that their session lives, and when.
     Beat(Vec<(SessionId, usize, Micros)>),
+}
+
+/// What befell a node, beyond faults that it gets over by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Its machine is gone, until somebody brings it back.
+    Machine,
+    /// Its disk is gone, and its process began with an empty one under the old id.
+    Disk,
+    /// Its state was damaged in memory behind this entry.
+    State(LogIndex),
 }
 
 /// A letter that a node sent, with the number of syncs its disk had done before.
@@ -107,6 +118,9 @@ pub struct Node {
     pub newer: bool,
     /// It was removed, or its data is lost: it never starts again under this id.
     pub retired: bool,
+    pub loss: Option<Loss>,
+    /// The disk lies about the write with this number, and the power goes right behind it.
+    pub lie: Option<u64>,
 }
 
 impl Node {
@@ -145,6 +159,8 @@ impl Node {
             joins,
             newer: false,
             retired: false,
+            loss: None,
+            lie: None,
             memory: Memory::default(),
         }
     }
@@ -214,6 +230,21 @@ impl Node {
         self.sessions = Sessions::default();
         self.capture = None;
         self.paused = false;
+    }
+
+    /// An empty disk in the place of the one that it had. What it starts next knows its old id and nothing else.
+    pub fn lose_disk(&mut self, seed: u64) {
+        self.stop();
+        self.disk = FakeDisk::new(seed, &[Path::new("/disk")]);
+        (self.joins, self.memory, self.loss) = (true, Memory::default(), Some(Loss::Disk));
+    }
+
+    /// The entry behind which its state was damaged.
+    pub fn damaged_since(&self) -> Option<LogIndex> {
+        match self.loss {
+            Some(Loss::State(since)) => Some(since),
+            _ => None,
+        }
     }
 
     pub fn is_up(&self) -> bool {

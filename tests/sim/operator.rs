@@ -138,6 +138,7 @@ impl Cluster {
         let belongs = is_member(&members.voters) || is_member(&members.learners) || is_member(&members.outgoing);
         assert!(!belongs, "node {node} takes itself for removed, and is not: {members:?}");
         self.note(format!("node {node} was removed"));
+        self.removes_its_leader(node);
         self.nodes[node].stop();
         self.nodes[node].retired = true;
     }
@@ -147,17 +148,17 @@ impl Cluster {
         (0..self.nodes.len()).filter(|node| !self.nodes[*node].retired).collect()
     }
 
-    /// Whether the data of a member is lost, so that no other may doubt its own.
+    /// Whether a member or its data is lost, so that no other may doubt its own.
     pub fn is_short(&self) -> bool {
         let members = self.log.members();
         let votes = |node: &NodeId| members.voters.contains(node) || members.outgoing.contains(node);
-        self.nodes.iter().any(|node| node.retired && votes(&node.id))
+        self.nodes.iter().any(|node| (node.retired || node.loss.is_some()) && votes(&node.id))
     }
 
     // -- what is wanted ---------------------------------------------------------------------------------------------
 
     /// A machine without data joins. Nothing if there were enough.
-    fn newcomer(&mut self) -> Option<usize> {
+    pub fn newcomer(&mut self) -> Option<usize> {
         let members = self.log.members();
         if self.operator.newcomers == NEWCOMERS_MAX || members.voters.len() + members.learners.len() >= MEMBERS_MAX {
             return None;
@@ -170,8 +171,13 @@ impl Cluster {
         Some(node)
     }
 
-    fn is_changing(&self) -> bool {
-        self.calm || !self.operator.goals.is_empty() || !self.log.members().outgoing.is_empty()
+    pub fn is_changing(&self) -> bool {
+        self.calm || self.nodes.iter().any(|node| node.loss.is_some()) || self.is_to_change()
+    }
+
+    /// Whether the members are other than somebody wants them.
+    pub fn is_to_change(&self) -> bool {
+        !self.operator.goals.is_empty() || !self.log.members().outgoing.is_empty()
     }
 
     /// One more member.
@@ -198,13 +204,13 @@ impl Cluster {
         self.want(Goal::Swap { old, new });
     }
 
-    fn want(&mut self, goal: Goal) {
+    pub fn want(&mut self, goal: Goal) {
         self.note(format!("wanted: {goal:?}"));
         self.operator.goals.push_back(goal);
     }
 
     /// Somebody without whom those that may find damage are a minority still, among so many voters.
-    fn dispensable(&mut self, voters: usize) -> Option<usize> {
+    pub fn dispensable(&mut self, voters: usize) -> Option<usize> {
         if self.is_changing() || voters == 0 {
             return None;
         }
@@ -219,16 +225,23 @@ impl Cluster {
         (!candidates.is_empty()).then(|| *self.random.pick(&candidates))
     }
 
+    pub fn voters(&self) -> Vec<usize> {
+        self.log.members().voters.iter().map(|id| id.0 as usize - 1).collect()
+    }
+
+    /// Whether all voters are up and have whole data, as far as anybody knows.
+    pub fn is_sound(&self) -> bool {
+        let sound = |node: usize| {
+            let replica = self.nodes[node].replica.as_ref();
+            replica.is_some_and(|replica| !replica.is_suspect() && !replica.is_stalled())
+        };
+        self.voters().into_iter().all(|node| sound(node) && !self.nodes[node].disk.is_damaged())
+    }
+
     /// A disk is lost for good. Its machine comes back without data, as another member.
     pub fn lose_a_disk(&mut self) {
-        let members = self.log.members();
-        let voters: Vec<usize> = members.voters.iter().map(|id| id.0 as usize - 1).collect();
-        let sound = |node: &usize| {
-            self.nodes[*node].replica.as_ref().is_some_and(|replica| !replica.is_suspect() && !replica.is_stalled())
-        };
-        let all_sound = voters.iter().all(|node| sound(node) && !self.nodes[*node].disk.is_damaged());
-        let frail: Vec<usize> = voters.into_iter().filter(|node| self.is_frail(*node)).collect();
-        if self.operator.first < 3 || frail.is_empty() || !all_sound || self.is_changing() {
+        let frail: Vec<usize> = self.voters().into_iter().filter(|node| self.is_frail(*node)).collect();
+        if self.operator.first < 3 || frail.is_empty() || !self.is_sound() || self.is_changing() {
             return;
         }
         let old = *self.random.pick(&frail);

@@ -8,7 +8,7 @@ use raftwork::machine::Machine;
 use raftwork::replica::Replica;
 
 use crate::cluster::{Cluster, Event};
-use crate::node::Node;
+use crate::node::{Loss, Node};
 use crate::record::Fate;
 use crate::{history, linear, REST, SECOND, TROUBLE};
 
@@ -40,7 +40,11 @@ impl Cluster {
 
     /// Nodes that are there for good.
     pub fn members(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| !node.retired && !self.is_forgotten(node))
+        self.nodes.iter().filter(|node| self.is_there(node))
+    }
+
+    fn is_there(&self, node: &Node) -> bool {
+        !node.retired && node.loss != Some(Loss::Machine) && !self.is_forgotten(node)
     }
 
     /// Whether this node was removed while it was away, and all members that it knows are gone too: nobody can tell it. It
@@ -55,20 +59,31 @@ impl Cluster {
     }
 }
 
-/// Lives through faults, then through calm until it is settled and this holds, and checks what must be true then.
+/// Lives through faults, then through calm until it is at rest.
 pub fn after_trouble(cluster: &mut Cluster, holds: impl Fn(&Cluster) -> bool) {
+    trouble(cluster);
+    come_to_rest(cluster, holds);
+}
+
+/// Lives through faults, up to the calm.
+pub fn trouble(cluster: &mut Cluster) {
     cluster.after(2 * SECOND, Event::Fault);
     cluster.after(TROUBLE, Event::Calm);
     cluster.run_until(TROUBLE + 1);
+}
+
+/// Lives until it is settled and this holds, and checks what must be true then.
+pub fn come_to_rest(cluster: &mut Cluster, holds: impl Fn(&Cluster) -> bool) {
+    let latest = cluster.now + REST;
     while !(cluster.is_settled() && holds(cluster)) {
-        assert!(cluster.now < TROUBLE + REST, "J6: the cluster does not come to rest: {}", state(cluster));
+        assert!(cluster.now < latest, "J6: the cluster does not come to rest: {}", state(cluster));
         let next = cluster.now + SECOND / 4;
         cluster.run_until(next);
     }
     check(cluster);
 }
 
-/// What must be true when all members are up, have the same log, and no work is left.
+/// What must be true when all members that are there are up, have the same log, and no work is left.
 pub fn check(cluster: &mut Cluster) {
     raftwork::machine::be_newer(true); // It reads the states of all versions.
     for client in &mut cluster.clients {
@@ -77,7 +92,7 @@ pub fn check(cluster: &mut Cluster) {
         }
     }
     let members = cluster.nodes.iter().enumerate();
-    let members = members.filter(|(_, node)| !node.retired && !cluster.is_forgotten(node));
+    let members = members.filter(|(_, node)| cluster.is_there(node));
     let machines: Vec<_> = members
         .map(|(number, node)| (number, node.replica.as_ref().expect("all members are up").machine().read()))
         .collect();

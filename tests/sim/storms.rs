@@ -222,6 +222,7 @@ impl Cluster {
         let is_there = self.nodes[node].disk.is_damaged() || error.to_string().contains(READ_FAILED);
         assert!(finds_damage && is_there, "node {node} does not start: {error}");
         self.note(format!("node {node} refuses to start: {error}"));
+        self.losses.seen.behind += u64::from(error.to_string().contains("lies at byte"));
         let delay = self.random.between(100_000, 5_000_000);
         self.after(delay, Event::Mend(node));
     }

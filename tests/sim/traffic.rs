@@ -37,6 +37,9 @@ impl Cluster {
     }
 
     pub fn send_later(&mut self, from: Place, to: Place, packet: Packet, delay: Micros) {
+        if self.is_unheard(from, to) {
+            return;
+        }
         let now = self.now + delay;
         if let Some(at) = self.network.arrival(from, to, now, &mut self.random) {
             self.after(at - self.now, Event::Arrive { from, to, packet });

@@ -1,11 +1,11 @@
-//! Planted bugs that the simulator cannot meet: with each of them switched on, a test of what it breaks fails.
+//! Planted bugs whose situation a test of few members plays: with each of them switched on, that test fails. The simulator
+//! finds them too, in clusters that lose something for good (`tests/sim/losses.rs`).
 
 use std::panic::catch_unwind;
 
 use raftwork::base::planted::{plant, Bug};
 
 use super::{changes, digests, joining};
-use crate::planted::PLANTED_BY_HAND;
 
 /// Each mistake, and the test that finds it.
 const TESTS: [(Bug, fn()); 3] = [
@@ -16,7 +16,6 @@ const TESTS: [(Bug, fn()); 3] = [
 
 #[test]
 fn d5_p16_l6_each_planted_bug_fails_its_test() {
-    assert_eq!(TESTS.map(|(bug, _)| bug), PLANTED_BY_HAND);
     for (bug, test) in TESTS {
         plant(Some(bug));
         let found = catch_unwind(test);
