@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use crate::base::sync::{Mutex, RwLock};
 
 use crate::base::codec;
 use crate::base::{limits, ClusterId, Error, GroupId, JobId, Millis, Result};

@@ -7,8 +7,8 @@
 //! * What it says besides, to be woken or to live, has a rate of its own, as high: one that asks for too much loses nothing
 //!   of what it has by that.
 
+use crate::base::sync::Mutex;
 use crate::base::{Error, Result};
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

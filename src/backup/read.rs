@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 
 use super::{
     block_crc, head, Manifest, BLOCK_HEAD_BYTES, END, END_BYTES, HEAD_BYTES, HISTORY, MAGIC, MANIFEST,

@@ -7,6 +7,7 @@ pub mod ids;
 pub mod limits;
 pub mod pace;
 pub mod planted;
+pub mod sync;
 pub mod time;
 
 pub use error::{Error, Result};

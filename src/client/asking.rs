@@ -5,9 +5,9 @@ use super::patience::{Patience, Slot};
 use crate::attach::backend::Check;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::{Ask, Backend, Done, View, WaitId, WatchId, Watcher};
+use crate::base::sync::MutexGuard;
 use crate::base::{limits, Error, JobId, LogIndex, Result, SessionId};
 use crate::node::Node;
-use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

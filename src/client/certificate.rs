@@ -1,10 +1,10 @@
 //! The own certificate of a client of a cluster. Nobody renews it by itself, so it says in time that it ends: in the log once
 //! a day, and to whoever asks how the storage is.
 
+use crate::base::sync::Mutex;
 use crate::base::time::SystemClock;
 use crate::base::{Clock, Millis};
 use crate::net::{Security, Tls};
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 //! as between two leaders, is given again soon.
 
 use super::session::Session;
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::{Error, Result};
-use parking_lot::{Condvar, Mutex};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 

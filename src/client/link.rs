@@ -31,9 +31,9 @@ use crate::attach::message::Greeting;
 use crate::attach::remote::{Question, Remote};
 use crate::attach::server::Server;
 use crate::attach::{WaitId, WatchEvent, WatchId, Watcher};
+use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::{ClusterId, Error, GroupId, Millis, Result, SessionId};
 use crate::node::{self, Node, NodeConfig};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,9 +44,14 @@ use std::time::{Duration, Instant};
 static OPENED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Directories that this process has opened. A forked child must let go of their files: what it inherited would keep
-/// their locks after its parent has died. Nothing if another thread was about to add one at the moment of the fork.
+/// their locks after its parent has died.
 pub fn opened_directories() -> Vec<PathBuf> {
-    OPENED.try_lock().map(|opened| opened.iter().cloned().collect()).unwrap_or_default()
+    OPENED.lock().iter().cloned().collect()
+}
+
+/// To be held while this process forks, as no thread is there in the child to give it back.
+pub fn held_over_a_fork() -> impl Sized {
+    OPENED.lock()
 }
 
 /// Where the state is to be found.

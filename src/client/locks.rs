@@ -10,10 +10,10 @@ use super::session::{Identity, Session};
 use super::tickets::Outcome;
 use super::Client;
 use crate::base::codec::Writer;
+use crate::base::sync::Mutex;
 use crate::base::time::SystemClock;
 use crate::base::{Error, LeaseToken, Millis, Result};
 use crate::machine::Mode;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Client {
         let mut keepers = self.locks.keepers.lock();
         if let Some(keeper) = keepers.get(&ttl) {
             let keeper = keeper.clone();
-            let ended = parking_lot::MutexGuard::unlocked(&mut keepers, || keeper.has_ended());
+            let ended = crate::base::sync::MutexGuard::unlocked(&mut keepers, || keeper.has_ended());
             if !ended {
                 return keeper;
             }

@@ -7,11 +7,11 @@
 use crate::attach::backend::Check;
 use crate::attach::{Ask, Backend, Done, View, WaitId, WatchEvent, WatchId, Watcher};
 use crate::base::codec::{Reader, Writer};
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::time::SystemClock;
 use crate::base::{limits, Clock, Error, JobId, LogIndex, Millis, Result, SessionId};
 use crate::machine::{self, Effects, Machine};
 use crate::node::lines::{Asks, Standing};
-use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -53,11 +53,11 @@ mod web;
 
 use crate::attach::{Backend, Done};
 use crate::base::codec::Writer;
+use crate::base::sync::Mutex;
 use crate::base::time::SystemClock;
 use crate::base::{limits, Error, JobId, Millis, Result, SessionId};
 use crate::net::web::Web;
 use crate::node::NodeConfig;
-use parking_lot::Mutex;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 

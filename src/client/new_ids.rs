@@ -3,9 +3,9 @@
 //! 48 bits of milliseconds, then 74 bits that are random in the first id of a millisecond and grow by a random step in
 //! the following ones. The randomness comes from the kernel at each call: a forked child never repeats its parent's.
 
+use crate::base::sync::Mutex;
 use crate::base::time::SystemClock;
 use crate::base::{Clock, Error, JobId, Result};
-use parking_lot::Mutex;
 
 /// Ids of one call.
 const IDS_MAX: usize = 100_000;

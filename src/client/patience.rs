@@ -1,8 +1,8 @@
 //! Waiting for one answer: how long, and what to look at meanwhile.
 
 use crate::attach::Done;
+use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::{Error, Result};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 
 /// Between two tries after the directory itself could not be opened, or after the own node failed again soon.
 const RETRY_BROKEN: Duration = Duration::from_secs(1);

@@ -3,8 +3,8 @@
 use super::request::Failure;
 use super::signal::Signal;
 use crate::attach::WaitId;
+use crate::base::sync::Mutex;
 use crate::base::{JobId, Result};
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;

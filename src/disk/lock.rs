@@ -23,7 +23,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
@@ -140,10 +140,12 @@ impl Drop for Lock {
 
 /// Gives up the copies of this process's locks in a child that was just forked. Of no effect on the parent's.
 pub fn release_in_forked_child() {
-    // Another thread of the parent may have held the mutex at the fork; its owner does not exist here.
-    if let Some(mut held) = HELD.try_lock() {
-        held.files.clear();
-    }
+    HELD.lock().files.clear();
+}
+
+/// To be held while this process forks, as no thread is there in the child to give it back.
+pub fn held_over_a_fork() -> impl Sized {
+    HELD.lock()
 }
 
 fn write(file: &fs::File, line: Option<&str>) -> std::io::Result<()> {

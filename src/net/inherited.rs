@@ -1,15 +1,20 @@
 //! Sockets that a forked child inherits. As long as it holds them, the other side does not see that its parent has died; so
 //! the child lets go of them.
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 static OPEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
-/// The numbers of the sockets that are open. Nothing if another thread was about to add one at the moment of the fork.
+/// The numbers of the sockets that are open.
 pub fn open_sockets() -> Vec<RawFd> {
-    OPEN.try_lock().map(|open| open.iter().copied().collect()).unwrap_or_default()
+    OPEN.lock().iter().copied().collect()
+}
+
+/// To be held while this process forks, as no thread is there in the child to give it back.
+pub fn held_over_a_fork() -> impl Sized {
+    (OPEN.lock(), super::names::held_over_a_fork())
 }
 
 /// An open socket. To be dropped before it is closed, as its number is another's then.

@@ -51,7 +51,7 @@ pub mod web;
 pub use address::Address;
 pub use certified::{Certified, Role};
 pub use dialer::{Change, Dialer, DialerConfig};
-pub use inherited::open_sockets;
+pub use inherited::{held_over_a_fork, open_sockets};
 pub use invitation::Invitation;
 pub use listener::{Accepted, Listener, ListenerConfig, Tally, SHORT_OF_MEANS};
 pub use outgoing::{together, Outgoing};

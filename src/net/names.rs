@@ -4,7 +4,7 @@
 //! leaves when its own time is over. What holds: a name is looked up once at a time, whoever asks meanwhile gets the same
 //! answer; so one that hangs costs one thread, and no more however often it is asked.
 
-use parking_lot::{Condvar, Mutex};
+use crate::base::sync::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -29,6 +29,11 @@ struct LookUp {
     answered: Condvar,
 }
 
+/// To be held while this process forks, as no thread is there in the child to give it back.
+pub(super) fn held_over_a_fork() -> impl Sized {
+    LOOK_UPS.running.lock()
+}
+
 /// The addresses of a host, which is a name or a number.
 ///
 /// # Errors
@@ -46,19 +51,18 @@ fn ask_system(host: &str) -> Answer {
 
 impl LookUps {
     fn ask(&'static self, host: &str, until: Instant, resolver: Resolver) -> Answer {
-        let look_up = self.join(host, until, resolver).ok_or(LATE)?;
+        let look_up = self.join(host, resolver);
         let mut answer = look_up.answer.lock();
         while answer.is_none() && !look_up.answered.wait_until(&mut answer, until).timed_out() {}
         answer.clone().unwrap_or_else(|| Err(LATE.into()))
     }
 
-    /// The look-up of this name that is under way, or a new one. Nothing: there was no time to.
-    fn join(&'static self, host: &str, until: Instant, resolver: Resolver) -> Option<Arc<LookUp>> {
+    /// The look-up of this name that is under way, or a new one.
+    fn join(&'static self, host: &str, resolver: Resolver) -> Arc<LookUp> {
         let key = (std::process::id(), host.to_owned());
-        // A process that was forked at a wrong moment has it locked for good.
-        let mut running = self.running.try_lock_until(until)?;
+        let mut running = self.running.lock();
         if let Some(look_up) = running.get(&key) {
-            return Some(look_up.clone());
+            return look_up.clone();
         }
         let look_up = Arc::<LookUp>::default();
         running.insert(key.clone(), look_up.clone());
@@ -69,7 +73,7 @@ impl LookUps {
         if let Err(error) = started {
             self.end(&key, &look_up, Err(format!("no thread for it: {error}")));
         }
-        Some(look_up)
+        look_up
     }
 
     fn end(&self, key: &(u32, String), look_up: &LookUp, answer: Answer) {

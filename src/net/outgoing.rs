@@ -9,8 +9,8 @@
 
 use super::packet::failed;
 use super::Stream;
+use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::{Error, Result};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! Log lines that somebody outside can cause: a few in a while, then their number.
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! A connected socket of either kind. With a deadline, every call on it fails with `TimedOut` once that has passed, however
 //! busily the other side sends a byte now and then.
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 use rustix::net::{send, sockopt, SendFlags};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 
 use super::counters::Histogram;
 use crate::base::{LogIndex, NodeId, Result, Term};

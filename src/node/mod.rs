@@ -70,7 +70,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use crate::base::sync::{Condvar, Mutex, RwLock};
 
 use crate::archive::Archive;
 use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result, SessionId, Term};

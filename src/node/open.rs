@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use crate::base::sync::{Condvar, Mutex, RwLock};
 
 use super::counters::Counters;
 use super::driver::Engine;

@@ -22,7 +22,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 
 use super::hello::Runs;
 use super::inbox::Chore;

@@ -27,8 +27,8 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::sync::{Condvar, Mutex, RwLock};
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::counters::Counters;
 use super::hello::{self, check_welcome, Hello, Purpose, Runs};

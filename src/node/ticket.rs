@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 
 use super::Done;
 use crate::base::{Error, Result, SessionId};

@@ -16,7 +16,7 @@ mod waits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use crate::base::sync::{Mutex, RwLock};
 
 use super::lines;
 use super::Done;

@@ -7,6 +7,7 @@
 //! options   the options of the doors, as MessagePack
 //! client    class Client
 //! fetcher   class Fetcher
+//! fork      what a forked child gets, and what it lets go of
 //! life      a cluster from a backup, or from what is left
 //! lock      class Lock
 //! ```
@@ -14,15 +15,15 @@
 mod client;
 mod errors;
 mod fetcher;
+mod fork;
 mod guard;
 mod life;
 mod lock;
 mod options;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use pyo3::types::{PyBytes, PyList};
+use std::path::Path;
 
 use crate::base::codec::Writer;
 use crate::client::request::Failure;
@@ -45,34 +46,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(life::survey, module)?)?;
     module.add_function(wrap_pyfunction!(life::verify, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
-    let hooks = PyDict::new(module.py());
-    hooks.set_item("after_in_child", wrap_pyfunction!(forked, module)?)?;
-    module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
-    Ok(())
-}
-
-/// Runs in every child that is forked by Python: no lock and no connection of the parent is to live on in it. The numbers of
-/// its files stay taken, as the parent's objects still name them here; behind them is nothing any more.
-#[pyfunction]
-fn forked(py: Python<'_>) -> PyResult<()> {
-    crate::disk::lock::release_in_forked_child();
-    let directories = crate::client::link::opened_directories();
-    let mut inherited = crate::net::open_sockets();
-    if directories.is_empty() && inherited.is_empty() {
-        return Ok(());
-    }
-    let nothing = std::fs::File::open("/dev/null")?;
-    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
-        let inside = |path: &PathBuf| directories.iter().any(|directory| path.starts_with(directory));
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
-        if std::fs::read_link(entry.path()).is_ok_and(|path| inside(&path)) {
-            inherited.extend(number);
-        }
-    }
-    for number in inherited {
-        py.import("os")?.call_method1("dup2", (nothing.as_raw_fd(), number, false))?;
-    }
-    Ok(())
+    fork::register(module)
 }
 
 #[pyfunction]

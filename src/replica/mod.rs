@@ -38,8 +38,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::sync::RwLock;
 use bytes::Bytes;
-use parking_lot::RwLock;
 
 use crate::base::planted::{has, Bug};
 use crate::base::{Error, LogIndex, Millis, NodeId, Result, SessionId, Term};

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use crate::base::sync::RwLock;
 
 use super::doubt::{Doubt, Odd};
 use super::forward::Forwards;

@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 
 use crate::base::{Error, Millis, Result};
 use crate::disk::{ensure_dir, quarantine, Access, Disk, File, Identity};

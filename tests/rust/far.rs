@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::spawn;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use raftwork::base::sync::{Condvar, Mutex};
 use raftwork::base::JobId;
 use raftwork::client::contacts::Contacts;
 use raftwork::client::fetcher::Wish;
@@ -123,7 +123,11 @@ fn leaving_once(member: &Address) -> Address {
 fn pass_on(mut from: &TcpStream, mut to: &TcpStream, valve: &Valve) {
     let (mut buffer, mut passed) = ([0; 64 << 10], 0);
     while let Ok(bytes @ 1..) = from.read(&mut buffer) {
-        valve.changed.wait_while(&mut valve.stalled.lock(), |stalled| *stalled);
+        let mut stalled = valve.stalled.lock();
+        while *stalled {
+            valve.changed.wait(&mut stalled);
+        }
+        drop(stalled);
         passed += bytes as u64;
         if passed > valve.bytes_max.load(Ordering::Relaxed) {
             valve.broken.fetch_add(1, Ordering::Relaxed);

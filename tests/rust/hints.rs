@@ -4,7 +4,7 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use raftwork::base::sync::{Mutex, RwLock};
 use raftwork::base::{limits, JobId, LogIndex, Millis, SessionId};
 use raftwork::machine::{Effects, Machine};
 use raftwork::node::wakeups::{Wakeups, WatchEvent, WatchId, Watcher};

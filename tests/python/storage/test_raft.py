@@ -7,7 +7,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -128,6 +130,26 @@ def test_a_forked_child_opens_the_storage_again(directory: Path) -> None:
         assert app.health()["role"] == "owner"
         assert app.counts()["enqueued"] == 2
         assert task.enqueue(3).state is JobState.ENQUEUED
+
+
+def test_children_that_are_forked_at_any_moment_open_the_storage(directory: Path) -> None:
+    """What the parent's threads are at just then holds up no child: a child has their memory, and none of them."""
+    with Raftwork("test", f"raft:///{directory}") as app:
+        task = app.task(name="echo")(echo)
+        ended = Event()
+
+        def enqueue() -> None:
+            while not ended.is_set():
+                task.enqueue(0)
+
+        with ThreadPoolExecutor(8) as threads:
+            try:
+                busy = [threads.submit(enqueue) for _ in range(8)]
+                told = {in_child(lambda: task.enqueue(1).state.value) for _ in range(40)}
+            finally:
+                ended.set()
+        assert told == {"enqueued"}
+        assert [thread.result() for thread in busy] == [None] * 8
 
 
 def echo(value: int) -> int:

@@ -1,9 +1,9 @@
 //! An owner that misbehaves on request: refuses, loses an answer, keeps it back. It checks each request.
 
-use parking_lot::Mutex;
 use raftwork::attach::backend::Check;
 use raftwork::attach::{Ask, Backend, Done, View, WaitId, WatchId, Watcher};
 use raftwork::base::codec::Reader;
+use raftwork::base::sync::Mutex;
 use raftwork::base::time::SystemClock;
 use raftwork::base::{limits, Error, JobId, LogIndex, Millis, Result, SessionId};
 use raftwork::client::memory::Memory;

@@ -6,7 +6,7 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use raftwork::base::sync::{Condvar, Mutex, MutexGuard};
 use raftwork::base::time::SystemClock;
 use raftwork::base::{Clock, Error, Millis, Result, SessionId};
 use raftwork::disk::{Access, Disk, File, RealDisk};
