@@ -225,7 +225,7 @@ impl Shared {
 
     /// Alarms about what the last turn found: states that differ (L6), the one here or those of others, a log that may lack
     /// its end, and a full disk.
-    fn found(&self, alarms: &mut Vec<String>) {
+    fn found_in_turns(&self, alarms: &mut Vec<String>) {
         let figures = self.figures.lock();
         if let Some(at) = figures.doubts {
             alarms.push(format!(
@@ -270,7 +270,7 @@ impl Shared {
         if let Some(failure) = &*self.failure.lock() {
             alarms.push(format!("the node stopped: {}", failure.cause));
         }
-        self.found(&mut alarms);
+        self.found_in_turns(&mut alarms);
         alarms.extend(self.filling());
         alarms.extend(self.stamp.lock().alarm().map(str::to_owned));
         if let Some(trouble) = self.tls().and_then(Tls::trouble) {
