@@ -64,7 +64,7 @@ def test_the_directory_is_private(storage: RaftStorage, directory: Path) -> None
 def test_a_node_accepts_as_many_jobs_as_its_setting_says_and_workers_go_on(directory: Path) -> None:
     with Raftwork("shop", f"raft:///{directory}", max_jobs=3) as app:
 
-        @app.task
+        @app.task(name="shop.add")
         def add(a: int, b: int) -> int:
             return a + b
 

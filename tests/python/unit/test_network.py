@@ -100,7 +100,7 @@ def test_a_client_says_which_cluster_may_answer() -> None:
         connect("raftwork://127.0.0.1:1", network=Network(cluster_id=uuid)),
         connect(f"raftwork://127.0.0.1:1?cluster_id={uuid}"),
     ):
-        assert told(storage) == {"nodes": ["127.0.0.1:1"], "cluster_id": uuid}
+        assert told(storage) == {"nodes": ("127.0.0.1:1",), "cluster_id": uuid}
     assert told(connect("raft:///jobs", network=Network(listen="a:1", cluster_id=uuid))) == {"listen": "a:1"}
     with pytest.raises(ConfigError, match="is not the id of a cluster"):
         Raftwork("shop", cluster_id="shop")
