@@ -135,6 +135,14 @@ impl Files {
             Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. })) => {
                 Ok((begin_of_life(at), end))
             }
+            Err(rustls::Error::InvalidCertificate(
+                error @ (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }),
+            )) => Err(broken(
+                &self.certificate,
+                format!(
+                    "is not good yet; compare the clock of this machine with that of the one which made it: {error}"
+                ),
+            )),
             Err(error) => Err(broken(
                 &self.certificate,
                 format!("is not accepted by the authority in {}: {error}", self.authority.display()),

@@ -24,7 +24,8 @@ use rustls::{
 };
 use std::sync::Arc;
 
-pub(super) const OTHERS_EXPIRED: &str = "the other side's certificate has expired; issue it a new one";
+pub(super) const OTHERS_EXPIRED: &str =
+    "the other side's certificate has expired; issue it a new one, or compare the clocks of both machines";
 pub(super) const OWN_EXPIRED: &str = "the own certificate has expired; issue a new one";
 
 type Checked<T> = std::result::Result<T, rustls::Error>;

@@ -50,9 +50,13 @@ impl Home {
     }
 
     fn tls(&self, name: &str, role: &Role, lifetime: Lifetime) -> Arc<Tls> {
+        self.try_tls(name, role, lifetime).unwrap()
+    }
+
+    fn try_tls(&self, name: &str, role: &Role, lifetime: Lifetime) -> Result<Arc<Tls>, Error> {
         let files = self.authority.issue(role, &["shop-1", "10.0.0.1"], lifetime).unwrap();
         let files = files.save(self.dir.path(), name).unwrap();
-        Tls::from_files(files.authority, files.certificate, files.key).unwrap()
+        Tls::from_files(files.authority, files.certificate, files.key)
     }
 
     fn node(&self) -> Security {
@@ -159,6 +163,14 @@ fn whoever_lacks_the_right_certificate_is_refused_with_the_reason() {
     let (alert, why) = forger.connect_blindly(&listener, "https://example.org/");
     assert!(alert.contains("belongs to another cluster"), "{alert}");
     assert!(why.contains("names no cluster"), "{why}");
+    forger.from_year = 2045;
+    let (alert, why) = forger.connect_blindly(&listener, &format!("raftwork://{SHOP}/node"));
+    assert!(alert.contains("or is not valid yet") && alert.contains("compare the clocks"), "{alert}; {why}");
+    assert!(why.contains("is not valid yet; compare the clocks"), "{why}");
+    // Whoever looks at its own clock finds out by itself.
+    let tomorrow = Lifetime { from: SystemTime::now() + DAY, days: 9 };
+    let Err(Error::Invalid(why)) = home.try_tls("early", &Role::Node, tomorrow) else { panic!("it is taken") };
+    assert!(why.contains("early.pem is not good yet; compare the clock"), "{why}");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.machine import Page, build
 from raftwork import AccessDenied, ConfigError, Overloaded, Raftwork, chain
 from raftwork.cli.orders import LIST_TOKENS
 from raftwork.job_info import JobState
@@ -220,6 +222,42 @@ def test_a_token_expires_by_the_clusters_time(founded: Founded) -> None:
         with pytest.raises(AccessDenied, match="has expired"):
             while time.monotonic() < until:
                 app.storage.counts()
+
+
+def test_a_client_whose_clock_is_wrong_is_told_so_and_its_time_counts_for_nothing(
+    founded: Founded, tmp_path: Path
+) -> None:
+    """Row 12: certificates are the one thing that it judges by its own clock."""
+    page = Page(tmp_path / "page")
+    machine = page.environment(build(tmp_path))
+    known = {"RAFTWORK_STORAGE": founded.url, "RAFTWORK_TLS_CA": founded.ca, "RAFTWORK_TOKEN": founded.token}
+    for year, words in [("1970", "is not valid yet"), ("2100", "has expired")]:
+        page.jump(year)
+        status, _, err = attempt("status", at=tmp_path, **known, **machine)
+        assert status == 3, err
+        assert "RW314" in err and f"the other side's certificate {words}" in err, err
+        assert "compare the clocks of both machines" in err
+    page.jump("+1d")
+    (tmp_path / "shop.py").write_text(LATE)
+    id = command("enqueue", "--app", "shop:app", "late", "--delay", "1h", at=tmp_path, **known, **machine)["id"]
+    with client(founded, founded.token) as app:
+        info = app.job(id).info()
+    now = datetime.now(UTC)
+    assert info.run_at is not None
+    assert now - timedelta(minutes=5) < info.created_at <= now
+    assert timedelta(minutes=55) < info.run_at - now <= timedelta(hours=1)
+    page.close()
+
+
+LATE = """
+from raftwork import Raftwork
+
+app = Raftwork("shop")
+
+
+@app.task
+def late() -> None: ...
+"""
 
 
 def test_a_new_token_takes_the_place_of_an_old_one_with_an_overlap(founded: Founded) -> None:

@@ -17,9 +17,7 @@ fn a_client_that_says_nothing_more_gives_its_place_back_and_may_come_again() {
     for _ in 0..2 {
         let (send, ended) = channel();
         let began = Instant::now();
-        let gone = move || {
-            let _ = send.send(());
-        };
+        let gone = move || send.send(()).unwrap_or_default();
         let remote = Remote::connect_far(&address, &Security::Plain, greeting(), WAIT, gone).unwrap();
         let session = open_session(&remote);
         ended.recv_timeout(WAIT).expect("it is let go");

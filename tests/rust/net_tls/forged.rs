@@ -13,6 +13,8 @@ pub struct Forger {
     key: KeyPair,
     dir: TempDir,
     made: usize,
+    /// When its certificates begin to be good.
+    pub from_year: i32,
 }
 
 impl Forger {
@@ -20,7 +22,7 @@ impl Forger {
         let dir = private_dir();
         home.authority.save(dir.path()).unwrap();
         let key = PrivateKeyDer::from_pem_file(dir.path().join("ca.key")).unwrap();
-        Self { authority: home.authority.pem(), key: KeyPair::try_from(&key).unwrap(), dir, made: 0 }
+        Self { authority: home.authority.pem(), key: KeyPair::try_from(&key).unwrap(), dir, made: 0, from_year: 1990 }
     }
 
     /// The files of a certificate with these URIs and all uses.
@@ -31,6 +33,7 @@ impl Forger {
         let good = Authority::create(SHOP).unwrap().issue_node(&[]).unwrap().save(&dir, "node").unwrap();
         let key = KeyPair::try_from(&PrivateKeyDer::from_pem_file(&good.key).unwrap()).unwrap();
         let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(self.from_year, 1, 1);
         params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let mut issuer = CertificateParams::default();
