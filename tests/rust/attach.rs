@@ -1,6 +1,7 @@
 //! Attached processes: the socket, what a bad peer can do, what the end of a process means.
 
 pub mod bounds;
+mod floods;
 mod idle;
 mod refused;
 
@@ -391,14 +392,14 @@ fn a_process_that_knows_one_cluster_refuses_another_and_names_both() {
     assert_eq!((learned.owner.cluster, learned.owner.group), (Some(ClusterId([1; 16])), GroupId(0)));
 }
 
-/// The first words of a release that speaks these versions, and adds an item to them.
-fn offering(oldest: u8, newest: u8) -> Vec<u8> {
+/// The first words of a release that speaks these versions, and adds this item to them.
+fn offering(oldest: u8, newest: u8, item: &[u8]) -> Vec<u8> {
     let mut words = greeting().encode();
     words[8..12].copy_from_slice(&[oldest, 0, newest, 0]);
     let items = 13 + usize::from(words[12]);
     assert_eq!(words[items], 0x95);
     words[items] = 0x96;
-    words.push(0xc0);
+    words.extend(item);
     encode(Kind::Hello, 0, &words).unwrap()
 }
 
@@ -415,7 +416,7 @@ fn hear(stream: &mut UnixStream, frames: &mut Frames) -> packet::Frame {
 fn u1_a_process_that_also_speaks_the_next_version_is_spoken_to_in_this_one() {
     let owner = owner();
     let (mut stream, mut frames) = (UnixStream::connect(owner.dir.path().join("socket")).unwrap(), Frames::new());
-    stream.write_all(&offering(1, 2)).unwrap();
+    stream.write_all(&offering(1, 2, &[0xc0])).unwrap();
     let welcome = hear(&mut stream, &mut frames);
     assert_eq!((welcome.kind, &welcome.payload[8..12]), (Kind::Welcome as u8, &[1, 0, 1, 0][..]));
     assert_eq!(Greeting::decode(&welcome.payload), Ok(greeting()));
@@ -428,7 +429,7 @@ fn u1_a_process_that_also_speaks_the_next_version_is_spoken_to_in_this_one() {
 fn a_process_that_speaks_later_versions_only_is_told_which_side_is_too_old() {
     let owner = owner();
     let (mut stream, mut frames) = (UnixStream::connect(owner.dir.path().join("socket")).unwrap(), Frames::new());
-    stream.write_all(&offering(2, 3)).unwrap();
+    stream.write_all(&offering(2, 3, &[0xc0])).unwrap();
     let refused = hear(&mut stream, &mut frames);
     assert_eq!(refused.kind, Kind::Refused as u8);
     let Error::Foreign(why) = decode_error(&refused.payload) else { panic!("{refused:?}") };

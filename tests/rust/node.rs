@@ -324,6 +324,24 @@ fn snapshots_are_taken_while_writing_and_bound_the_log() {
 }
 
 #[test]
+fn a4_an_inbox_that_is_full_of_bytes_refuses_what_does_not_fit() {
+    let home = Home::new();
+    let node = Node::open(NodeConfig { inbox_bytes_max: 100_000, ..home.config() }).unwrap();
+    home.disk.set(Mood::Hangs);
+    let in_sync = start(&node, enqueue(job(1), 8));
+    home.disk.wait_hanging();
+    let large = start(&node, enqueue(job(2), 60_000));
+    let refused = start(&node, enqueue(job(3), 60_000)).recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(&refused, Err(Error::Overloaded(why)) if why.contains("1 requests (60")), "{refused:?}");
+    let small = start(&node, enqueue(job(4), 8));
+    home.disk.set(Mood::Good);
+    for answer in [in_sync, large, small] {
+        payload(&answer.recv_timeout(PATIENCE).unwrap().unwrap());
+    }
+    payload(&node.submit(enqueue(job(3), 60_000), None).unwrap());
+}
+
+#[test]
 fn a4_a_full_inbox_refuses_and_a_late_request_is_taken_back() {
     let home = Home::new();
     let node = Node::open(NodeConfig { inbox_requests_max: 2, ..home.config() }).unwrap();

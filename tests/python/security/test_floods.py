@@ -1,5 +1,6 @@
 """Floods of connections against a cluster that serves: nobody is elected, and nobody waits for long (row 10)."""
 
+import select
 import socket
 import statistics
 import threading
@@ -13,6 +14,8 @@ from raftwork import Raftwork
 from support.founded import Founded, command
 
 CONNECTIONS = 1_500
+STRANGERS = 500
+STRANGERS_SERVED = 64
 HELLO = bytes.fromhex("16030100c8010000c40303") + b"x" * 60
 """The beginning of a TLS handshake that never goes on."""
 
@@ -82,6 +85,46 @@ def test_a_flood_of_connections_elects_nobody(founded: Founded, said: bytes) -> 
     assert statistics.median(took) < 0.5
     # The ports are as good as before for whoever comes now.
     assert command("status", "--storage", founded.url, at=Path.cwd(), **env(founded, token))["health"]["cluster"]
+
+
+def resident(pid: int, which: str = "VmRSS") -> int:
+    """Bytes of memory that a process has, or had at most (VmHWM)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(f"{which}:"))
+
+
+def come_at_once(port: int, said: bytes) -> list[socket.socket]:
+    """Connections of many strangers, from many addresses; returns when the other side keeps as many as it ever does."""
+    held = []
+    for number in range(STRANGERS):
+        made = socket.socket()
+        made.bind((f"127.0.1.{number % 100 + 1}", 0))
+        made.connect(("127.0.0.1", port))
+        made.sendall(said)
+        held.append(made)
+    until, kept = time.monotonic() + 30, list(held)
+    while len(kept) > STRANGERS_SERVED:
+        assert time.monotonic() < until, f"{len(kept)} strangers are kept"
+        ended, _, _ = select.select(kept, [], [], 1)
+        kept = [made for made in kept if made not in ended]
+    return held
+
+
+@pytest.mark.parametrize("said", [b"", HELLO], ids=["silent", "handshakes"])
+@pytest.mark.parametrize("step", [0, 1], ids=["members", "clients"])
+def test_five_hundred_strangers_take_little_memory_and_give_it_back(founded: Founded, step: int, said: bytes) -> None:
+    """Rows 7 and 10: 128 KiB for each of those that are kept, and nothing for the others."""
+    pid, port = founded.processes[0].pid, int(founded.listen[0].rpartition(":")[2]) + step
+    taken = []
+    for _ in range(2):
+        before = resident(pid)
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # What it had at most counts from here.
+        for made in come_at_once(port, said):
+            made.close()
+        taken.append(resident(pid, "VmHWM") - before)
+    # About 2 MiB in all where this was written, the node's own work included.
+    assert max(taken) < STRANGERS_SERVED * (128 << 10), taken
+    assert taken[1] < STRANGERS_SERVED * (64 << 10), "the second time there is some"
 
 
 def env(founded: Founded, token: str) -> dict[str, str]:
