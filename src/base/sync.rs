@@ -184,8 +184,12 @@ mod tests {
             panic!("as planned");
         }));
         assert!(panicked.is_err());
-        assert_eq!((*mutex.lock(), *mutex.try_lock().unwrap(), *rwlock.read(), *rwlock.write()), (2, 2, 2, 2));
-        assert_eq!((mutex.into_inner(), *rwlock.try_write_for(Duration::ZERO).unwrap()), (2, 2));
+        assert_eq!(*mutex.lock(), 2);
+        assert_eq!(*mutex.try_lock().unwrap(), 2);
+        assert_eq!(*rwlock.read(), 2);
+        assert_eq!(*rwlock.write(), 2);
+        assert_eq!(*rwlock.try_write_for(Duration::ZERO).unwrap(), 2);
+        assert_eq!(mutex.into_inner(), 2);
     }
 
     #[test]
