@@ -65,7 +65,7 @@ class Network:
     members: tuple[str, ...] = ()
     """Where the first members listen for each other, this one included. A node with data looks for the others there."""
     join: tuple[str, ...] = ()
-    """Where members of a cluster listen that a node without data is to join. With data: as `members`, and not beside it."""
+    """Where members of a cluster listen that a node without data is to join. With data: as `members`; not beside it."""
     node_name: str | None = None
     """What people call this node. None: the address where others reach it."""
     election_timeout: int | None = None

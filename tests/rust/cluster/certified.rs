@@ -4,7 +4,9 @@ use raftwork::base::codec::Writer;
 use raftwork::machine;
 use raftwork::net::packet::{encode, Frame};
 use raftwork::net::pki::NewKey;
-use raftwork::net::{connect, Frames};
+use raftwork::net::{connect, Certified, Frames};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::CertificateDer;
 
 use super::levels::hello;
 use super::*;
@@ -130,9 +132,8 @@ fn the_certificate_of_one_member_is_renewed_for_no_other() {
 
 /// Which node a certificate names.
 fn node_in(pem: &[u8]) -> Option<NodeId> {
-    use rustls::pki_types::{pem::PemObject, CertificateDer};
     let certificate = CertificateDer::from_pem_slice(pem).unwrap();
-    raftwork::net::Certified::of(&certificate).unwrap().node
+    Certified::of(&certificate).unwrap().node
 }
 
 #[test]
