@@ -159,8 +159,9 @@ pub(super) struct Figures {
     pub entries: u64,
     /// Entries of the largest group.
     pub group_entries_max: usize,
-    /// The disk has no room for the log.
+    /// The disk has no room for the log; and a write waits for some, so that nothing behind it is answered.
     pub full: bool,
+    pub stalled: bool,
     /// Up to here the log may lack entries that this node acknowledged, so that it votes for nobody.
     pub suspects: Option<LogIndex>,
     /// The entry whose mark this node differs in and does not know yet who is wrong.
@@ -190,6 +191,7 @@ impl Figures {
         self.entries += applied as u64;
         self.group_entries_max = self.group_entries_max.max(applied);
         self.full = replica.is_full();
+        self.stalled = replica.is_stalled();
         self.suspects = replica.suspects();
         self.doubts = replica.doubts();
         self.odd_members = replica.odd_members();

@@ -291,7 +291,8 @@ impl Node {
         self.shared.figures.lock().members.clone()
     }
 
-    /// Calls `tell` each time when no leader was known for a while: this node can answer nothing then, another may.
+    /// Calls `tell` each time when no leader was known for a while, or the disk had no room for what the leader sends: this node
+    /// can answer nothing then, another may.
     pub fn when_cut_off(&self, tell: impl Fn() + Send + Sync + 'static) {
         *self.shared.when_cut_off.lock() = Some(Arc::new(tell));
     }

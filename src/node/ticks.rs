@@ -15,7 +15,8 @@ use crate::base::{Error, Millis, Result};
 /// Ticks that count after a pause of the process: fewer than make an election, as the leader's words wait to be read.
 const TICKS_MAX: u32 = 15;
 
-/// Ticks without a leader after which this node counts as cut off: longer than an election.
+/// Ticks without a leader after which this node counts as cut off: longer than an election. After as many without room on its
+/// disk its clients are better off elsewhere, too.
 const CUT_OFF_TICKS: u32 = 60;
 
 /// A request to be asked again, and who waits for it.
@@ -96,13 +97,14 @@ impl Shared {
                 self.follow_members(cluster, &mut known);
             }
             self.keep_fresh();
-            // In doubt it answers nothing either, and another member may.
-            let serves = self.leader.lock().is_some() && !self.in_doubt.load(Ordering::Acquire);
+            // In doubt it answers nothing either, nor while its disk has no room for what the leader sends; another member may.
+            let stalled = self.figures.lock().stalled;
+            let serves = self.leader.lock().is_some() && !self.in_doubt.load(Ordering::Acquire) && !stalled;
             leaderless = if serves { 0 } else { leaderless + 1 };
-            if let Some(cluster) = &self.config.cluster {
+            if let Some(cluster) = self.config.cluster.as_ref().filter(|_| !stalled) {
                 self.seek_members(cluster, leaderless);
             }
-            self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS, Ordering::Relaxed);
+            self.ticks.cut_off.store(leaderless >= CUT_OFF_TICKS && !stalled, Ordering::Relaxed);
             let cut_off = self.when_cut_off.lock().clone().filter(|_| leaderless == CUT_OFF_TICKS);
             if let Some(tell) = cut_off {
                 tell();

@@ -159,7 +159,7 @@ pub struct Replica<T> {
     leaderless: u32,
     /// What consensus asked for and is not done yet: empty between turns, unless the disk is full.
     actions: VecDeque<Action>,
-    /// Bytes that the log had no room for when the newest proposals were refused.
+    /// Bytes that the log had no room for when proposals were refused.
     lacking: Option<u64>,
     upkeep: Upkeep,
     /// What the state may hold before this member lets no more in.

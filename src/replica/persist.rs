@@ -32,11 +32,14 @@ impl<T> Replica<T> {
     pub(super) fn reserve(&mut self, bytes: usize, entries: usize) -> Result<()> {
         let bytes = (bytes + entries * ENTRY_HEAD_BYTES + GROUP_HEAD_BYTES) as u64;
         let outcome = self.wal.reserve(bytes);
-        self.lacking = matches!(outcome, Err(Error::DiskFull(_))).then_some(bytes);
+        if matches!(outcome, Err(Error::DiskFull(_))) {
+            // Smaller ones may still find a place. That does not end it: `seek_room` does.
+            self.lacking = Some(bytes);
+        }
         outcome
     }
 
-    /// Whether the disk is full: a write waits for room, or the newest one was refused and there is still none.
+    /// Whether the disk is full: a write waits for room, or one was refused and there is still none for it.
     pub fn is_full(&self) -> bool {
         self.is_stalled() || self.lacking.is_some()
     }

@@ -4,6 +4,7 @@ mod certified;
 mod damaged;
 mod differs;
 mod founding;
+mod full_disk;
 mod history;
 mod levels;
 mod lone;

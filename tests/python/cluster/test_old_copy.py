@@ -51,6 +51,7 @@ def test_d5_a_member_with_an_older_copy_votes_for_nobody_who_lacks_what_it_ackno
         until_caught_up(it, copied)
         it.network.cut_off(behind)
         acknowledged = known + enqueued(it, 5)
+        upto = it.nodes.all_health()[leader]["committed"]
         said = it.nodes.said(copied)
         put_back(it, copied)
         it.network.hold_back(copied, [leader], WORDS_BYTES_MAX)
@@ -59,9 +60,14 @@ def test_d5_a_member_with_an_older_copy_votes_for_nobody_who_lacks_what_it_ackno
         assert FOUND_OUT.search(it.nodes.log(copied, said)), it.nodes.log(copied, said)
         until(lambda: it.network.dropped(copied) > 0, "what it lacks is held back")
 
+        # Else its kernel would go on to send what the process had written, after its end.
+        it.network.cut_off(leader)
         it.nodes.kill(leader)
         it.network.heal(copied)
         it.network.heal(behind)
+        health = it.nodes.look(behind)
+        assert health is not None, "it does not answer"
+        assert health["index"] < upto, "it has what was acknowledged, and may lead"
         watched = time.monotonic() + 3 * ELECTION_S
         while time.monotonic() < watched:
             leading = [number for number, health in it.nodes.all_health().items() if health["role"] == "leader"]
@@ -69,6 +75,7 @@ def test_d5_a_member_with_an_older_copy_votes_for_nobody_who_lacks_what_it_ackno
             time.sleep(0.1)
         assert has_alarm(it, copied, ALARM), "it trusts its log, which lacks entries"
 
+        it.network.heal(leader)
         it.nodes.launch(leader)
         until(lambda: it.nodes.who_leads() == leader, "the only node that has all leads again")
         until_quiet(it, copied, ALARM)
