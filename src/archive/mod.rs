@@ -30,9 +30,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use crate::base::sync::{Mutex, RwLock};
-
 use crate::base::codec;
+use crate::base::sync::{Mutex, RwLock};
 use crate::base::{limits, ClusterId, Error, GroupId, JobId, Millis, Result};
 use index::OpenIndex;
 use store::{Fault, Store};

@@ -23,9 +23,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::sync::Mutex;
-
 use crate::base::checksum::{crc32c, crc32c_append};
+use crate::base::sync::Mutex;
 use crate::base::{ClusterId, Error, GroupId, Result};
 
 /// Where a new pack is begun. Small enough that space comes back in small steps, large enough to keep few files.

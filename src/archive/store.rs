@@ -8,13 +8,12 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::sync::Mutex;
-
 use super::chunk::Chunk;
 use super::index::{chunk_key, ChunkPlace, Index, OpenIndex, META_KEY};
 use super::pack::{self, PackReader};
 use super::Options;
 use crate::base::codec::{Reader, Writer};
+use crate::base::sync::Mutex;
 use crate::base::{ClusterId, Error, GroupId, JobId, Millis, Result};
 
 /// Format of the whole directory.

@@ -4,14 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::sync::Mutex;
-
 use super::{
     block_crc, head, Manifest, BLOCK_HEAD_BYTES, END, END_BYTES, HEAD_BYTES, HISTORY, MAGIC, MANIFEST,
     PAYLOAD_BYTES_MAX, SNAPSHOT, VERSION,
 };
 use crate::base::checksum::crc32c;
 use crate::base::codec::Reader;
+use crate::base::sync::Mutex;
 use crate::base::{Error, JobId, Result};
 use crate::disk::{Access, Disk, File};
 use crate::machine::{Loader, Machine};

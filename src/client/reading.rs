@@ -9,12 +9,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Condvar, Mutex};
-
 use super::patience::{Patience, Slot};
 use super::{request, Client};
 use crate::attach::View;
 use crate::base::codec::{Reader, Writer};
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::time::SystemClock;
 use crate::base::{Clock, Error, LogIndex, Millis, Result};
 use crate::node::check_age;

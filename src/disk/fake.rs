@@ -16,10 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::sync::Mutex;
-
 use super::{Access, Disk, File};
 use crate::base::planted::{has, Bug};
+use crate::base::sync::Mutex;
 use crate::base::{Error, Result};
 
 mod damage;

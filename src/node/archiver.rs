@@ -14,14 +14,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Condvar, Mutex};
-
 use super::elsewhere::Lacking;
 use super::inbox::Chore;
 use super::{memory, Shared};
 use crate::archive::Archive;
 use crate::base::codec::Writer;
 use crate::base::limits::{ARCHIVE_BATCH_BYTES, ARCHIVE_BATCH_JOBS, ARCHIVE_EXPIRE_RECORDS, ARCHIVE_ROUND_JOBS};
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::{Error, JobId, Result};
 
 /// How long the first finished job waits for others.

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::Mutex;
-
 use super::Shared;
 use crate::backup::{Maker, Manifest};
+use crate::base::sync::Mutex;
 use crate::base::{limits, Error, Result};
 
 /// A backup that nobody asked for a piece of for so long was given up by whoever began it.

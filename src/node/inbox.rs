@@ -10,10 +10,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Condvar, Mutex, MutexGuard};
-
 use super::ticket::{Slot, Ticket, CHECK_EVERY};
 use super::Done;
+use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::{limits, Error, NodeId, Result, SessionId};
 use crate::replica::{Letter, MemberChange, Proposal, SnapshotWritten};
 

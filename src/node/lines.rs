@@ -38,14 +38,13 @@ use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::Mutex;
-
 use super::joining::ask;
 use super::open::spawn;
 use super::post::REFUSED;
 use super::wakeups::{WatchEvent, WatchId};
 use super::{Done, Node, Shared};
 use crate::base::codec::{Reader, Writer};
+use crate::base::sync::Mutex;
 use crate::base::{limits, Error, JobId, LeaseToken, NodeId, Result, SessionId};
 use crate::net::packet::Frame;
 

@@ -3,10 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Condvar, Mutex};
-
 use super::inbox::Chore;
 use super::Shared;
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::{Error, Pace};
 use crate::replica::{Capture, SnapshotWritten};
 use crate::wal::SpareMaker;

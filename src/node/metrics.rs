@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::base::sync::Mutex;
-
 use super::counters::Histogram;
+use crate::base::sync::Mutex;
 use crate::base::{LogIndex, NodeId, Result, Term};
 use crate::disk::{Access, Disk, File};
 use crate::replica::{Members, Replica};

@@ -70,9 +70,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Condvar, Mutex, RwLock};
-
 use crate::archive::Archive;
+use crate::base::sync::{Condvar, Mutex, RwLock};
 use crate::base::{ClusterId, Error, GroupId, JobId, Millis, NodeId, Result, SessionId, Term};
 use crate::disk::{Identity, Lock, Origin};
 use crate::machine::{self, Machine};

@@ -6,12 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Condvar, Mutex, RwLock};
-
 use super::counters::Counters;
 use super::driver::Engine;
 use super::inbox::Inbox;
 use super::metrics::{Figures, MeteredDisk, Times};
+use crate::base::sync::{Condvar, Mutex, RwLock};
 
 use super::joining::{self, Beginning, Door};
 use super::post::Post;

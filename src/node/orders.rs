@@ -22,13 +22,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::base::sync::Mutex;
-
 use super::hello::Runs;
 use super::inbox::Chore;
 use super::open::spawn;
 use super::{Done, Node, Shared, TRANSFER_WAIT};
 use crate::base::codec::{Reader, Writer};
+use crate::base::sync::Mutex;
 use crate::base::{Error, NodeId, Result};
 use crate::replica::MemberChange;
 

@@ -18,13 +18,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use crate::base::sync::Mutex;
-
 use super::lines::Ask;
 use super::open::spawn;
 use super::ticket::Ticket;
 use super::{Done, Node, Shared};
 use crate::base::codec::{Reader, Writer};
+use crate::base::sync::Mutex;
 use crate::base::{Error, LogIndex, Millis, Result};
 use crate::replica::doubtful;
 

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::Mutex;
-
 use super::Done;
+use crate::base::sync::Mutex;
 use crate::base::{Error, Result, SessionId};
 
 /// How often a waiting caller looks at what its own caller wants it to look at (signals).

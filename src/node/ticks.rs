@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Condvar, Mutex};
-
 use super::inbox::Chore;
 use super::{ClusterConfig, Done, Shared};
 use crate::base::codec::Reader;
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::{Error, Millis, Result};
 
 /// Ticks that count after a pause of the process: fewer than make an election, as the leader's words wait to be read.

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::sync::{Condvar, Mutex};
-
 use super::ticket::Ticket;
 use super::{own_request, Done, Shared};
 use crate::base::codec::Writer;
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::{limits, Millis, SessionId, Term};
 use crate::replica::entry;
 

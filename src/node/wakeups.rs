@@ -16,11 +16,10 @@ mod waits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::base::sync::{Mutex, RwLock};
-
 use super::lines;
 use super::Done;
 use crate::base::planted::{has, Bug};
+use crate::base::sync::{Mutex, RwLock};
 use crate::base::{Error, JobId, LeaseToken, LogIndex, SessionId};
 use crate::machine::{Effects, Machine};
 

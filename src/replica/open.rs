@@ -13,8 +13,6 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::sync::RwLock;
-
 use super::doubt::{Doubt, Odd};
 use super::forward::Forwards;
 use super::log_store::{LogCache, Position};
@@ -27,6 +25,7 @@ use super::tickets::Tickets;
 use super::upkeep::metadata;
 use super::{Outbox, Replica, Turn, Upkeep};
 use crate::base::planted::{has, Bug};
+use crate::base::sync::RwLock;
 use crate::base::{ClusterId, Error, GroupId, JobId, LogIndex, Millis, NodeId, Result, Term};
 use crate::consensus::{ConfState, Core, CoreConfig, Entry, Event, HardState, LogStore, Role};
 use crate::disk::{ensure_dir, quarantine, Disk, Identity};

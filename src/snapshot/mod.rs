@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::sync::Mutex;
-
 use crate::base::{Error, Millis, Result};
 use crate::disk::{ensure_dir, quarantine, Access, Disk, File, Identity};
 

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::sync::Mutex;
-
 use crate::base::{Error, Result};
 use crate::disk::{write_zeros, Access, Disk, File};
 
