@@ -149,6 +149,11 @@ impl Cluster {
         self.voters().len() >= 3 && self.is_sound() && !self.is_changing()
     }
 
+    /// No fault that was planned before may tear a log now: whoever doubts its own needs the answer of all others.
+    fn heal_disks(&self) {
+        self.nodes.iter().for_each(|node| node.disk.heal());
+    }
+
     /// Its process is gone, and nobody starts it.
     fn take_away(&mut self, node: usize) {
         self.nodes[node].disk.process_ends();
@@ -219,7 +224,7 @@ impl Cluster {
         let Some(new) = new else { return self.heal() };
         let away: Vec<usize> = voters.into_iter().filter(|node| *node != victim && !behind.contains(node)).collect();
         self.note(format!("the disk of node {victim} is an empty one, and nodes {away:?} are gone for a while"));
-        self.nodes.iter().for_each(|node| node.disk.heal());
+        self.heal_disks();
         away.iter().for_each(|node| self.take_away(*node));
         let seed = self.random.next();
         self.nodes[victim].lose_disk(seed);
@@ -261,6 +266,7 @@ impl Cluster {
         machine.apply(applied, now, &request, &mut Effects::default()).expect("an operation that it knows");
         drop(machine);
         self.note(format!("the state of node {node} is damaged behind entry {applied}: {command:?}"));
+        self.heal_disks();
         self.nodes[node].loss = Some(Loss::State(applied));
         self.losses.seen.states += 1;
         true
@@ -328,6 +334,7 @@ impl Cluster {
         let minority = (voters.len() - 1) / 2;
         voters.truncate(minority);
         self.note(format!("nodes {voters:?} die and stay dead"));
+        self.heal_disks();
         voters.iter().for_each(|node| self.take_away(*node));
         (self.losses.buries, self.losses.seen.dead) = (false, voters.len() as u64);
         self.losses.seen.answers = self.ledger.answers;
