@@ -263,10 +263,11 @@ def power_cut_all(lab: Lab, chance: random.Random) -> None:
 def _cut_power(lab: Lab, numbers: list[int]) -> None:
     """Stop the processes first: a sync under way must not tell that it was done while the file system dies."""
     majority = len(numbers) <= lab.nodes.count // 2
-    if majority:
-        lab.now(pauses.LEADER_LOST if lab.nodes.who_leads() in numbers else pauses.STRUCK)
+    struck = pauses.LEADER_LOST if majority and lab.nodes.who_leads() in numbers else pauses.STRUCK
     for number in numbers:
         lab.nodes.pause(number)
+    if majority:
+        lab.now(struck)
     for number in numbers:
         lab.nodes.disks[number].shutdown()
     lab.nodes.kill(*numbers)

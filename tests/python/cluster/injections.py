@@ -28,6 +28,7 @@ def kill_leader(lab: Lab, chance: random.Random) -> None:
     """SIGKILL to the node that leads; the others go on before it is back."""
     with without_leader(lab) as leader:
         lab.nodes.kill(leader)
+        lab.now(pauses.LEADER_LOST)
     back(lab, leader)
 
 
@@ -51,6 +52,7 @@ def stop_leader(lab: Lab, chance: random.Random) -> None:
     """SIGSTOP to the leader, for longer than sessions live. It comes back and believes for a moment that it leads."""
     with without_leader(lab) as leader:
         lab.nodes.pause(leader)
+        lab.now(pauses.LEADER_LOST)
         time.sleep(LONGER_THAN_TTL_S)
     lab.nodes.resume(leader)
     lab.now(pauses.HEALED)
@@ -76,6 +78,7 @@ def isolate_leader(lab: Lab, chance: random.Random) -> None:
     """The leader is cut off from everybody."""
     with without_leader(lab) as leader:
         lab.network.cut_off(leader)
+        lab.now(pauses.LEADER_LOST)
     _healed(lab, leader)
 
 
@@ -95,9 +98,9 @@ def split(lab: Lab, chance: random.Random) -> None:
     others.remove(leader)
     minority = [leader, *others[: lab.nodes.count // 2 - 1]]
     rest = [number for number in range(lab.nodes.count) if number not in minority]
-    lab.now(pauses.LEADER_LOST)
     for number in minority:
         lab.network.cut_from(number, rest)
+    lab.now(pauses.LEADER_LOST)
     lab.nodes.who_leads(but=minority)
     goes_on(lab)
     _healed(lab, *minority)
@@ -107,6 +110,7 @@ def one_way(lab: Lab, chance: random.Random) -> None:
     """The leader hears nothing of the others, which hear it."""
     with without_leader(lab) as leader:
         lab.network.deafen(leader, [number for number in range(lab.nodes.count) if number != leader])
+        lab.now(pauses.LEADER_LOST)
     _healed(lab, leader)
 
 

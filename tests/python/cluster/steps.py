@@ -23,9 +23,8 @@ class NotApplied(Exception):
 
 @contextmanager
 def without_leader(lab: Lab) -> Iterator[int]:
-    """The body takes the leader away; behind it another must lead, and work must go on."""
+    """The body takes the leader away and says when; behind it another must lead, and work must go on."""
     leader = lab.nodes.who_leads()
-    lab.now(pauses.LEADER_LOST)
     yield leader
     lab.nodes.who_leads(but=[leader])
     goes_on(lab)

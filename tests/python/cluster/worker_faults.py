@@ -12,6 +12,8 @@ from cluster.lab import Lab
 from cluster.machine import JUMPS_S, YEARS_S, Page
 
 PATIENCE_S = 60.0
+LOOKS_S = 10.0
+"""Within this time a worker looks at its clock, also one that has just been started."""
 CLOCKS = [*JUMPS_S, *YEARS_S]
 KINDS = {"kill worker", "stop worker", "clock of worker"}
 
@@ -69,6 +71,9 @@ class WorkerFaults:
         misled = page.misled
         page.jump(where)
         self._end.wait(1.0)
+        late = time.monotonic() + LOOKS_S
+        while page.misled == misled and time.monotonic() < late and not self._end.is_set():
+            self._end.wait(0.1)
         page.set_right()
         if page.misled > misled:
             self.lab.note("clock of worker")
