@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 Plan = Sequence[tuple[str, Injection]]
 TRIES = 3
 """Of a fault that took no effect."""
-DISK_FULL = "RW310"
 
 
 def times(count: int, *injections: Injection) -> list[tuple[str, Injection]]:
@@ -155,7 +154,6 @@ def judge(report: Report, folder: Path, plan: Plan, floors: Floors) -> None:
     if "FAULT_LAB_ONLY" not in os.environ:
         report.check_amount({kind for kind, _ in plan} | KINDS, floors)
         assert report.refused > 0, "no zombie told the end of a run whose lease was lost"
-        assert report.errors[DISK_FULL] > 0, "no client was told that a disk is full"
         report.model.check()
 
 
