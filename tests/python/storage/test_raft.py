@@ -74,7 +74,7 @@ def test_a_node_accepts_as_many_jobs_as_its_setting_says_and_workers_go_on(direc
         health = app.storage.health()
         assert (health["jobs"], health["jobs_max"]) == (3, 3)
         assert any("nearly full: 3 jobs of 3 (max_jobs)" in alarm for alarm in health["alarms"]), health["alarms"]
-        with app.running():
+        with app.running(workers=True):
             assert [job.result(timeout=PATIENCE) for job in jobs] == [1, 2, 3]
 
 
