@@ -1,7 +1,7 @@
 //! The state machine alone: what a claim costs beside few and many waiting jobs, what a waiting job weighs, how long a
 //! capture stalls the machine, and how fast an image is written and loaded.
 //!
-//! `cargo bench --bench core [-- --jobs 1000000]`. No disk and no threads: every figure is one core's work.
+//! `cargo bench --features sim --bench core [-- --jobs 1000000]`. No disk and no threads: every figure is one core's work.
 
 extern crate _core as raftwork;
 
