@@ -13,7 +13,6 @@ mod rights;
 mod starts;
 mod transfers;
 
-use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,13 +26,8 @@ use tempfile::TempDir;
 
 use crate::far::Gate;
 use crate::node::support::{beat, log_lines, until, view, BadDisk, Events, Mood, OwnClock, PATIENCE};
+use crate::ports::free_addresses;
 use crate::requests::*;
-
-/// Addresses on this machine that nobody listens at.
-fn addresses(count: usize) -> Vec<Address> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| Address::from(listener.local_addr().unwrap())).collect()
-}
 
 /// What the members are told, all of them the same.
 struct Told {
@@ -90,7 +84,7 @@ impl Cluster {
     fn unopened(count: usize, told: Told) -> Self {
         log_lines();
         let dir = TempDir::new().unwrap();
-        let (addresses, nodes) = (addresses(count), vec![None; count]);
+        let (addresses, nodes) = (free_addresses(count), vec![None; count]);
         let clocks = (0..count + 1).map(|_| Arc::default()).collect();
         let gates = if told.gated { addresses.iter().map(Gate::before).collect() } else { Vec::new() };
         let securities = vec![told.security.clone(); count + 1];
@@ -130,7 +124,7 @@ impl Cluster {
     /// Opens one more node, which joins and becomes a voter; gives its number.
     fn join(&mut self) -> usize {
         let (number, first) = (self.nodes.len(), self.addresses.clone());
-        self.addresses.extend(addresses(1));
+        self.addresses.extend(free_addresses(1));
         let mut config = self.config(number);
         let joins = ClusterConfig::new(self.addresses[number].clone(), first);
         config.cluster = Some(ClusterConfig { joins: true, ..joins });

@@ -18,6 +18,7 @@ use raftwork::node::{ClusterConfig, NodeConfig};
 use tempfile::TempDir;
 
 use crate::node::support::{log_lines, until, PATIENCE};
+use crate::ports::free_addresses;
 use crate::requests::{enqueue, field_number, job};
 
 /// Until another member answers: noticed within 3 s, or 5 by who only watches, and the next one is found at once. The
@@ -152,9 +153,7 @@ impl Far {
     fn new() -> Self {
         log_lines();
         let dir = TempDir::new().unwrap();
-        let held: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let free: Vec<_> = held.iter().map(|listener| Address::from(listener.local_addr().unwrap())).collect();
-        drop(held);
+        let free = free_addresses(6);
         let (members, clients) = free.split_at(3);
         let gates: Vec<_> = clients.iter().map(Gate::before).collect();
         let open = |number: usize| {

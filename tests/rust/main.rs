@@ -27,6 +27,7 @@ mod net_packet;
 mod net_tcp;
 mod net_tls;
 mod node;
+mod ports;
 mod promises;
 mod properties;
 mod reads;

@@ -4,7 +4,6 @@
 
 mod process;
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use raftwork::net::{Address, Security};
 use tempfile::TempDir;
 
 use crate::node::support::{until, PATIENCE};
+use crate::ports::free_ports;
 use crate::requests::{enqueue, field, field_number, field_text, field_texts, job};
 use process::{Member, Release};
 
@@ -32,14 +32,6 @@ const FINALIZE: &[u8] = &[0x91, 26];
 
 fn patience() -> Patience<'static> {
     Patience::after(Some(PATIENCE))
-}
-
-/// Ports with a free one behind each, below those that the system gives to connections.
-fn free_ports(count: usize) -> Vec<u16> {
-    let bind = |port| TcpListener::bind(("127.0.0.1", port));
-    let first = 12_000 + (std::process::id() % 8_000) as u16 * 2;
-    let free = (first..32_000).step_by(2).filter(|port| bind(*port).is_ok() && bind(*port + 1).is_ok());
-    free.take(count).collect()
 }
 
 struct Group {

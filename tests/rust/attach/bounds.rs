@@ -12,12 +12,14 @@ use raftwork::client::memory::Memory;
 use raftwork::net::{Address, Admit, Frames, ListenerConfig, Role, Secret, Security};
 use raftwork::node::access::Principal;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+use crate::ports::free_addresses;
 
 /// Requests a second of one client.
 const RATE: u64 = 1_000;
@@ -136,9 +138,7 @@ impl Owner {
     }
 
     pub fn listen_with(&self, security: Security) -> Address {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::from(free.local_addr().unwrap());
-        drop(free);
+        let address = free_addresses(1).remove(0);
         let config = ListenerConfig::new("the test", address.clone(), security, Admit::ANYBODY);
         self.server.listen(config, RATE).unwrap();
         address

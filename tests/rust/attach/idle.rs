@@ -1,15 +1,14 @@
 //! A client of another machine that is let in and then says nothing.
 
 use super::*;
-use raftwork::net::{Address, Admit, ListenerConfig, Security};
-use std::net::TcpListener;
+use crate::ports::free_addresses;
+use raftwork::net::{Admit, ListenerConfig, Security};
 use std::time::Instant;
 
 #[test]
 fn a_client_that_says_nothing_more_gives_its_place_back_and_may_come_again() {
     let owner = owner();
-    // A port that nobody listens at.
-    let address = Address::from(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let address = free_addresses(1).remove(0);
     let idle = Duration::from_millis(300);
     let config = ListenerConfig::new("test", address.clone(), Security::Plain, Admit::ANYBODY);
     owner.server.listen(ListenerConfig { idle, ..config }, 1_000).unwrap();

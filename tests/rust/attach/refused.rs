@@ -8,12 +8,12 @@ use raftwork::client::patience::Patience;
 use raftwork::client::request::Failure;
 use raftwork::client::{Client, Options};
 use raftwork::net::{Address, Secret, Security};
-use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::node::support::until;
+use crate::ports::free_addresses;
 use crate::requests::{enqueue, job};
 
 fn patience() -> Patience<'static> {
@@ -22,7 +22,7 @@ fn patience() -> Patience<'static> {
 
 /// An address where nobody listens.
 fn nobody() -> Address {
-    Address::from(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    free_addresses(1).remove(0)
 }
 
 fn contacts(owner: &Owner) -> Contacts {

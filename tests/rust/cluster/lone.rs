@@ -127,7 +127,7 @@ impl Beside {
         let mut cluster = Cluster::new(3);
         let number = cluster.follower();
         cluster.close(number);
-        Self { cluster, number, clients: addresses(1).remove(0) }
+        Self { cluster, number, clients: free_addresses(1).remove(0) }
     }
 
     /// With the settings of the member.
