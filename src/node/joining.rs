@@ -19,11 +19,11 @@
 //!
 //! | kind | name      | payload                                                                               |
 //! |------|-----------|---------------------------------------------------------------------------------------|
-//! | 6    | Who       | nothing; or 1: the member's id is wanted too. Answer: `Fresh` or `Member`             |
+//! | 6    | Who       | nothing; or 1: the member's id and whom it knows are wanted too. Answer: `Fresh` or `Member` |
 //! | 7    | Join      | MessagePack: [node, name, raft address, client address, highest feature level that it knows, release, oldest and newest version that it speaks]; more is of a later version. Answer: `Joined`, `Elsewhere`, `Later` or `Refused` |
 //! | 8    | Renew     | a certificate request; then MessagePack: the node's id, which an older member does not say, and refuses. Answer: `Renewed` or `Refused` |
 //! | 68   | Fresh     | nothing: no data here either                                                          |
-//! | 69   | Member    | cluster (16), group (8); then, if it was wanted, node (8). An older member does not say this |
+//! | 69   | Member    | cluster (16), group (8); then, if it was wanted, node (8) and MessagePack: [[node, raft address]...], of the members that it is connected to. An older member does not say this |
 //! | 70   | Joined    | MessagePack: [[node, raft address]...], of all members; then how many must vote before the group answers anything, 0 as a rule. An older leader does not say this |
 //! | 71   | Elsewhere | the address of the leader                                                             |
 //! | 72   | Renewed   | the certificate, PEM                                                                  |
@@ -37,7 +37,7 @@ use super::elsewhere::PAST;
 use super::hello::{LATER, REFUSED};
 use super::inbox::Chore;
 use super::lines;
-use super::seeking::{Named, WHOSE};
+use super::seeking::{read_members, Named, WHOSE};
 use super::ticket::Ticket;
 use super::wish::{self, Wish};
 use super::{own_request, ClusterConfig, Shared};
@@ -90,11 +90,10 @@ impl Door {
     /// Serves one connection until it ends.
     pub fn serve(&self, accepted: Accepted) {
         let node = self.node.get().and_then(Weak::upgrade);
-        let named = |identity| Named::encode(identity, accepted.hello.payload == WHOSE);
         let (kind, payload) = match (accepted.hello.kind, node) {
-            (WHO, Some(node)) => (MEMBER, named(&node.identity)),
+            (WHO, Some(node)) => (MEMBER, node.say_who(&accepted.hello.payload)),
             (WHO, None) => match &self.stored {
-                Some(identity) => (MEMBER, named(identity)),
+                Some(identity) => (MEMBER, Named::encode(identity, accepted.hello.payload == WHOSE)),
                 None if self.node.get().is_none() => (FRESH, Vec::new()),
                 None => (LATER, b"the other side closes".to_vec()),
             },
@@ -424,11 +423,7 @@ impl Shared {
 /// Where the members are, and how many must vote before the group answers anything; 0: it does.
 fn read_joined(payload: &[u8]) -> Result<(BTreeMap<NodeId, Address>, usize)> {
     let mut reader = Reader::new(payload);
-    let mut addresses = BTreeMap::new();
-    for _ in 0..reader.array()? {
-        reader.array_of(2, "a member")?;
-        addresses.insert(NodeId(reader.u64()?), Address::parse(reader.str()?)?);
-    }
+    let addresses = read_members(&mut reader)?;
     // An older leader does not say it.
     let founding = if reader.is_empty() { 0 } else { reader.u64()? };
     Ok((addresses, founding as usize))

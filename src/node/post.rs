@@ -157,12 +157,12 @@ impl Post {
         }
     }
 
-    /// Whether a member is connected that is dialed at this address.
-    pub fn is_connected_at(&self, address: &Address) -> bool {
+    /// The members whose connection is up, and where they are dialed.
+    pub fn reached(&self) -> BTreeMap<NodeId, Address> {
         let addresses = self.addresses.lock();
         let links = self.links.read();
-        let mut there = addresses.iter().filter(|(_, known)| *known == address);
-        there.any(|(member, _)| links.get(member).is_some_and(|link| link.is_up()))
+        let is_up = |member: &NodeId| links.get(member).is_some_and(|link| link.is_up());
+        addresses.iter().filter(|(member, _)| is_up(member)).map(|(id, address)| (*id, address.clone())).collect()
     }
 
     /// Letters of this member come over this connection, until what is returned is dropped.

@@ -4,22 +4,26 @@
 //! What holds
 //! * An address proves nothing. What counts is that the one who answers is of this cluster and group and says the id of a
 //!   member; then it is called by that id, and refuses the first words if it is another (see `post`).
-//! * Nobody is asked while a leader is known, nor where a member is connected: what works is left alone.
+//! * Nobody is asked while a leader is known, and who is connected is left where it is: what works is left alone.
+//! * Whoever answers says where those are that it is connected to. One member that all can reach is enough, whoever leads
+//!   then: the leader and a member that know of each other nowhere but there would never hear of each other otherwise.
 //! * Where this node is stands in its own first words. Once somebody leads, each has the table of the members corrected.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::joining::{ask, MEMBER, WHO};
 use super::open::spawn;
 use super::{ClusterConfig, Shared};
+use crate::base::codec::{Reader, Writer};
 use crate::base::{ClusterId, Error, GroupId, NodeId, Result};
 use crate::disk::Identity;
 use crate::net::packet::Frame;
 use crate::net::Address;
 use crate::replica::ELECTION_TICKS;
 
-/// What asks for the id of a member too.
+/// What asks for the id of a member too, and for those that it is connected to.
 pub(super) const WHOSE: [u8; 1] = [1];
 
 /// Whose data a node has.
@@ -28,6 +32,8 @@ pub(super) struct Named {
     pub group: GroupId,
     /// Nothing: it was not wanted, or the other side is of a version that does not say it.
     pub node: Option<NodeId>,
+    /// Other members that are connected to it, and where they are. An older version does not say it.
+    pub others: BTreeMap<NodeId, Address>,
 }
 
 impl Named {
@@ -43,9 +49,23 @@ impl Named {
         let wrong = || Error::Invalid("an answer that names no cluster".into());
         let (cluster, rest) = payload.split_first_chunk().ok_or_else(wrong)?;
         let (group, rest) = rest.split_first_chunk().ok_or_else(wrong)?;
-        let node = rest.first_chunk().map(|node| NodeId(u64::from_le_bytes(*node)));
-        Ok(Self { cluster: ClusterId(*cluster), group: GroupId(u64::from_le_bytes(*group)), node })
+        let (node, rest) = match rest.split_first_chunk() {
+            Some((node, rest)) => (Some(NodeId(u64::from_le_bytes(*node))), rest),
+            None => (None, rest),
+        };
+        let others = if rest.is_empty() { BTreeMap::new() } else { read_members(&mut Reader::new(rest))? };
+        Ok(Self { cluster: ClusterId(*cluster), group: GroupId(u64::from_le_bytes(*group)), node, others })
     }
+}
+
+/// Members, and where they are.
+pub(super) fn read_members(reader: &mut Reader<'_>) -> Result<BTreeMap<NodeId, Address>> {
+    let mut members = BTreeMap::new();
+    for _ in 0..reader.array()? {
+        reader.array_of(2, "a member")?;
+        members.insert(NodeId(reader.u64()?), Address::parse(reader.str()?)?);
+    }
+    Ok(members)
 }
 
 /// Asks whoever listens at an address which member it is.
@@ -59,7 +79,24 @@ fn who(config: &ClusterConfig, address: &Address) -> Result<Named> {
 }
 
 impl Shared {
-    /// At each tick without a leader, told how many there were: asks the addresses of the settings once in an election's time.
+    /// What this node answers to whoever asks who it is.
+    pub(super) fn say_who(&self, asked: &[u8]) -> Vec<u8> {
+        let in_full = asked == WHOSE;
+        let mut out = Named::encode(&self.identity, in_full);
+        if in_full {
+            let others = self.post.as_ref().map_or_else(BTreeMap::new, |post| post.reached());
+            let mut members = Writer::new();
+            members.array(others.len());
+            for (node, address) in others {
+                members.array(2).u64(node.0).str(&address.to_string());
+            }
+            out.extend(members.into_bytes());
+        }
+        out
+    }
+
+    /// At each tick without a leader, told how many there were: asks the addresses of the settings, and who is connected, once
+    /// in an election's time.
     pub(super) fn seek_members(self: &Arc<Self>, config: &ClusterConfig, leaderless: u32) {
         let due = leaderless > 0 && leaderless.is_multiple_of(ELECTION_TICKS as u32);
         if !due || config.members.is_empty() || self.is_joining() || self.ticks.seeking.swap(true, Ordering::AcqRel) {
@@ -80,12 +117,11 @@ impl Shared {
     fn ask_who_is_there(&self, config: &ClusterConfig) {
         let Some(post) = &self.post else { return };
         let own = config.reached();
-        for address in config.members.iter().filter(|address| **address != own) {
+        let connected = post.reached().into_values();
+        let asked: BTreeSet<Address> = config.members.iter().cloned().chain(connected).collect();
+        for address in asked.iter().filter(|address| **address != own) {
             if self.inbox.stopped().is_some() || self.leader.lock().is_some() {
                 return;
-            }
-            if post.is_connected_at(address) {
-                continue;
             }
             // Nobody, or one that does not say who it is: most of those who are asked.
             let Ok(named) = who(config, address) else { continue };
@@ -98,8 +134,11 @@ impl Shared {
         let Some(post) = self.post.as_ref().filter(|_| (named.cluster, named.group) == (own.cluster, own.group)) else {
             return;
         };
-        if let Some(node) = named.node.filter(|node| *node != own.node) {
-            post.seen(node, address);
+        let itself = named.node.map(|node| (node, address));
+        for (node, address) in named.others.iter().map(|(node, address)| (*node, address)).chain(itself) {
+            if node != own.node {
+                post.seen(node, address);
+            }
         }
     }
 }
@@ -115,5 +154,6 @@ mod tests {
         let named = |with_node| Named::read(&Named::encode(&identity, with_node)).expect("an answer");
         assert_eq!((named(false).node, named(true).node), (None, Some(NodeId(7))));
         assert_eq!((named(true).cluster, named(true).group), (identity.cluster, identity.group));
+        assert!(named(true).others.is_empty(), "an older member does not say whom it is connected to");
     }
 }

@@ -27,7 +27,7 @@ fn listed(node: &Node) -> Vec<String> {
 }
 
 impl Cluster {
-    /// All have what was answered before, answer more, and know where all are.
+    /// All have the job that was answered before, answer more, and know where all are.
     fn check_moved(&self) {
         let mut wanted: Vec<String> = self.addresses.iter().map(Address::to_string).collect();
         wanted.sort_unstable();
@@ -44,6 +44,16 @@ impl Cluster {
         self.nodes.iter().flatten().map(|node| node.id()).collect()
     }
 
+    fn open_at_new_addresses_that_only_the_last_is_told(&mut self) {
+        let old = std::mem::replace(&mut self.addresses, free_addresses(3));
+        self.open(2);
+        for number in 0..2 {
+            let mut config = self.config(number);
+            config.cluster.as_mut().unwrap().members = old.clone();
+            self.nodes[number] = Some(Node::open(config).unwrap());
+        }
+    }
+
     fn close_all(&mut self) {
         (0..self.addresses.len()).for_each(|number| self.close(number));
     }
@@ -55,7 +65,7 @@ fn a_member_comes_back_at_another_address() {
     payload(&settle(cluster.node(0), enqueue(job(1), 64)));
     let moved = cluster.follower();
     cluster.close(moved);
-    cluster.addresses[moved] = addresses(1).remove(0);
+    cluster.addresses[moved] = free_addresses(1).remove(0);
     cluster.open(moved);
     cluster.check_moved();
 }
@@ -65,7 +75,7 @@ fn all_members_that_come_back_at_other_addresses_find_each_other_by_their_settin
     let mut cluster = Cluster::new(3);
     payload(&settle(cluster.node(0), enqueue(job(1), 64)));
     cluster.close_all();
-    cluster.addresses = addresses(3);
+    cluster.addresses = free_addresses(3);
     (0..3).for_each(|number| cluster.open(number));
     cluster.check_moved();
 }
@@ -75,13 +85,19 @@ fn one_member_that_is_told_where_the_others_are_is_enough() {
     let mut cluster = Cluster::new(3);
     payload(&settle(cluster.node(0), enqueue(job(1), 64)));
     cluster.close_all();
-    let old = std::mem::replace(&mut cluster.addresses, addresses(3));
-    cluster.open(2);
-    for number in 0..2 {
-        let mut config = cluster.config(number);
-        config.cluster.as_mut().unwrap().members = old.clone();
-        cluster.nodes[number] = Some(Node::open(config).unwrap());
-    }
+    cluster.open_at_new_addresses_that_only_the_last_is_told();
+    cluster.check_moved();
+}
+
+#[test]
+fn one_member_that_is_told_where_the_others_are_is_enough_also_if_it_can_not_lead() {
+    let mut cluster = Cluster::new(3);
+    // The last one lacks a job that the others have.
+    cluster.close(2);
+    payload(&settle(cluster.node(0), enqueue(job(1), 64)));
+    cluster.close(0);
+    cluster.close(1);
+    cluster.open_at_new_addresses_that_only_the_last_is_told();
     cluster.check_moved();
 }
 
