@@ -56,6 +56,8 @@ bugs! {
     RemovedLeaderStays,
     /// A member whose state differs from that of the others goes on.
     IgnoreDigest,
+    /// A leader gives its state away while nobody knows whether that is the one that differs.
+    GiveDisputed,
     /// The question of a linearizable read is the same in each round.
     ReadIdReused,
     /// A read is answered without asking anybody.

@@ -230,8 +230,16 @@ impl Shared {
         if let Some(at) = figures.doubts {
             alarms.push(format!(
                 "the state of this node differs from the mark that the log has of entry {at}; it answers nothing until it \
-                 knows who is wrong, which a majority of the members decides"
+                 knows who is wrong, which a majority of the members decides, or whoever removes the one that is"
             ));
+        }
+        if figures.disputed {
+            alarms.push(
+                "no majority of the members says whether the state of this node is right, so it is given to no member that \
+                 needs one. Start those that are down; if that does not help, decide: raftwork cluster remove the one that is \
+                 wrong"
+                    .into(),
+            );
         }
         for (node, since) in &figures.odd_members {
             alarms.push(format!(

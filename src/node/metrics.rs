@@ -167,6 +167,8 @@ pub(super) struct Figures {
     pub doubts: Option<LogIndex>,
     /// Members that differ, and since when.
     pub odd_members: Vec<(NodeId, LogIndex)>,
+    /// Nobody knows whether those differ or this one does.
+    pub disputed: bool,
     /// Who is a member, as of the last entry applied.
     pub members: Members,
 }
@@ -194,5 +196,6 @@ impl Figures {
         self.suspects = replica.suspects();
         self.doubts = replica.doubts();
         self.odd_members = replica.odd_members();
+        self.disputed = replica.is_disputed();
     }
 }

@@ -4,6 +4,7 @@
 //! What holds
 //! * The message that announces a snapshot follows its last piece, so raft-rs hears of it when it is whole and on disk.
 //! * What becomes of each announced snapshot is reported, whatever happens: raft-rs sends that member nothing else before.
+//! * What became disputed meanwhile is not given away, see `replica::doubt`.
 //! * A transfer takes no more than its share of the network: `ClusterConfig::snapshot_rate`.
 
 use std::sync::Arc;
@@ -69,6 +70,9 @@ impl Shared {
         hello::check_welcome(&talk.hear()?)?;
         log::info!("sending the state at {} to member {to}", meta.index);
         self.send_pieces(&mut talk, &meta)?;
+        if self.figures.lock().disputed {
+            return Err(Error::NotCommitted("members differ from it, and nobody knows who is wrong".into()));
+        }
         talk.say(post::LETTER, &announcement.encode())?;
         // The answer means that the member has taken the letter in.
         talk.hear_taken(&meta).map(drop)

@@ -77,7 +77,7 @@ impl<T> Replica<T> {
         self.judge_digests()?;
         let members = &self.members;
         self.odd.keep(|node| named(members).any(|id| id == node.0));
-        let asked = self.odd.asks();
+        let asked = self.odd.asks(self.others());
         let newest = if asked.is_empty() { None } else { self.machine.read().newest_digest() };
         if let Some((index, mark)) = newest {
             asked.into_iter().for_each(|to| self.say(to, Word::Digest { index, mark: Some(mark), asks: true }));
@@ -94,6 +94,21 @@ impl<T> Replica<T> {
     /// Members whose states are not like the one here, and the entry at which they were seen to differ first.
     pub fn odd_members(&self) -> Vec<(NodeId, LogIndex)> {
         self.odd.members()
+    }
+
+    /// Whether the state here is to be given to nobody: it may be the one that is wrong.
+    pub fn is_disputed(&self) -> bool {
+        self.odd.is_disputed() && !has(Bug::GiveDisputed)
+    }
+
+    /// Those that were not given the state are, once it is not disputed any more.
+    pub(super) fn give_withheld(&mut self, turn: &mut Turn<T>) -> Result<()> {
+        if self.withheld.is_empty() || self.is_disputed() {
+            return Ok(());
+        }
+        // Raft-rs hears that the snapshot did not arrive, and sends another one.
+        let withheld = std::mem::take(&mut self.withheld);
+        withheld.into_iter().try_for_each(|to| self.snapshot_sent(to, false, turn))
     }
 
     /// A voter tells its mark, and may want ours.
@@ -122,6 +137,9 @@ impl<T> Replica<T> {
                  mark {mine:016x}, theirs {theirs:016x})",
                 self.identity.node
             )));
+        }
+        if verdict == Verdict::Right {
+            self.odd.agree(index);
         }
         if !self.doubt.is_open() {
             for (node, mark) in self.doubt.told() {

@@ -11,8 +11,11 @@
 //! Everybody who is asked counts in the same way. So a leader that is the odd one finds out as well: all others differ from
 //! its mark, and each tells it, for a while also when it knows already that it is right itself.
 //!
-//! A member that is not in doubt remembers who told another mark than its own (`Odd`), so that it can raise an alarm. Such a
-//! member is asked now and then for its newest mark: it may have got a whole state again.
+//! A member that is not in doubt remembers who told another mark than its own (`Odd`), so that it can raise an alarm, and asks
+//! all for their newest marks until a majority has the one here. Until then the states are *disputed*: a leader gives its own
+//! to nobody, as it may be the one that is wrong, and what is wrong in two members of three is right by the count. Where no
+//! majority will ever be heard, because the third needs a state first, a person decides by removing one of the two.
+//! Later those that differ are asked now and then: they may have got a whole state again.
 
 use std::collections::BTreeMap;
 
@@ -74,6 +77,15 @@ impl Doubt {
         self.log = None;
     }
 
+    /// This member was removed. If it had the mark that the log has, and nobody else is known who has, then whoever removed it
+    /// has decided.
+    pub fn removed(&mut self, node: NodeId) {
+        let Some(log) = self.log else { return };
+        if self.told.remove(&node) == Some(log.told) && !self.told.values().any(|mark| *mark == log.told) {
+            self.right = true;
+        }
+    }
+
     /// What the voters and others told.
     pub fn told(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
         self.told.iter().map(|(node, mark)| (*node, *mark))
@@ -132,6 +144,8 @@ impl Doubt {
 pub struct Odd {
     /// Where they were seen to differ first.
     since: BTreeMap<NodeId, LogIndex>,
+    /// Up to here a majority has the marks that were made here.
+    agreed: LogIndex,
     ticks: usize,
 }
 
@@ -149,16 +163,27 @@ impl Odd {
         false
     }
 
+    /// A majority has the mark of this index that was made here, and so all before it.
+    pub fn agree(&mut self, index: LogIndex) {
+        self.agreed = self.agreed.max(index);
+    }
+
+    /// Whether it is not known if the one here is wrong, or those that differ from it.
+    pub fn is_disputed(&self) -> bool {
+        self.since.values().any(|since| *since > self.agreed)
+    }
+
     /// Forgets those that are no members any more.
     pub fn keep(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.since.retain(|node, _| is_member(*node));
     }
 
-    /// Who is to be asked for its newest mark now.
-    pub fn asks(&mut self) -> Vec<NodeId> {
+    /// Who of the others is to be asked for its newest mark now.
+    pub fn asks(&mut self, others: Vec<NodeId>) -> Vec<NodeId> {
         self.ticks = if self.since.is_empty() { 0 } else { self.ticks + 1 };
-        let due = self.ticks > 0 && self.ticks.is_multiple_of(LOOK_EVERY);
-        if due {
+        if self.is_disputed() && self.ticks % ASK_EVERY == 1 {
+            others
+        } else if self.ticks > 0 && self.ticks.is_multiple_of(LOOK_EVERY) {
             self.since.keys().copied().collect()
         } else {
             Vec::new()
@@ -226,10 +251,42 @@ mod tests {
         assert!(!odd.hear(NodeId(2), LogIndex(128), 2, 8), "that is known");
         odd.hear(NodeId(2), LogIndex(32), 5, 5);
         assert_eq!(odd.members(), [(NodeId(2), LogIndex(64)), (NodeId(3), LogIndex(64))], "it was whole before");
-        assert_eq!((0..LOOK_EVERY).map(|_| odd.asks().len()).sum::<usize>(), 2);
+        assert_eq!((0..LOOK_EVERY).map(|_| odd.asks(Vec::new()).len()).sum::<usize>(), 2);
         odd.hear(NodeId(2), LogIndex(192), 9, 9);
         odd.keep(|node| node != NodeId(3));
-        assert!(odd.members().is_empty() && (0..LOOK_EVERY).all(|_| odd.asks().is_empty()));
+        assert!(odd.members().is_empty() && (0..LOOK_EVERY).all(|_| odd.asks(Vec::new()).is_empty()));
+    }
+
+    #[test]
+    fn l6_states_are_disputed_until_a_majority_agrees_and_all_are_asked_meanwhile() {
+        let (mut odd, others) = (Odd::default(), vec![NodeId(2), NodeId(3)]);
+        assert!(!odd.is_disputed() && odd.asks(others.clone()).is_empty());
+        odd.hear(NodeId(2), LogIndex(64), 1, 7);
+        assert!(odd.is_disputed());
+        assert_eq!((0..ASK_EVERY).filter(|_| odd.asks(others.clone()) == others).count(), 1);
+        odd.agree(LogIndex(128));
+        assert!(!odd.is_disputed() && (0..ASK_EVERY).all(|_| odd.asks(others.clone()).is_empty()));
+        // Another one, later: the one here may be damaged by now.
+        odd.hear(NodeId(3), LogIndex(192), 1, 7);
+        assert!(odd.is_disputed());
+        odd.keep(|node| node != NodeId(3));
+        assert!(!odd.is_disputed());
+    }
+
+    #[test]
+    fn l6_whoever_removes_the_last_that_has_the_mark_of_the_log_has_decided() {
+        let mut doubt = Doubt::default();
+        doubt.begin(differs(7, 1));
+        doubt.removed(NodeId(3));
+        assert!(doubt.is_open(), "nobody knows what that one had");
+        for (from, mark) in [(1, 1), (2, 1), (4, 7)] {
+            hear(&mut doubt, from, mark);
+        }
+        doubt.removed(NodeId(4));
+        doubt.removed(NodeId(2));
+        assert!(doubt.is_open(), "1 has it still");
+        doubt.removed(NodeId(1));
+        assert!(!doubt.is_open());
     }
 
     #[test]

@@ -304,13 +304,14 @@ impl<T> Replica<T> {
 
     /// The members change with a committed entry.
     pub(super) fn apply_change(&mut self, entry: &Entry, turn: &mut Turn<T>) -> Result<()> {
-        let was_member = self.is_member(self.identity.node);
+        let (was_member, before) = (self.is_member(self.identity.node), self.members.voters.clone());
         self.members = self.core.change_members(entry)?;
         if has(Bug::ChangeTwice) {
             self.members = self.core.change_members(entry)?;
         }
         let members: Vec<u64> = named(&self.members).collect();
         self.watch.heard.retain(|node, _| members.contains(&node.0));
+        before.iter().filter(|id| !members.contains(id)).for_each(|id| self.doubt.removed(NodeId(*id)));
         if was_member && !self.is_member(self.identity.node) {
             self.leave(turn);
         }

@@ -34,7 +34,7 @@ pub mod upkeep;
 pub mod wire;
 mod words;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,6 +174,8 @@ pub struct Replica<T> {
     removed: bool,
     doubt: Doubt,
     odd: Odd,
+    /// Who needs the state, and is not given it while that is disputed.
+    withheld: BTreeSet<NodeId>,
     /// The newest mark that was proposed, and the term in which it was.
     digest_told: (Term, LogIndex),
     failed: Option<String>,

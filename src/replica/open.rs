@@ -9,7 +9,7 @@
 //! A node that joins a group has neither snapshot nor entries until the leader sends it a state. Its log has no mark, and
 //! that is how it is told from a member that lost something: the log of every member begins with one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -192,6 +192,7 @@ impl<T> Replica<T> {
             removed: false,
             doubt: Doubt::default(),
             odd: Odd::default(),
+            withheld: BTreeSet::new(),
             digest_told: Default::default(),
             failed: None,
         })

@@ -82,6 +82,7 @@ impl<T> Replica<T> {
         self.suspicion = self.suspicion.take().filter(|suspicion| !alone && !suspicion.is_over(end));
         let Some(suspicion) = &mut self.suspicion else {
             self.event(Event::Tick, turn)?;
+            self.give_withheld(turn)?;
             self.end_replacement(turn)?;
             return self.tell_digest(turn);
         };
@@ -288,8 +289,13 @@ impl<T> Replica<T> {
 
     /// Lets the letters of an `Action::Send` leave.
     pub(super) fn send_action(&mut self, action: Action) {
-        if let Action::Send(messages) = action {
-            messages.into_iter().for_each(|message| (self.outbox)(Letter::Raft(message)));
+        let Action::Send(messages) = action else { return };
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot && self.is_disputed() {
+                self.withheld.insert(NodeId(message.to));
+            } else {
+                (self.outbox)(Letter::Raft(message));
+            }
         }
     }
 

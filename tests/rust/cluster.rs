@@ -36,12 +36,18 @@ struct Told {
     gated: bool,
     election_timeout: Duration,
     snapshot_rate: u64,
+    log_bytes_for_peers: usize,
 }
 
 impl Default for Told {
     fn default() -> Self {
-        let (election_timeout, snapshot_rate) = (Duration::from_secs(1), limits::SNAPSHOT_BYTES_PER_SECOND);
-        Self { security: Security::Plain, gated: false, election_timeout, snapshot_rate }
+        Self {
+            security: Security::Plain,
+            gated: false,
+            election_timeout: Duration::from_secs(1),
+            snapshot_rate: limits::SNAPSHOT_BYTES_PER_SECOND,
+            log_bytes_for_peers: limits::LOG_BYTES_FOR_PEERS,
+        }
     }
 }
 
@@ -107,9 +113,10 @@ impl Cluster {
         let members = if self.gates.is_empty() { self.addresses.clone() } else { listed };
         let cluster = ClusterConfig::new(self.addresses[number].clone(), members);
         let advertise = self.gates.get(number).map(|gate| gate.address.clone());
-        let Told { election_timeout, snapshot_rate, .. } = self.told;
+        let Told { election_timeout, snapshot_rate, log_bytes_for_peers, .. } = self.told;
         let security = self.securities[number].clone();
-        config.cluster = Some(ClusterConfig { security, election_timeout, snapshot_rate, advertise, ..cluster });
+        let cluster = ClusterConfig { security, election_timeout, snapshot_rate, advertise, ..cluster };
+        config.cluster = Some(ClusterConfig { log_bytes_for_peers, ..cluster });
         config
     }
 
@@ -126,8 +133,8 @@ impl Cluster {
         let (number, first) = (self.nodes.len(), self.addresses.clone());
         self.addresses.extend(free_addresses(1));
         let mut config = self.config(number);
-        let joins = ClusterConfig::new(self.addresses[number].clone(), first);
-        config.cluster = Some(ClusterConfig { joins: true, ..joins });
+        let cluster = config.cluster.as_mut().unwrap();
+        (cluster.members, cluster.joins) = (first, true);
         self.nodes.push(Some(Node::open(config).unwrap()));
         self.wait_for_voters(number + 1);
         number

@@ -140,7 +140,7 @@ impl Cluster {
         self.note(format!("node {node} was removed"));
         self.removes_its_leader(node);
         self.nodes[node].stop();
-        self.nodes[node].retired = true;
+        (self.nodes[node].retired, self.nodes[node].loss) = (true, None);
     }
 
     /// Those that are not gone for good.

@@ -126,14 +126,18 @@ pub fn state(cluster: &Cluster) -> String {
         Some(replica) => {
             let machine = replica.machine().read();
             format!(
-                "node {} {} term {} applied {} of {}, jobs {:?}, {}",
+                "node {} {} term {} applied {} of {}, jobs {:?}, {} stalled {} doubts {:?} suspects {:?} {:?}",
                 node.id,
                 replica.role().name(),
                 replica.term(),
                 replica.applied(),
                 replica.last_index(),
                 machine.tally(),
-                if node.paused { "paused" } else { "" }
+                if node.paused { "paused" } else { "" },
+                replica.is_stalled(),
+                replica.doubts(),
+                replica.suspects(),
+                replica.members().peers
             )
         }
     });

@@ -36,8 +36,9 @@ impl Cluster {
         let Some(transfer) = self.nodes[node].transfers.get(&to).cloned() else { return };
         let replica = self.nodes[node].replica.as_ref().expect("it is up");
         let latest = replica.snapshots().latest().filter(|latest| latest.index == transfer.snapshot.index);
-        // What a damaged state gave away would be damage to two members at once.
-        let latest = latest.filter(|_| self.nodes[node].damaged_since().is_none());
+        // What a damaged state gave away before anybody could know would be damage to two members at once.
+        let is_known = !replica.odd_members().is_empty();
+        let latest = latest.filter(|_| is_known || self.nodes[node].damaged_since().is_none());
         let piece = latest.map(|latest| replica.snapshots().piece(&latest, offset, PIECE_BYTES));
         let Some(Ok((bytes, last))) = piece else { return self.end_transfer(node, to, false) };
         let packet =

@@ -39,6 +39,13 @@ fn tells_of(node: &Node, odd: NodeId) -> bool {
     })
 }
 
+/// What a leader sends to each of the others.
+fn sends(leader: &Node) -> Vec<String> {
+    let peers = field(&leader.health(), "peers");
+    let mut reader = Reader::new(&peers);
+    (0..reader.array().unwrap()).map(|_| field_text(reader.raw().unwrap(), "state")).collect()
+}
+
 fn problems(dir: &std::path::Path) -> Vec<String> {
     field_texts(&doctor::inspect(dir).unwrap(), "problems")
 }
@@ -95,7 +102,7 @@ fn l6_a_member_that_differs_stops_for_good_and_a_new_one_takes_its_place() {
     assert_eq!(std::fs::read_dir(dir.join("wal")).unwrap().count(), wal, "the evidence is left as it is");
     for node in cluster.nodes.iter().flatten() {
         until(|| tells_of(node, id));
-        assert!(node.metrics().contains("\nraftwork_alarms 1\n"));
+        until(|| node.metrics().contains("\nraftwork_alarms 1\n"));
     }
     // What its words say brings it back.
     std::fs::rename(&dir, dir.with_extension("differs")).unwrap();
@@ -151,4 +158,28 @@ fn l6_a_member_in_doubt_answers_nothing_from_its_state_until_a_majority_decides(
     stopped(&mut cluster, odd);
     fresh(cluster.node(away)).unwrap();
     assert_eq!(jobs(cluster.node(away)), DIGEST_ENTRIES + 1);
+}
+
+#[test]
+fn l6_a_disputed_state_is_given_to_no_member_until_somebody_decides() {
+    let mut cluster = Cluster::with(3, Told { log_bytes_for_peers: 0, ..Told::default() });
+    let (odd, right) = (cluster.leader(), cluster.follower());
+    let away = (0..3).find(|number| ![odd, right].contains(number)).unwrap();
+    let (id, leader) = (cluster.node(odd).id(), cluster.nodes[odd].clone().unwrap());
+    cluster.close(away);
+    disturb(&leader);
+    work_on(&leader, 0);
+    until(|| alarms(cluster.node(right)).iter().any(|alarm| alarm.contains("it answers nothing until")));
+    leader.snapshot_now().unwrap();
+    cluster.open(away);
+    // It asks for a state, and the leader says why it keeps its own.
+    until(|| sends(&leader).contains(&"snapshot".to_owned()));
+    let said = "so it is given to no member that needs one";
+    assert!(leader.leads() && alarms(&leader).iter().any(|alarm| alarm.contains(said)), "{:?}", alarms(&leader));
+    assert!(field_number(&cluster.node(away).health(), "applied") < DIGEST_ENTRIES);
+    cluster.remove(id);
+    cluster.nodes[odd] = None;
+    until(|| jobs(cluster.node(away)) == DIGEST_ENTRIES);
+    settle(cluster.node(right), enqueue(job(5_000), 8));
+    until(|| alarms(cluster.node(right)).is_empty());
 }

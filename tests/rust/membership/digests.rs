@@ -2,6 +2,7 @@
 
 use raftwork::base::limits::DIGEST_ENTRIES;
 use raftwork::base::{Error, LogIndex, Millis, NodeId};
+use raftwork::consensus::MemberChange;
 use raftwork::machine::Effects;
 
 use super::group::{Group, LONG};
@@ -166,4 +167,53 @@ fn l6_a_member_in_doubt_that_hears_nobody_waits_until_it_does() {
     group.cut.clear();
     group.pass(LONG);
     assert_eq!(stopped(&group), [odd]);
+}
+
+/// Three members, of whom one is away and needs a state when it is back, and one has another state than the third: these two,
+/// and the one that was away.
+fn disputed(leads: bool) -> (Group, u64, u64, u64) {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.leader();
+    let followers: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
+    let (odd, right) = if leads { (leader, followers[0]) } else { (followers[0], leader) };
+    group.kill(followers[1]);
+    corrupt(&mut group, odd);
+    work_on(&mut group);
+    group.snapshot_if_due(leader, true);
+    group.start(followers[1]).expect("it opens");
+    group.pass(LONG);
+    (group, odd, right, followers[1])
+}
+
+#[test]
+pub fn l6_while_nobody_knows_who_is_wrong_no_state_is_given_away_and_a_removal_decides() {
+    for leads in [true, false] {
+        let (mut group, odd, right, away) = disputed(leads);
+        let leader = group.leader();
+        assert!(group.replica(leader).is_disputed() && stopped(&group).is_empty());
+        assert!(group.replica(away).applied() < LogIndex(DIGEST_ENTRIES), "it was given a state");
+        group.work();
+        group.change(MemberChange::Remove(NodeId(odd)));
+        group.pass(2 * LONG);
+        assert_eq!(group.leader(), right);
+        assert_eq!((group.replica(right).is_disputed(), group.replica(right).doubts()), (false, None));
+        group.nodes.remove(&odd);
+        group.work();
+        group.check_equal();
+        assert!(group.replica(away).applied() > LogIndex(DIGEST_ENTRIES));
+    }
+}
+
+#[test]
+fn l6_a_state_that_a_majority_has_is_given_away_while_the_one_that_differs_is_a_member() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.leader();
+    let odd = *[1, 2, 3].iter().find(|id| **id != leader).expect("one follows");
+    corrupt(&mut group, odd);
+    work_on(&mut group);
+    assert_eq!((stopped(&group), group.replica(leader).odd_members().len()), (vec![odd], 1));
+    group.snapshot_if_due(leader, true);
+    group.join(4);
+    group.work();
+    group.check_equal();
 }

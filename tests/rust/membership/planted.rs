@@ -8,10 +8,11 @@ use raftwork::base::planted::{plant, Bug};
 use super::{changes, digests, joining};
 
 /// Each mistake, and the test that finds it.
-const TESTS: [(Bug, fn()); 3] = [
+const TESTS: [(Bug, fn()); 4] = [
     (Bug::AmnesiacVote, joining::d5_a_node_without_a_state_votes_for_nobody),
     (Bug::RemovedLeaderStays, changes::p16_a_leader_that_applies_its_own_removal_stops_at_once),
     (Bug::IgnoreDigest, digests::l6_a_follower_that_differs_stops),
+    (Bug::GiveDisputed, digests::l6_while_nobody_knows_who_is_wrong_no_state_is_given_away_and_a_removal_decides),
 ];
 
 #[test]
