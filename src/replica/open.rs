@@ -322,9 +322,11 @@ fn begin_log(wal: &mut Wal, recovered: &mut Recovered) -> Result<()> {
 
 /// Whether the log lost its end before the newest snapshot. Then the snapshot has all that was lost up to it.
 ///
-/// What was lost may have replaced entries, which the log shows again: then it is none of the snapshot's, behind it too.
+/// What was lost may have replaced entries, which the log shows again: then it is none of the snapshot's, behind it too. A log
+/// that begins behind the snapshot has lost something else, and is refused by `check`.
 fn needs_restart(meta: &SnapshotMeta, log: &Recovered) -> bool {
-    log.suspect_upto.is_some() && (log.last_index() < meta.index || !fits(meta, log))
+    let reaches = log.previous_index <= meta.index;
+    log.suspect_upto.is_some() && reaches && (log.last_index() < meta.index || !fits(meta, log))
 }
 
 /// Whether the log has the entry of the snapshot. 0: it does not know the term before its first entry.

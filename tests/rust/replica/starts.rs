@@ -15,6 +15,15 @@ use super::{disk, open, DIR};
 
 const INSTALLED: Mark = Mark { index: 100, term: 7 };
 
+/// Damages the newest write of the log, as a power cut does.
+fn tear(disk: &FakeDisk) {
+    let log = Path::new(DIR).join("wal");
+    let names = disk.list(&log).expect("the log can be listed");
+    let newest = log.join(names.iter().rev().find(|name| name.starts_with("w-")).expect("a segment"));
+    let bytes = disk.content(&newest).expect("it is there");
+    disk.flip(&newest, bytes.iter().rposition(|byte| *byte != 0).expect("something was written"), 1);
+}
+
 /// A member that got its state from another one: its log begins behind the newest snapshot, and the older one is of no use.
 fn installed() -> FakeDisk {
     let disk = disk(3);
@@ -60,4 +69,17 @@ fn d4_a_start_that_a_damaged_snapshot_prevents_names_its_file_and_place() {
     assert_eq!(Path::new(path), newest);
     assert!(message.contains("the newest whole snapshot is at 1"), "{message}");
     assert!(damaged.list(&Path::new(DIR).join("snap")).expect("it can be listed").len() > 1, "nothing was removed");
+}
+
+#[test]
+fn d4_a_log_that_begins_behind_the_snapshot_is_refused_also_when_its_end_is_torn() {
+    let disk = installed();
+    // It leads, so that the newest write is another one than that of the snapshot's place.
+    drop(open(&disk).expect("it is whole"));
+    let newest = Path::new(DIR).join("snap").join("c-00000000000000000100-7.rws");
+    let bytes = disk.content(&newest).expect("it is there").len();
+    disk.flip(&newest, bytes / 2, 3);
+    tear(&disk);
+    let Err(error) = open(&disk).map(drop) else { panic!("it started from the older snapshot") };
+    assert!(matches!(&error, Error::Corrupt { .. }), "{error}");
 }
