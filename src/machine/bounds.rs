@@ -55,12 +55,12 @@ impl Machine {
     }
 }
 
-/// How many jobs a command brings into memory. Nothing: it needs no room there.
+/// How many jobs a command brings into memory. Nothing: it needs no room there, or is let in however little there is, as what
+/// comes back from the archive: to the request behind it, a retry or a deletion, it would not be there at all.
 fn brings(command: &Command<'_>) -> Option<usize> {
     match command {
         Command::Enqueue { jobs, .. } => Some(jobs.len()),
         Command::FireSchedule { jobs, .. } => Some(jobs.len()),
-        Command::Restore(records) => Some(records.len()),
         Command::TriggerSchedule { .. } => Some(1),
         Command::PutSchedule(_) | Command::OpenBatch { .. } => Some(0),
         _ => None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use raftwork::base::{Error, JobId};
+use raftwork::machine::Bounds;
 use raftwork::node::{Node, NodeConfig};
 
 use super::support::{until, view, Home, Mood};
@@ -22,7 +23,11 @@ fn records(node: &Node) -> u64 {
 
 /// A node with one job, which has left memory.
 fn with_history(home: &Home) -> Arc<Node> {
-    let node = Node::open(NodeConfig { archive: true, segment_bytes: 64 << 10, ..home.config() }).unwrap();
+    with_history_within(home, Bounds::default())
+}
+
+fn with_history_within(home: &Home, bounds: Bounds) -> Arc<Node> {
+    let node = Node::open(NodeConfig { archive: true, segment_bytes: 64 << 10, bounds, ..home.config() }).unwrap();
     let session = session(&node, 60_000);
     node.submit(enqueue_kept(&[job(1)], "q", "f", 4_000, 0, 3_600_000), None).unwrap();
     node.submit(succeed(&claimed(&node.submit(claim(session, "q", "f", 1), None).unwrap())), None).unwrap();
@@ -46,6 +51,17 @@ fn d2_a_deletion_that_is_refused_leaves_the_history() {
     payload(&node.submit(delete(job(1)), None).unwrap());
     assert!(!is_known(&node, job(1)), "gone as soon as it is answered");
     until(|| records(&node) == 0);
+}
+
+#[test]
+fn a_node_that_lets_no_more_jobs_in_deletes_those_of_the_history() {
+    let home = Home::new();
+    let node = with_history_within(&home, Bounds { jobs: 1, ..Bounds::default() });
+    payload(&node.submit(enqueue(job(2), 9), None).unwrap());
+    assert!(matches!(node.submit(enqueue(job(3), 9), None), Err(Error::Overloaded(_))));
+    // It comes back into memory first: else the answer would be that there is no such job.
+    assert_eq!(payload(&node.submit(delete(job(1)), None).unwrap()), [0x91, 0]);
+    assert!(!is_known(&node, job(1)) && is_known(&node, job(2)));
 }
 
 #[test]
