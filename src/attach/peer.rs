@@ -255,7 +255,7 @@ impl Peer {
             return Ok(());
         }
         if !self.held_back.swap(true, Ordering::Relaxed) {
-            let (name, rate) = (self.who()?.name(), quota.rate());
+            let (name, rate) = (self.who()?.name(), quota.said_rate());
             log::warn!("{name} says more than {rate} things a second (client_rate), and is heard so much later");
         }
         // What it asked for before does not wait with it.

@@ -4,8 +4,8 @@
 //! What holds
 //! * A client that asks for more gets `Overloaded`, and nothing of what it asked was done. Others notice nothing of it.
 //! * It may save up two seconds' worth.
-//! * What it says besides, to be woken or to live, has a rate of its own, as high: one that asks for too much loses nothing
-//!   of what it has by that.
+//! * What it says besides, to be woken or to live, has a rate of its own, as high, and never so low that workers who come again
+//!   all at once would be taken for a flood: one that asks for too much loses nothing of what it has by that.
 
 use crate::base::sync::Mutex;
 use crate::base::{Error, Result};
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes that cost as much as one request.
 const BYTES_A_REQUEST: usize = 64 << 10;
+/// What a client may say in a second at least, however little it may ask for. A worker with ten lanes that connects anew says
+/// about thirty things at once.
+const SAID_RATE_MIN: u64 = 1_000;
 /// How long a client may save up.
 const SAVED: Duration = Duration::from_secs(2);
 
@@ -57,16 +60,16 @@ impl Quotas {
 
 impl Quota {
     fn new(rate: u64, at: Instant) -> Self {
-        Self { asked: Bucket::new(rate, at), said: Bucket::new(rate, at) }
+        Self { asked: Bucket::new(rate, at), said: Bucket::new(rate.max(SAID_RATE_MIN), at) }
     }
 
     fn spent_at(&self, now: Instant) -> bool {
         self.asked.spent_at(now) || self.said.spent_at(now)
     }
 
-    /// Requests a second.
-    pub fn rate(&self) -> u64 {
-        self.asked.rate
+    /// What it may say in a second.
+    pub fn said_rate(&self) -> u64 {
+        self.said.rate
     }
 
     /// Pays for a request of so many bytes.
@@ -153,6 +156,8 @@ mod tests {
         assert!(one.pay(0).is_ok() && same.pay(0).is_ok());
         assert!(one.pay(0).is_err() && other.pay(0).is_ok());
         assert!(one.pay_to_say(0).is_ok(), "what it says besides costs it nothing of that");
+        let said = (0..5_000).filter(|_| one.pay_to_say(0).is_ok()).count();
+        assert!((1_900..4_000).contains(&said), "{said}, however low the rate is");
         drop((one, same, other));
         assert!(quotas.of("token/a").pay(0).is_err(), "to connect again is no way out");
     }

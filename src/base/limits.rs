@@ -36,6 +36,8 @@ pub const JOBS_MAX: usize = 10_000_000;
 pub const SPECS_MAX: usize = 100_000;
 /// Open sessions.
 pub const SESSIONS_MAX: usize = 10_000;
+/// Of these, sessions of one token or one client's certificate.
+pub const SESSIONS_OF_ONE_MAX: usize = SESSIONS_MAX / 4;
 /// Leases that one session holds at a time: ending a session must not stall the group.
 pub const LEASES_MAX: usize = 10_000;
 /// Holders of locks, of all locks together, beyond which no more are asked for. Lines go on: when writers make room for many

@@ -318,6 +318,11 @@ impl Machine {
         self.sessions.values().map(|session| (session.id, session.ttl))
     }
 
+    /// The labels of each open session.
+    pub fn session_labels(&self) -> impl Iterator<Item = &[(Box<str>, Box<str>)]> {
+        self.sessions.values().map(|session| &*session.labels)
+    }
+
     /// A job in memory with its specification.
     pub fn job(&self, id: JobId) -> Option<(&Job, &Spec)> {
         let job = self.table.get(self.table.find(id)?);

@@ -25,6 +25,8 @@ pub enum Needs {
     Schedule(Arc<str>, Option<Arc<str>>),
     /// To fire this schedule: to take jobs of its queue, or to put jobs into it.
     Fire(Arc<str>),
+    /// To have one session more.
+    Session,
     /// To change jobs and queues of others.
     Operate,
     /// Only nodes say this.
@@ -40,7 +42,8 @@ pub fn needs(request: &[u8]) -> Result<(Needs, BTreeSet<SessionId>)> {
     let mut sessions = BTreeSet::from([request.session]);
     let needs = match request.command {
         // What somebody gives up is its session's, and a session its owner's.
-        Command::OpenSession(_) | Command::GiveUp(_) => Needs::Nothing,
+        Command::OpenSession(_) => Needs::Session,
+        Command::GiveUp(_) => Needs::Nothing,
         // Below the level of shared locks one is freed by its token alone, and tokens are no secret.
         Command::Lock { name, .. } | Command::Acquire { name, .. } | Command::Unlock { name, .. } => {
             Needs::Lock(name.into())

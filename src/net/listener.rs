@@ -273,7 +273,7 @@ impl Shared {
         let mut guests = self.guests.lock();
         let address = peer.ip().to_canonical();
         let full = |guests: &mut Guests| {
-            if guests.strangers.len() + guests.served.len() >= self.config.connections_max {
+            if guests.served.len() >= self.config.connections_max {
                 return Some("too many connections");
             }
             let same = guests.strangers.values().filter(|stranger| stranger.address == address).count();
@@ -390,6 +390,9 @@ impl Known {
         let mut guests = self.shared.guests.lock();
         if guests.strangers.remove(&self.number).is_none() || self.shared.closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
+        }
+        if guests.served.len() >= self.shared.config.connections_max {
+            return Err(Error::Overloaded(format!("{} connections are served", guests.served.len())));
         }
         guests.served.insert(self.number, self.socket.clone());
         Ok(())

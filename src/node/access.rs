@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use super::{Node, Shared};
 use crate::base::codec::{Reader, Writer};
+use crate::base::limits::SESSIONS_OF_ONE_MAX;
 use crate::base::{Error, Millis, Result, SessionId};
 use crate::machine::{needs, Digest, Needs, Token};
 use crate::net::token::same_digest;
@@ -150,6 +151,11 @@ impl Principal {
         self.token.as_ref()
     }
 
+    /// Whether a session with these labels is its own.
+    fn is_owner(&self, labels: &[(Box<str>, Box<str>)]) -> bool {
+        labels.iter().any(|(name, text)| &**name == OWNER && **text == *self.name)
+    }
+
     /// Whether nothing is forbidden to it, so that nobody need look.
     pub fn is_trusted(&self) -> bool {
         matches!(self.rights, Rights::All)
@@ -264,6 +270,7 @@ impl Shared {
         let works_anywhere = || principal.must(&Capability::Work("*".into())).is_ok();
         match needs {
             Needs::Nothing => {}
+            Needs::Session => self.has_room_for_session(principal)?,
             Needs::Enqueue { queues, outputs } => {
                 queues.iter().try_for_each(|queue| principal.must(&Capability::Enqueue(queue.clone())))?;
                 if *outputs {
@@ -301,11 +308,21 @@ impl Shared {
         Ok(true)
     }
 
+    /// Sessions are for everybody, so nobody gets all of them.
+    fn has_room_for_session(&self, principal: &Principal) -> Result<()> {
+        let machine = self.machine.read();
+        let own = machine.session_labels().filter(|labels| principal.is_owner(labels));
+        match own.take(SESSIONS_OF_ONE_MAX).count() < SESSIONS_OF_ONE_MAX {
+            true => Ok(()),
+            false => Err(Error::Overloaded(format!("{} has {SESSIONS_OF_ONE_MAX} sessions open", principal.name))),
+        }
+    }
+
     /// Refuses somebody else's session. False: it is not known.
     fn owns(&self, principal: &Principal, session: SessionId) -> Result<bool> {
         let machine = self.machine.read();
         let Some(session) = machine.session(session) else { return Ok(false) };
-        match session.labels.iter().any(|(name, text)| &**name == OWNER && **text == *principal.name) {
+        match principal.is_owner(&session.labels) {
             true => Ok(true),
             false => Err(principal.lacks(format!("to use session {}, which is not its own", session.id))),
         }
@@ -464,7 +481,7 @@ mod tests {
         };
         let written = named(open("zone"), &principal).expect("a label is written");
         let request = needs(&written).expect("it can be read");
-        assert_eq!(request.0, Needs::Nothing);
+        assert_eq!(request.0, Needs::Session);
         assert!(written.windows(10).any(|part| part == b"token/mail"));
         assert!(named(open(OWNER), &principal).is_err());
     }

@@ -292,6 +292,15 @@ fn connections_have_a_bound() {
 }
 
 #[test]
+fn a4_strangers_take_no_place_of_those_that_are_known() {
+    let listener = Listener::start(ListenerConfig { connections_max: 1, ..plain() }, echo).unwrap();
+    let _strangers = [raw(&listener), raw(&listener)];
+    until(|| listener.tally().strangers == 2);
+    let known = dial(listener.address().into(), Security::Plain, |_| ());
+    known.up();
+}
+
+#[test]
 fn a_panic_while_serving_gives_the_place_back() {
     let listener = Listener::start(plain(), |_| panic!("planted")).unwrap();
     let mut stream = raw(&listener);

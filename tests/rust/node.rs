@@ -4,6 +4,7 @@ pub mod doctor;
 mod ending;
 mod health;
 mod history;
+mod principals;
 pub mod support;
 
 use std::sync::mpsc::channel;
