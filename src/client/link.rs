@@ -216,7 +216,8 @@ impl Link {
             return self.attach(config, expected, why);
         }
         // Before any file in it is open.
-        OPENED.lock().insert(real_path(&config.dir));
+        let path = real_path(&config.dir); // Not under the lock: whoever forks waits for it.
+        OPENED.lock().insert(path);
         let busy = match Node::open(NodeConfig { expected, ..config.clone() }) {
             Ok(node) => {
                 let server = Server::start(&config.dir, node.clone(), greeting(Some(node.cluster())))?;

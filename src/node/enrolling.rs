@@ -204,6 +204,13 @@ impl Shared {
         if !ends && is_own {
             return;
         }
+        if let Some(other) = own.node.filter(|node| *node != self.identity.node && self.is_member(*node)) {
+            // To renew it would take it from that one.
+            return log::error!(
+                "the certificate files of this node are those of node {other}, a member too, so the others refuse this one: \
+                 each node needs files of its own (tls_cert, tls_key)"
+            );
+        }
         let Err(error) = self.renew("node") else { return };
         match own.node {
             _ if ends => log::warn!("the certificate of this node ends in {} days, and: {error}", left.0 / 86_400_000),

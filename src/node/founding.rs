@@ -1,9 +1,9 @@
-//! A group that begins with several answers nothing before a majority of the list votes: what it answered would be on fewer
-//! disks than the list promises.
+//! A group that begins with several answers nothing before so many of the list vote that a majority of them is one of the
+//! list: what it answered would be on fewer disks than the list promises.
 //!
 //! What holds
-//! * It is written down in `FOUNDING` before the first member has data, and before a joiner of such a group is let in: a
-//!   member that ends in between goes on waiting when it is back.
+//! * It is written down in `FOUNDING` before the first member has data, and when a joiner of such a group hears that it is let
+//!   in: a member that ends behind that goes on waiting when it is back.
 //! * Whoever waits is not open yet: it serves the other members, so that they can join, and nobody else.
 //! * The list counts this once only. A group that shrinks later waits for nobody who is in its settings still.
 
@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What this node waits for before it answers. Written down by now, if this start begins the group.
 pub(super) fn look(config: &NodeConfig, beginning: Option<Beginning>) -> Result<Option<Founding>> {
     let (disk, dir) = (&*config.disk, &config.dir);
-    let voters = config.cluster.as_ref().map_or(1, |cluster| majority(cluster.members.len()));
+    let voters = config.cluster.as_ref().map_or(1, |cluster| enough(cluster.members.len()));
     match beginning {
         Some(Beginning::Begins) if voters > 1 => Founding { begins: true, voters }.store(disk, dir)?,
         // Of a start before this one, which ended before there was data.
@@ -32,8 +32,10 @@ pub(super) fn look(config: &NodeConfig, beginning: Option<Beginning>) -> Result<
     Founding::load(disk, dir)
 }
 
-fn majority(members: usize) -> usize {
-    members / 2 + 1
+/// How many of a list must vote, so that a majority of those who do is a majority of the list: 2 of 3, 4 of 5.
+fn enough(members: usize) -> usize {
+    let majority = members / 2 + 1;
+    (2 * majority - 2).max(1)
 }
 
 /// Refuses a process without settings: it would take for a whole group what is about to become one of several.
@@ -81,8 +83,15 @@ impl Shared {
         if voters > 0 {
             self.wait_for_voters(voters, cluster)?;
         }
-        if begins {
-            self.begin_access(cluster);
+        let access = if begins { self.begin_access(cluster) } else { Ok(()) };
+        match access.err() {
+            // The next start goes on here, as `FOUNDING` stays.
+            Some(error) if voters > 0 => return Err(error),
+            Some(error) => log::error!(
+                "the group began, and its first token was not stored ({error}); run `raftwork cluster finalize` and \
+                 `raftwork cluster token create` in the directory of this node"
+            ),
+            None => {}
         }
         if voters > 0 {
             Founding::remove(&*self.config.disk, &self.config.dir)?;

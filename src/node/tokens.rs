@@ -21,21 +21,18 @@ const EVERYTHING: [&str; 6] = ["enqueue:*", "work:*", "lock:*", "read", "operate
 
 impl Shared {
     /// What a group begins with: the features of this version, and the token that its founder was shown.
-    pub(super) fn begin_access(self: &Arc<Self>, config: &ClusterConfig) {
+    ///
+    /// # Errors
+    /// Why that is not stored.
+    pub(super) fn begin_access(self: &Arc<Self>, config: &ClusterConfig) -> Result<()> {
         // It was raised before the others were in, unless the disk had no room.
         let raised = self.machine.read().level() >= machine::known() || self.finalize().is_ok();
-        let begun = match &config.first_token {
+        match &config.first_token {
             // This node ended when it had just stored it.
             Some(digest) if self.machine.read().token(digest).is_some() => Ok(()),
             Some(digest) => self.put_token("founder", "first", &EVERYTHING, digest, None, None),
             None if raised => Ok(()),
             None => Err(Error::NotCommitted("the feature level was not raised".into())),
-        };
-        if let Err(error) = begun {
-            log::error!(
-                "the group began, and its first token was not stored ({error}); run `raftwork cluster finalize` and \
-                 `raftwork cluster token create` in the directory of this node"
-            );
         }
     }
 
