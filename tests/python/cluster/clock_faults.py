@@ -40,6 +40,7 @@ def _jump(lab: Lab, number: int, where: str) -> None:
     ended: list[set[int]] = []
     while len(ended) < TRIES:
         before = lab.sessions_of_clients()
+        assert before, "nobody has a session that could end"
         _stand_wrong(lab, number, where)
         ended.append(before - lab.sessions_of_clients())
         if not ended[-1]:

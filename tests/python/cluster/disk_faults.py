@@ -65,8 +65,9 @@ def disk_full_of_leader(lab: Lab, chance: random.Random) -> None:
     leader = lab.nodes.who_leads()
     with _filled(lab, leader) as (filler, push):
         refused = _push_until(push, filler, lambda: None)
-        if refused is None or not still_leads(lab, leader):
+        if not still_leads(lab, leader):
             raise NotApplied(f"node {leader} does not lead any more")
+        assert refused is not None, "A3: the disk is full, and no write was refused"
         assert "Make room; the node goes on by itself." in str(refused), f"what to do is not said: {refused}"
         until_alarmed(lab, leader, FULL)
         health = lab.nodes.look(leader)
@@ -80,9 +81,10 @@ def disk_full_of_follower(lab: Lab, chance: random.Random) -> None:
     """A follower's log finds no room (A3): it says so, the others go on, and it catches up when there is room."""
     follower = a_follower(lab, chance)
     with _filled(lab, follower) as (filler, push):
-        full = _push_until(push, filler, lambda: _told_full(lab, follower))
-        if full is None or still_leads(lab, follower):
+        _push_until(push, filler, lambda: _told_full(lab, follower))
+        if still_leads(lab, follower):
             raise NotApplied(f"node {follower} leads by now")
+        assert _told_full(lab, follower), "A3: its disk is full, and it does not say so"
         lab.now(pauses.STRUCK)
         goes_on(lab, GOES_ON * 2)
     until_quiet(lab, follower, FULL)
@@ -97,14 +99,16 @@ def _told_full(lab: Lab, number: int) -> str | None:
 @contextmanager
 def _filled(lab: Lab, number: int) -> Iterator[tuple[Filler, Callable[[], None]]]:
     """The disk of a node is full meanwhile; and what writes to all logs and changes nothing."""
-    filler = Filler(lab.nodes.disks[number].root / "filler")
     client = connect(lab.nodes.clients, "client")
     try:
-        filler.fill()
-        yield filler, lambda: _push(client)
+        filler = Filler(lab.nodes.disks[number].root / "filler")
+        try:
+            filler.fill()
+            yield filler, lambda: _push(client)
+        finally:
+            filler.empty()
+            lab.now(pauses.HEALED)
     finally:
-        filler.empty()
-        lab.now(pauses.HEALED)
         client.close(1.0)
 
 

@@ -138,7 +138,9 @@ class Nodes(Cluster):
 
     def close(self) -> None:
         """Kill what runs, unmount, and remove the disks."""
-        super().close()
-        self._stack.close()
-        for page in self.pages:
-            page.close()
+        try:
+            super().close()
+        finally:
+            self._stack.close()
+            for page in self.pages:
+                page.close()

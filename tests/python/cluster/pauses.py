@@ -21,6 +21,8 @@ LEADER_LOST, STRUCK, HEALED, RESTARTED = "leader lost", "struck", "healed", "res
 LONGEST_MS = {LEADER_LOST: 20_000, STRUCK: 20_000, HEALED: 20_000, RESTARTED: 40_000}
 LOST_MEDIAN_MS = 5_000
 """After the loss of a leader. An election takes one to two seconds, or less where the end of its process is noticed."""
+LOST_FEW = 10
+"""Of fewer losses the median is chance."""
 
 
 class Moment(NamedTuple):
@@ -65,7 +67,7 @@ def too_long(pauses: Pauses) -> list[str]:
         if max(figures) > LONGEST_MS[what]
     ]
     lost = of(pauses, LEADER_LOST)
-    if lost and statistics.median(lost) > LOST_MEDIAN_MS:
+    if len(lost) >= LOST_FEW and statistics.median(lost) > LOST_MEDIAN_MS:
         found.append(f"A1: half of {len(lost)} losses of a leader took longer than {statistics.median(lost):,.0f} ms")
     return found
 

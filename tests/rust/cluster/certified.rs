@@ -100,8 +100,12 @@ fn the_key_of_one_member_is_of_no_use_to_speak_as_another() {
     let mut wish = Writer::new();
     wish.array(8).u64(NOBODY).str("thief").str("127.0.0.1:1").str("127.0.0.1:2");
     wish.u64(machine::LEVEL).str("9.9.9").u64(1).u64(1);
-    let joins = encode(JOIN, 0, wish.as_bytes()).unwrap();
-    assert_eq!(shop.ask(leader, &shop.security(thief), joins).kind, REFUSED);
+    let joins = || encode(JOIN, 0, wish.as_bytes()).unwrap();
+    let refused = shop.ask(leader, &shop.security(thief), joins());
+    let why = String::from_utf8(refused.payload).unwrap();
+    assert_eq!(refused.kind, REFUSED, "{why}");
+    assert!(why.contains(&format!("is that of node {}, so it is not node {NOBODY}", shop.id(thief))), "{why}");
+    assert_ne!(shop.ask(leader, &shop.unnamed, joins()).kind, REFUSED, "the wish itself is a good one");
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn a3_a_member_with_a_full_disk_says_so_sends_its_clients_away_and_catches_up_wh
     let config = NodeConfig { disk: disk.clone(), segment_bytes: 64 << 10, ..cluster.config(follower) };
     cluster.nodes[follower] = Some(Node::open(config).unwrap());
     let node = cluster.node(follower);
+    until(|| node.is_ready());
     let (send, sent_away) = channel();
     node.when_cut_off(move || {
         let _ = send.send(());

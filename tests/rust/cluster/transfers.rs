@@ -59,7 +59,8 @@ impl Behind {
 
 #[test]
 fn a_state_that_breaks_off_on_its_way_goes_on_where_it_was() {
-    let told = Told { gated: true, election_timeout: Duration::from_secs(2), ..Told::default() };
+    // Another leader would have another snapshot.
+    let told = Told { gated: true, election_timeout: PATIENCE, ..Told::default() };
     let mut behind = Behind::new(told);
     // No connection lasts for the whole of it.
     behind.cluster.gates[behind.away].break_off_after(MIB);
@@ -75,16 +76,27 @@ fn a_state_that_breaks_off_on_its_way_goes_on_where_it_was() {
 #[test]
 fn a_state_is_sent_no_faster_than_it_may_also_when_it_is_sent_anew() {
     let rate = 4 * MIB;
-    let mut behind = Behind::new(Told { snapshot_rate: rate, ..Told::default() });
+    let told = Told { gated: true, election_timeout: PATIENCE, snapshot_rate: rate, ..Told::default() };
+    let mut behind = Behind::new(told);
+    let (size, began) = (behind.size(), Instant::now());
     behind.cluster.open(behind.away);
-    let (size, back, began) = (behind.size(), behind.cluster.node(behind.away), Instant::now());
-    until(|| received(back) > 0);
-    // What has arrived is damaged on its disk, so that the whole is refused and sent a second time.
-    let unfinished = std::fs::read_dir(behind.cluster.config(behind.away).dir.join("snap")).unwrap().flatten();
-    let unfinished =
-        unfinished.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|name| name == "tmp"));
-    let file = std::fs::OpenOptions::new().write(true).open(unfinished.unwrap()).unwrap();
+    let (back, dir) = (behind.cluster.node(behind.away), behind.cluster.config(behind.away).dir.join("snap"));
+    let unfinished = || {
+        let files = std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.path());
+        let mut unfinished = files.filter(|path| path.extension().is_some_and(|name| name == "tmp"));
+        unfinished.find(|path| path.metadata().is_ok_and(|file| file.len() > 0))
+    };
+    let mut first = None;
+    until(|| {
+        first = unfinished();
+        first.is_some()
+    });
+    // What has arrived is damaged on its disk, so that the whole is refused and sent a second time. Nothing more arrives
+    // meanwhile.
+    behind.cluster.gates[behind.away].set_stalled(true);
+    let file = std::fs::OpenOptions::new().write(true).open(first.unwrap()).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"damage", 1_000).unwrap();
+    behind.cluster.gates[behind.away].set_stalled(false);
     behind.catch_up();
     assert_eq!(received(back), 2 * size);
     let bytes_per_second = (2 * size) as f64 / began.elapsed().as_secs_f64();

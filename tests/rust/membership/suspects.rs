@@ -122,9 +122,13 @@ fn with_a_stale_leader() -> (Group, u64) {
 fn replace_and_tear(group: &mut Group, stale: u64) {
     let shown = group.replica(stale).last_index();
     group.cut.clear();
-    while group.replica(stale).last_index() == shown {
+    for _ in 0..LONG {
+        if group.replica(stale).last_index() != shown {
+            break;
+        }
         group.pass(1);
     }
+    assert_ne!(group.replica(stale).last_index(), shown, "it hears of what replaces them");
     tear(group, stale);
 }
 

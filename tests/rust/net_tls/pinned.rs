@@ -6,6 +6,8 @@ use raftwork::client::contacts::Contacts;
 use raftwork::client::patience::Patience;
 use raftwork::client::{Client, Options};
 use raftwork::net::Secret;
+use std::sync::atomic::Ordering;
+
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 const OTHER: ClusterId = ClusterId([8; 16]);
@@ -41,10 +43,16 @@ fn a_token_is_shown_to_the_cluster_that_answered_first_and_to_no_other() {
     let at_other = other.listen_with(Security::Tls(forger.tls(&format!("raftwork://{OTHER}/node"))));
     let tls = client(&home);
     assert!(answers(&at_other, &tls), "nobody has said yet which cluster it is");
-    let contacts = Contacts::new(vec![at_shop.clone()], Security::Tls(tls.clone())).unwrap();
-    let contacts = contacts.with_token(Some(Secret::create().unwrap()));
-    let client = Client::connect(contacts, Options::default(), &mut Patience::after(Some(WAIT))).unwrap();
+    let connect = |address: &Address, patience| {
+        let contacts = Contacts::new(vec![address.clone()], Security::Tls(tls.clone())).unwrap();
+        let contacts = contacts.with_token(Some(Secret::create().unwrap()));
+        Client::connect(contacts, Options::default(), &mut Patience::after(Some(patience)))
+    };
+    let client = connect(&at_shop, WAIT).unwrap();
     assert!(answers(&at_shop, &tls) && !answers(&at_other, &tls));
+    assert!(connect(&at_other, Duration::from_secs(1)).is_err());
+    let shown = [&shop, &other].map(|owner| owner.held.shown.load(Ordering::SeqCst));
+    assert!(shown[0] > 0 && shown[1] == 0, "{shown:?}");
     client.close(&mut Patience::after(Some(WAIT))).unwrap();
 }
 
