@@ -45,6 +45,8 @@ pub type OpenIndex = std::sync::Arc<dyn Fn(&Path) -> Result<Box<dyn Index>> + Se
 const CACHE_BYTES: u64 = 4 << 20;
 /// sled's unit of writing and of space that comes back. Its buffers are of this size.
 const SEGMENT_BYTES: usize = 256 << 10;
+/// How the name of a snapshot of sled ends before it is whole.
+const UNFINISHED: &str = "generating";
 /// Times 20 ms.
 const LOCK_TRIES: usize = 100;
 
@@ -72,11 +74,28 @@ pub fn open_sled(path: &Path) -> Result<Box<dyn Index>> {
         .cache_capacity(CACHE_BYTES)
         .segment_size(SEGMENT_BYTES)
         .flush_every_ms(Some(500));
+    remove_unfinished(path)?;
     let db = Some(open_unlocked(path, &config)?);
     sync_files(path)?;
     let file_path = path.join("db");
     let file = File::open(&file_path).map_err(|error| Error::disk("open", file_path.display(), &error))?;
     Ok(Box::new(SledIndex { db, path: path.to_owned(), file }))
+}
+
+/// sled writes its snapshot while it opens, under a name of its own until it is whole. If it was killed then, or the disk was full,
+/// the next opening takes what is there for the newest snapshot, and so the index for damaged.
+fn remove_unfinished(path: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| Error::disk("remove an unfinished file", path.display(), &error);
+    if !path.is_dir() {
+        return Ok(());
+    }
+    for item in std::fs::read_dir(path).map_err(failed)? {
+        let item = item.map_err(failed)?.path();
+        if item.extension().is_some_and(|ending| ending == UNFINISHED) {
+            std::fs::remove_file(&item).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes what opening wrote durable: sled replaces its snapshot then, without syncing the directory.

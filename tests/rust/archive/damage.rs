@@ -38,6 +38,20 @@ fn missing_pack_is_found_at_open() {
     assert!(archive.health().lost.unwrap().reason.contains("pack 1 is missing"));
 }
 
+/// A full disk or a kill while sled opens leaves the beginning of its next snapshot.
+#[test]
+fn an_unfinished_snapshot_of_the_index_is_no_damage() {
+    for left in [0, 100] {
+        let dir = tempfile::tempdir().unwrap();
+        Archive::open(options(dir.path())).unwrap().put(0, &jobs(1..=1_000, 9_000)).unwrap();
+        let unfinished = dir.path().join("archive/index/snap.00000000FFFFFFFF.generating");
+        std::fs::write(&unfinished, vec![1; left]).unwrap();
+        let archive = Archive::open(options(dir.path())).unwrap();
+        assert_eq!((quarantines(dir.path()), all(&archive).len()), (0, 1_000));
+        assert_eq!((archive.watermark(), archive.health().lost, unfinished.exists()), (1_000, None, false));
+    }
+}
+
 /// Whatever happens to sled's files: no panic, no wrong record; what is gone is said or comes again.
 fn survives(damage: impl Fn(&mut Vec<u8>), file: &str) {
     let dir = tempfile::tempdir().unwrap();
