@@ -324,6 +324,20 @@ impl<S: LogStore> Core<S> {
         known.max().map(|(_, id)| NodeId(id))
     }
 
+    /// Whether these are a majority of the voters, in both halves if the configuration is joint.
+    pub fn is_majority(&self, nodes: &[NodeId]) -> bool {
+        self.raw.raft.prs().has_quorum(&nodes.iter().map(|node| node.0).collect())
+    }
+
+    /// This peer does not take over. False: it was not to.
+    pub fn end_transfer(&mut self, peer: NodeId) -> bool {
+        let asked = self.raw.raft.lead_transferee == Some(peer.0);
+        if asked {
+            self.raw.raft.abort_leader_transfer();
+        }
+        asked
+    }
+
     pub fn term(&self) -> Term {
         Term(self.raw.raft.term)
     }

@@ -256,7 +256,8 @@ impl Shared {
             ));
         }
         if figures.full {
-            alarms.push("the disk is full: writes are refused, or wait for room".into());
+            let next = if self.post.is_some() { "; if this node leads, another one with room is asked to" } else { "" };
+            alarms.push(format!("the disk is full: writes are refused, or wait for room{next}"));
         }
     }
 

@@ -142,7 +142,7 @@ impl<T> Replica<T> {
         Ok(ready)
     }
 
-    /// The voter to hand leadership to: of those heard lately the one with the longest log.
+    /// The voter to hand leadership to: of those heard lately that did not refuse, the one with the longest log.
     ///
     /// # Errors
     /// `NotCommitted` if there is none.
@@ -151,10 +151,13 @@ impl<T> Replica<T> {
             return Err(Error::NotCommitted("this node does not lead".into()));
         }
         let votes = |peer: &&PeerProgress| peer.recently_active && self.members.voters.contains(&peer.node.0);
+        let able = |peer: &&PeerProgress| votes(peer) && !self.has_refused(peer.node);
         let peers = self.members().peers;
-        let best = peers.iter().filter(votes).max_by_key(|peer| peer.matched);
+        let best = peers.iter().filter(able).max_by_key(|peer| peer.matched);
         best.map(|peer| peer.node).ok_or_else(|| {
-            Error::NotCommitted("no other voter was heard lately, so nobody can take over; start another one".into())
+            let why =
+                "no other voter was heard lately that has room on its disk; start another one, or make room there";
+            Error::NotCommitted(why.into())
         })
     }
 
@@ -260,7 +263,7 @@ impl<T> Replica<T> {
         Err(Error::NotCommitted(format!("this node leads and is to go: node {next} takes over, ask it again")))
     }
 
-    fn is_alive(&self, node: NodeId) -> bool {
+    pub(super) fn is_alive(&self, node: NodeId) -> bool {
         node == self.identity.node || self.watch.is_active(node)
     }
 

@@ -27,6 +27,7 @@ mod peers;
 mod persist;
 mod reads;
 mod replay;
+mod room;
 pub mod sessions;
 mod suspicion;
 mod tickets;
@@ -62,6 +63,7 @@ pub use persist::Herald;
 use reads::Reads;
 pub use reads::{Beat, Whom};
 pub use replay::{survivor, Survivor};
+use room::Room;
 pub use sessions::Sessions;
 use suspicion::Suspicion;
 use tickets::Tickets;
@@ -159,8 +161,7 @@ pub struct Replica<T> {
     leaderless: u32,
     /// What consensus asked for and is not done yet: empty between turns, unless the disk is full.
     actions: VecDeque<Action>,
-    /// Bytes that the log had no room for when proposals were refused.
-    lacking: Option<u64>,
+    room: Room,
     upkeep: Upkeep,
     /// What the state may hold before this member lets no more in.
     bounds: Bounds,

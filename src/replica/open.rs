@@ -20,6 +20,7 @@ use super::members::Watch;
 use super::others::{check_alone, check_alone_early};
 use super::persist::restored;
 use super::reads::Reads;
+use super::room::Room;
 use super::suspicion::Suspicion;
 use super::tickets::Tickets;
 use super::upkeep::metadata;
@@ -181,7 +182,7 @@ impl<T> Replica<T> {
             reads: Reads::new(config.disk.random()),
             leaderless: 0,
             actions: VecDeque::new(),
-            lacking: None,
+            room: Room::new(),
             upkeep: Upkeep::new(config, newest),
             bounds: config.bounds,
             outbox,

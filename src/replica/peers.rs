@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::forward::PATIENCE_TICKS;
 use super::open::load;
+use super::room::LEADERSHIP;
 use super::suspicion::{LogEnd, Suspicion};
 use super::upkeep::metadata;
 use super::wire::{Letter, Note};
@@ -49,6 +50,7 @@ impl<T> Replica<T> {
             Note::Log { term, end } => self.hear_of_log(from, term, end),
             Note::Forward { number, entries } => self.take_forward(from, number, entries),
             Note::Placed { number, placed } => self.placed(number, placed, turn),
+            Note::Refused { number: LEADERSHIP, .. } => return self.hear_full(from, turn),
             Note::Refused { number, why } => self.refused(number, &why, turn),
             Note::Beat { number, sessions } => self.take_beat(from, number, sessions),
             Note::Beaten { number, expired } => self.hear_of_beat(number, &expired, turn),
@@ -84,7 +86,8 @@ impl<T> Replica<T> {
             self.event(Event::Tick, turn)?;
             self.give_withheld(turn)?;
             self.end_replacement(turn)?;
-            return self.tell_digest(turn);
+            self.tell_digest(turn)?;
+            return self.mind_room(turn);
         };
         // It must not lead, so its election clock stands.
         if suspicion.asks() {
@@ -224,6 +227,7 @@ impl<T> Replica<T> {
                 // One without a state may be one that lost it (D5); one in doubt may elect a leader that is wrong.
                 knows && trusts && self.doubt.lets_vote()
             }
+            MessageType::MsgTimeoutNow => self.takes_over(NodeId(message.from))?,
             MessageType::MsgHeartbeat => {
                 // A leader may know of entries that this log has lost; raft-rs panics when it hears of them.
                 let (known, last) = (LogIndex(message.commit), self.last_index());

@@ -6,11 +6,6 @@ use crate::base::{Error, Result};
 use crate::consensus::{Entry, EntryType, Write};
 use crate::wal::{HardState, WalEntry};
 
-/// Bytes of a group besides the data of its entries, at most: its head, the hard state and the alignment.
-const GROUP_HEAD_BYTES: usize = 4096;
-/// Bytes of an entry besides its data, at most.
-const ENTRY_HEAD_BYTES: usize = 64;
-
 /// Who hears of the entries that this member takes into its log, one write at a time, just before they are synced. They follow
 /// one another, and take the place of whatever the log had from the index of the first one on. Nobody knows yet whether they will
 /// be committed. It must not block.
@@ -26,37 +21,6 @@ impl<T> Replica<T> {
         if let Some(herald) = self.herald.as_mut().filter(|_| !entries.is_empty()) {
             herald(entries);
         }
-    }
-
-    /// Makes sure that the log has a file with room for entries of so many bytes, while they can still be refused.
-    pub(super) fn reserve(&mut self, bytes: usize, entries: usize) -> Result<()> {
-        let bytes = (bytes + entries * ENTRY_HEAD_BYTES + GROUP_HEAD_BYTES) as u64;
-        let outcome = self.wal.reserve(bytes);
-        if matches!(outcome, Err(Error::DiskFull(_))) {
-            // Smaller ones may still find a place. That does not end it: `seek_room` does.
-            self.lacking = Some(bytes);
-        }
-        outcome
-    }
-
-    /// Whether the disk is full: a write waits for room, or one was refused and there is still none for it.
-    pub fn is_full(&self) -> bool {
-        self.is_stalled() || self.lacking.is_some()
-    }
-
-    /// Looks again for the room that was lacking when entries were refused, so that it shows when there is some, although
-    /// nobody writes.
-    pub fn seek_room(&mut self) -> Result<()> {
-        let Some(bytes) = self.lacking else { return Ok(()) };
-        self.check_alive()?;
-        match self.wal.reserve(bytes) {
-            Err(Error::DiskFull(_)) => {}
-            outcome => {
-                self.lacking = None;
-                outcome?;
-            }
-        }
-        Ok(())
     }
 
     /// Writes what must be durable. A mere move of the commit index waits for the next group: after a crash it is found

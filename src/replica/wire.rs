@@ -21,7 +21,7 @@
 //! | 3    | Log     | term, then term and index of the last entry                                        |
 //! | 4    | Forward | number; u32 count, then each entry with its u32 length                             |
 //! | 5    | Placed  | number, first index, term                                                          |
-//! | 6    | Refused | number, reason (1 not committed, 2 disk full), the words                           |
+//! | 6    | Refused | number (0: of leadership), reason (1 not committed, 2 disk full), the words        |
 //! | 7    | Beat    | number, sessions to the end                                                        |
 //! | 8    | Beaten  | number, expired sessions to the end                                                |
 //! | 16.. | Word    | numbers, see `words`                                                               |
@@ -60,7 +60,7 @@ pub enum Note {
     Forward { number: u64, entries: Vec<Bytes> },
     /// The entries of the forward with this number stand here, if nobody overrules me.
     Placed { number: u64, placed: Placed },
-    /// They were not put into the log, and never will be.
+    /// They were not put into the log, and never will be. Or this member does not take over, see `room`.
     Refused { number: u64, why: Error },
     /// These sessions live.
     Beat { number: u64, sessions: Vec<SessionId> },

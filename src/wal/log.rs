@@ -155,6 +155,11 @@ impl Wal {
         self.home.pool.wants_work()
     }
 
+    /// Whether the disk had no room for the next file when it was last to be made.
+    pub fn lacks_spare(&self) -> bool {
+        self.home.pool.lacks_spare()
+    }
+
     /// Why the log takes nothing any more, if so.
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()

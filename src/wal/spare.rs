@@ -38,6 +38,8 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct State {
     ready: Option<Spare>,
+    /// The last one could not be made: the disk is full.
+    lacking: bool,
     next_number: u64,
     /// Files that are no longer needed, oldest first.
     doomed: VecDeque<PathBuf>,
@@ -71,7 +73,9 @@ impl SpareMaker {
             done = true;
         }
         if pool.state.lock().ready.is_none() {
-            let spare = pool.make().map_err(|error| pool.fail(error))?;
+            let made = pool.make();
+            pool.state.lock().lacking = matches!(made, Err(Error::DiskFull(_)));
+            let spare = made.map_err(|error| pool.fail(error))?;
             pool.state.lock().ready = Some(spare);
             done = true;
         }
@@ -128,6 +132,10 @@ impl Pool {
     pub fn wants_work(&self) -> bool {
         let state = self.state.lock();
         state.ready.is_none() || !state.doomed.is_empty()
+    }
+
+    pub fn lacks_spare(&self) -> bool {
+        self.state.lock().lacking
     }
 
     pub fn failure(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 mod changes;
 mod clock;
 mod digests;
+mod full_disk;
 mod group;
 mod joining;
 mod judgements;

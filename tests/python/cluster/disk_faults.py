@@ -61,19 +61,22 @@ def slow_disk(lab: Lab, chance: random.Random) -> None:
 
 
 def disk_full_of_leader(lab: Lab, chance: random.Random) -> None:
-    """The leader's log finds no room (A3): it refuses writes by name, says why, and takes them when there is room."""
+    """The leader's log finds no room (A3): it refuses writes by name and says why, and another node leads meanwhile."""
     leader = lab.nodes.who_leads()
     with _filled(lab, leader) as (filler, push):
         refused = _push_until(push, filler, lambda: None)
-        if not still_leads(lab, leader):
+        if refused is None and not still_leads(lab, leader):
             raise NotApplied(f"node {leader} does not lead any more")
         assert refused is not None, "A3: the disk is full, and no write was refused"
         assert "Make room; the node goes on by itself." in str(refused), f"what to do is not said: {refused}"
+        lab.nodes.who_leads(but=[leader])
+        goes_on(lab, GOES_ON * 2)
         until_alarmed(lab, leader, FULL)
         health = lab.nodes.look(leader)
         assert health is not None, "with a full disk it still answers"
         assert not health["ready"], "what balances load must not choose it"
     until_quiet(lab, leader, FULL)
+    until_caught_up(lab, leader)
     goes_on(lab)
 
 

@@ -5,7 +5,7 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 /// What a node counts.
-fn counted(node: &Node, name: &str) -> u64 {
+pub fn counted(node: &Node, name: &str) -> u64 {
     let text = node.metrics();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("raftwork_{name} ")));
     line.expect(name).parse().unwrap()

@@ -95,6 +95,7 @@ pub enum Mood {
 pub struct BadDisk {
     mood: Arc<(Mutex<Mood>, Condvar)>,
     hanging: Arc<AtomicU64>,
+    refusals: AtomicU64,
 }
 
 impl BadDisk {
@@ -112,11 +113,17 @@ impl BadDisk {
         until(|| self.hanging.load(Ordering::SeqCst) > 0);
     }
 
+    /// How many files could not be made for lack of room.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::SeqCst)
+    }
+
     fn full(&self) -> Result<()> {
-        match *self.mood.0.lock() {
-            Mood::Full => Err(Error::DiskFull("the test says so".into())),
-            _ => Ok(()),
+        if *self.mood.0.lock() != Mood::Full {
+            return Ok(());
         }
+        self.refusals.fetch_add(1, Ordering::SeqCst);
+        Err(Error::DiskFull("the test says so".into()))
     }
 
     fn wrap(&self, file: Arc<dyn File>) -> Arc<dyn File> {
