@@ -14,7 +14,7 @@ export PYTHON VENV RAFTWORK_FUZZ_SECONDS
 
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src -name '*.rs')
 
-.PHONY: help setup build build-release demo test test-rust test-python lint format bench wheel clean
+.PHONY: help setup build build-release demo test test-rust test-python test-upgrade lint format bench wheel clean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -55,6 +55,11 @@ test-rust: setup ## The core's tests, with the decoders' fuzz targets
 
 test-python: build ## The Python tests, the documents' code blocks included
 	$(BIN)/pytest
+
+# Not a part of `test`: it needs the history of the repository, and builds another commit.
+test-upgrade: setup ## A cluster under load goes from the build of another commit to this one: FROM=<commit>
+	@older=$$(.ci/older-build "$(FROM)") && $(MAKE) --no-print-directory build && \
+		$(BIN)/pytest tests/builds --older "$$older"
 
 lint: build ## Formatting, warnings and types, in both languages; changes nothing
 	cargo fmt --check
