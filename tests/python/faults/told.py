@@ -58,7 +58,9 @@ def obey(app: Raftwork, working: ExitStack, verb: str, *rest: str) -> Any:
         case "stay":
             return str(app.tasks["stay"].enqueue(rest[0]).id)
         case "result":
-            return app.job(rest[0]).result(timeout=60)
+            job = app.job(rest[0])
+            job.info(consistency="linearizable")  # Another process was told of it: this member may be behind.
+            return job.result(timeout=60)
         case "work":
             working.enter_context(Worker(app, rest, threads=2))
             return "works"
