@@ -233,7 +233,7 @@ impl Shared {
                  knows who is wrong, which a majority of the members decides, or whoever removes the one that is"
             ));
         }
-        if figures.disputed {
+        if figures.disputed && figures.doubts.is_none() {
             alarms.push(
                 "no majority of the members says whether the state of this node is right, so it is given to no member that \
                  needs one. Start those that are down; if that does not help, decide: raftwork cluster remove the one that is \

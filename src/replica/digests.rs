@@ -98,7 +98,7 @@ impl<T> Replica<T> {
 
     /// Whether the state here is to be given to nobody: it may be the one that is wrong.
     pub fn is_disputed(&self) -> bool {
-        self.odd.is_disputed() && !has(Bug::GiveDisputed)
+        (self.doubt.is_open() || self.odd.is_disputed()) && !has(Bug::GiveDisputed)
     }
 
     /// Those that were not given the state are, once it is not disputed any more.
